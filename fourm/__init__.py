@@ -1,0 +1,22 @@
+"""fourm: train and use any-to-any masked multimodal models over aligned modalities."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {"load_model": "fourm.recipe", "load_tokenizer": "fourm.recipe", "generate": "fourm.recipe"}
+
+if TYPE_CHECKING:
+    from fourm.recipe import generate, load_model, load_tokenizer
+
+__all__ = ["__version__", "generate", "load_model", "load_tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions only when they are used: `import fourm` stays free of torch."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'fourm' has no attribute '{name}'")

@@ -1,0 +1,190 @@
+"""The table of built-in modalities. One entry adds a modality; recipes may add more inline, in the same schema.
+
+4M-7 entries: 4M (Mizrahi et al. 2023), with the vocabularies and sizes of the published checkpoints.
+`@64`: the quick start's rendered rooms. `@28`: Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fourm.errors import ConfigError, did_you_mean
+from fourm.modality import (
+    Continuous,
+    Direction,
+    Discrete,
+    Grid,
+    Modality,
+    ModalitySet,
+    Normalization,
+    Sequence,
+    from_dict,
+)
+
+ROOM_CLASSES = (
+    "floor", "wall", "ceiling", "window", "door", "picture", "rug", "bed",
+    "sofa", "table", "chair", "wardrobe", "shelf", "desk", "lamp", "plant",
+)  # fmt: skip
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+MAX_DEPTH_METRES = 16.0
+
+
+def _image(
+    name: str,
+    size: int,
+    patch: int,
+    decode: str,
+    normalization: Normalization,
+    *,
+    channels: int = 3,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    direction: Direction = "input",
+) -> Modality:
+    """An image-like modality: read as patches of pixels, or encoded by a tokenizer."""
+    return Modality(
+        name,
+        Grid(size // patch, size // patch, patch),
+        Continuous(channels * patch * patch),
+        source=name.split("@")[0],
+        decode=decode,
+        direction=direction,
+        channels=channels,
+        value_range=value_range,
+        normalization=normalization,
+    )
+
+
+def _labels(name: str, size: int, classes: tuple[str, ...], *, source: str = "semseg", num_classes: int | None = None) -> Modality:
+    """A map of class ids, one per pixel."""
+    return Modality(
+        name,
+        Grid(size, size, 1),
+        Discrete(num_classes or len(classes)),
+        source=source,
+        decode="labels",
+        direction="input",
+        classes=classes,
+    )
+
+
+def _tokens(name: str, size: int, patch: int, vocab_size: int, tokenizer: str) -> Modality:
+    """The token ids of an image-like modality."""
+    return Modality(
+        name,
+        Grid(size // patch, size // patch, patch),
+        Discrete(vocab_size),
+        source=name.split("@")[0],
+        decode="tokens",
+        tokenizer=tokenizer,
+    )
+
+
+def _text(name: str, max_tokens: int, *, vocab_size: int = 30_000, decode: str = "text", **facts: Any) -> Modality:
+    """Text, or facts written as text, in WordPiece ids."""
+    return Modality(
+        name,
+        Sequence(max_tokens, num_target_positions=max_tokens),
+        Discrete(vocab_size),
+        source=name.split("@")[0],
+        decode=decode,
+        tokenizer="text",
+        **facts,
+    )
+
+
+def _four_m_7(size: int) -> list[Modality]:
+    """The image-like modalities of 4M-7 at `size` pixels, patch 16 (spec: 4M, sec. 3.1 and the published checkpoints)."""
+    return [
+        _image(f"rgb@{size}", size, 16, "image", "imagenet"),
+        _tokens(f"tok_rgb@{size}", size, 16, 16_384, f"rgb_half@{size}"),
+        _tokens(f"tok_depth@{size}", size, 16, 8_192, f"depth@{size}"),
+        _tokens(f"tok_normal@{size}", size, 16, 8_192, f"normal@{size}"),
+        _tokens(f"tok_semseg@{size}", size, 16, 4_096, f"semseg_coco@{size}"),
+        _tokens(f"tok_clip@{size}", size, 16, 8_192, f"clip@{size}"),
+    ]
+
+
+def _four_m_raw(size: int) -> list[Modality]:
+    """What the published tokenizers encode. RGB goes in with mean and deviation .5, not with ImageNet's."""
+    return [
+        Modality(
+            f"rgb_half@{size}", Grid(size // 16, size // 16, 16), Continuous(768), source="rgb", decode="image",
+            direction="input", channels=3, value_range=(0.0, 1.0), normalization="half",
+        ),
+        _image(f"depth@{size}", size, 16, "depth16", "standardize", channels=1),
+        _image(f"normal@{size}", size, 16, "normal", "half", value_range=(-1.0, 1.0)),
+        _labels(f"semseg_coco@{size}", size, (), num_classes=134),
+    ]  # fmt: skip
+
+
+_ROOMS = [
+    _image("rgb@64", 64, 8, "image", "half"),
+    _image("depth@64", 64, 8, "depth16", "log", channels=1, value_range=(0.25, MAX_DEPTH_METRES)),
+    _image("normal@64", 64, 8, "normal", "half", value_range=(-1.0, 1.0)),
+    _labels("semseg@64", 64, ROOM_CLASSES),
+    _image("canny@64", 64, 8, "gray", "half", channels=1),
+    _tokens("tok_rgb@64", 64, 8, 512, "rgb@64"),
+    _tokens("tok_depth@64", 64, 8, 512, "depth@64"),
+    _tokens("tok_normal@64", 64, 8, 512, "normal@64"),
+    _tokens("tok_semseg@64", 64, 8, 512, "semseg@64"),
+    _tokens("tok_canny@64", 64, 8, 512, "canny@64"),
+]
+
+_FASHION = [
+    _image("image@28", 28, 4, "gray", "half", channels=1),
+    _image("silhouette@28", 28, 4, "gray", "half", channels=1),
+    _image("edges@28", 28, 4, "gray", "half", channels=1),
+    _tokens("tok_image@28", 28, 4, 256, "image@28"),
+    _tokens("tok_silhouette@28", 28, 4, 256, "silhouette@28"),
+    _tokens("tok_edges@28", 28, 4, 256, "edges@28"),
+]
+
+MODALITIES: dict[str, Modality] = {
+    modality.name: modality
+    for modality in [
+        *_four_m_7(224),
+        *_four_m_raw(224),
+        _text("caption", 256),
+        _text("det", 256, decode="boxes"),
+        *_ROOMS,
+        *_FASHION,
+    ]
+}
+
+_ALIASES = {alias: m.name for m in MODALITIES.values() for alias in m.aliases}
+
+
+def get(name: str) -> Modality:
+    """The built-in modality called `name`.
+
+    Raises:
+        ConfigError: if there is none; the message names the closest.
+    """
+    name = _ALIASES.get(name, name)
+    if name not in MODALITIES:
+        raise ConfigError(f"modality '{name}' is not in the catalog.{did_you_mean(name, MODALITIES)}")
+    return MODALITIES[name]
+
+
+def resolve(spec: Iterable[str] | Mapping[str, Mapping[str, Any] | None]) -> ModalitySet:
+    """Modalities as a recipe lists them: names from the catalog, or a mapping with inline entries.
+
+    An inline entry holds the fields of `Modality`; `base: NAME` takes the rest from the catalog, and so does an entry whose own name is there.
+
+    Raises:
+        ConfigError: for unknown names or fields.
+    """
+    if not isinstance(spec, Mapping):
+        return ModalitySet(get(name) for name in spec)
+    return ModalitySet(_inline(name, facts) for name, facts in spec.items())
+
+
+def _inline(name: str, facts: Mapping[str, Any] | None) -> Modality:
+    if not facts:
+        return get(name)
+    base_name = facts.get("base", name if name in MODALITIES or name in _ALIASES else None)
+    base = get(str(base_name)) if base_name else None
+    return from_dict(name, {key: value for key, value in facts.items() if key != "base"}, base)

@@ -1,0 +1,288 @@
+"""What a modality is: a layout times a content, plus a few declared facts. Everything else in the toolkit follows from these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal
+
+from fourm.errors import ConfigError, did_you_mean
+
+Direction = Literal["both", "input", "output"]
+Positions = Literal["sincos", "learned"]
+Unit = Literal["token", "chunk"]
+Normalization = Literal["imagenet", "half", "standardize", "log", "none"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tokens on a fixed grid, numbered row by row.
+
+    Args:
+        height: tokens from top to bottom.
+        width: tokens from left to right.
+        patch_size: pixels per token side.
+    """
+
+    height: int
+    width: int
+    patch_size: int = 1
+
+    @property
+    def num_tokens(self) -> int:
+        return self.height * self.width
+
+    @property
+    def num_positions(self) -> int:
+        return self.num_tokens
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height * self.patch_size, self.width * self.patch_size
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Tokens in a row, of any length up to `max_tokens`.
+
+    Args:
+        max_tokens: longest sequence, its end token included.
+        num_positions: length of the position table; a masked sequence is longer than the sequence itself by its sentinels.
+        num_target_positions: positions the decoder may use; later ones fall back to position 0, as in the published models
+            (4M's decoder embeddings; None: all of the table).
+    """
+
+    max_tokens: int
+    num_positions: int = 512
+    num_target_positions: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.max_tokens
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Token ids in [0, vocab_size)."""
+
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Vectors of `dim` numbers per token."""
+
+    dim: int
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality.
+
+    Args:
+        name: unique name; the part before `@` is its key for transforms, the part after it its resolution.
+        layout: `Grid` or `Sequence`.
+        content: `Discrete` or `Continuous`.
+        source: folder that holds its files or shards.
+        decode: name of the function in `fourm.data.decode` that reads one file.
+        tokenizer: for tokens of an image-like modality, the raw modality its tokenizer encodes; `text` for WordPiece sequences.
+        direction: whether a model may read it, predict it, or both.
+        positions: fixed sine-cosine or learned position embeddings.
+        unit: what span masking hides: single tokens, or whole chunks such as `v1=3 v0=10`.
+        channels: image channels of a raw modality.
+        value_range: smallest and largest value in natural units.
+        normalization: how natural units become network inputs.
+        classes: names of the classes of a label map or of the boxes.
+        aliases: other names under which it is found.
+    """
+
+    name: str
+    layout: Grid | Sequence
+    content: Discrete | Continuous
+    source: str
+    decode: str
+    tokenizer: str | None = None
+    direction: Direction = "both"
+    positions: Positions = "sincos"
+    unit: Unit = "token"
+    channels: int | None = None
+    value_range: tuple[float, float] | None = None
+    normalization: Normalization = "none"
+    classes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("a modality needs a name")
+        if isinstance(self.layout, Grid) and isinstance(self.content, Continuous) and self.channels is not None:
+            expected = self.channels * self.layout.patch_size**2
+            if self.content.dim != expected:
+                raise ConfigError(
+                    f"modality '{self.name}': content.dim is {self.content.dim}, but {self.channels} channels in patches of "
+                    f"{self.layout.patch_size} x {self.layout.patch_size} pixels make {expected}"
+                )
+        if self.direction != "input" and isinstance(self.content, Continuous) and isinstance(self.layout, Sequence):
+            raise ConfigError(f"modality '{self.name}' is a sequence of vectors, which can only be an input: set direction: input")
+
+    @property
+    def key(self) -> str:
+        """The name without its resolution, `tok_rgb` for `tok_rgb@224`."""
+        return self.name.split("@")[0]
+
+    @property
+    def is_grid(self) -> bool:
+        return isinstance(self.layout, Grid)
+
+    @property
+    def is_discrete(self) -> bool:
+        return isinstance(self.content, Discrete)
+
+    @property
+    def grid(self) -> Grid:
+        """The layout of a grid modality.
+
+        Raises:
+            ConfigError: if the modality is a sequence.
+        """
+        if not isinstance(self.layout, Grid):
+            raise ConfigError(f"modality '{self.name}' is a sequence where a grid is needed")
+        return self.layout
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids of a discrete modality.
+
+        Raises:
+            ConfigError: if the modality is continuous.
+        """
+        if not isinstance(self.content, Discrete):
+            raise ConfigError(f"modality '{self.name}' is continuous where a discrete one is needed")
+        return self.content.vocab_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Most tokens one sample of it can have."""
+        return self.layout.num_tokens
+
+    @property
+    def is_input(self) -> bool:
+        return self.direction in ("both", "input")
+
+    @property
+    def is_output(self) -> bool:
+        return self.direction in ("both", "output") and self.is_discrete
+
+
+class ModalitySet(Mapping[str, Modality]):
+    """An ordered set of modalities; their order numbers them in token tables.
+
+    Raises:
+        ConfigError: if two modalities share a name.
+    """
+
+    def __init__(self, modalities: Iterable[Modality]) -> None:
+        self._modalities: dict[str, Modality] = {}
+        for modality in modalities:
+            if modality.name in self._modalities:
+                raise ConfigError(f"modality '{modality.name}' is listed twice")
+            self._modalities[modality.name] = modality
+        self._index = {name: i for i, name in enumerate(self._modalities)}
+
+    def __getitem__(self, name: str) -> Modality:
+        try:
+            return self._modalities[name]
+        except KeyError:
+            raise ConfigError(f"modality '{name}' is not part of this set.{did_you_mean(name, self._modalities)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modalities
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modalities)
+
+    def __len__(self) -> int:
+        return len(self._modalities)
+
+    def __repr__(self) -> str:
+        return f"ModalitySet({', '.join(self)})"
+
+    def index(self, name: str) -> int:
+        """The number of `name` in token tables."""
+        self[name]
+        return self._index[name]
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        return tuple(m for m in self.values() if m.is_input)
+
+    @property
+    def outputs(self) -> tuple[Modality, ...]:
+        return tuple(m for m in self.values() if m.is_output)
+
+    def subset(self, names: Iterable[str]) -> ModalitySet:
+        """The modalities called `names`, in that order."""
+        return ModalitySet(self[name] for name in names)
+
+
+def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = None) -> Modality:
+    """A modality from plain values, as written in YAML or `config.json`.
+
+    Args:
+        name: its name.
+        facts: the fields of `Modality`; `layout` is a mapping with `kind: grid | sequence`, `content` with `kind: discrete | continuous`.
+        base: a modality whose fields are the defaults.
+
+    Raises:
+        ConfigError: for unknown or missing fields.
+    """
+    values = to_dict(base) if base is not None else {}
+    for key, value in facts.items():
+        nested = values.get(key)
+        if isinstance(value, Mapping) and isinstance(nested, dict) and value.get("kind", nested["kind"]) == nested["kind"]:
+            nested.update(value)
+        else:
+            values[key] = dict(value) if isinstance(value, Mapping) else value
+    values.pop("name", None)
+    where = f"modality '{name}'"
+    layout = _variant(where, "layout", values.pop("layout", None), {"grid": Grid, "sequence": Sequence})
+    content = _variant(where, "content", values.pop("content", None), {"discrete": Discrete, "continuous": Continuous})
+    values.setdefault("source", name.split("@")[0])
+    for key in ("classes", "aliases", "value_range"):
+        if isinstance(values.get(key), list):
+            values[key] = tuple(values[key])
+    _check_fields(where, values, Modality, exclude=("name", "layout", "content"))
+    return Modality(name=name, layout=layout, content=content, **values)
+
+
+def to_dict(modality: Modality) -> dict[str, Any]:
+    """The plain values `from_dict` reads; fields at their defaults are left out."""
+    facts: dict[str, Any] = {}
+    for field in fields(Modality):
+        value = getattr(modality, field.name)
+        if field.name in ("layout", "content"):
+            facts[field.name] = {"kind": type(value).__name__.lower(), **asdict(value)}
+        elif field.name != "name" and value != field.default:
+            facts[field.name] = list(value) if isinstance(value, tuple) else value
+    return facts
+
+
+def _variant(where: str, slot: str, facts: Any, kinds: Mapping[str, type]) -> Any:
+    if not isinstance(facts, Mapping) or "kind" not in facts:
+        raise ConfigError(f"{where}: '{slot}' is missing; write {slot}: {{kind: {' | '.join(kinds)}, ...}}")
+    if facts["kind"] not in kinds:
+        raise ConfigError(f"{where}: {slot}.kind is '{facts['kind']}'.{did_you_mean(str(facts['kind']), kinds)}")
+    kind = kinds[str(facts["kind"])]
+    values = {key: value for key, value in facts.items() if key != "kind"}
+    _check_fields(f"{where}, {slot}", values, kind)
+    return kind(**values)
+
+
+def _check_fields(where: str, values: Mapping[str, Any], kind: type, exclude: tuple[str, ...] = ()) -> None:
+    known = [f for f in fields(kind) if f.name not in exclude]
+    for key in values:
+        if key not in {f.name for f in known}:
+            raise ConfigError(f"{where}: '{key}' is not a field.{did_you_mean(key, [f.name for f in known])}")
+    for field in known:
+        if field.default is MISSING and field.name not in values:
+            raise ConfigError(f"{where}: '{field.name}' is missing")
