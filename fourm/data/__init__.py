@@ -1,0 +1,1 @@
+"""Aligned modalities on disk, in order, and in batches: shards, folders, decoding, one geometry for all, mixtures, loader."""

@@ -1,0 +1,193 @@
+"""The index beside each tar: which keys it holds and at which byte each starts, so that any sample is one read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fourm.data.files import publish
+from fourm.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+_HEADER_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What is known of a shard without reading its list of keys.
+
+    Args:
+        num_samples: samples in the tar.
+        extension: of all its members, without a dot.
+        tar_bytes: size of the tar this index belongs to.
+        keys_digest: hash of the keys in their order; equal digests mean aligned shards.
+    """
+
+    num_samples: int
+    extension: str
+    tar_bytes: int
+    keys_digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """Keys and byte ranges of one tar, in the order of the tar."""
+
+    header: ShardHeader
+    keys: list[str]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, keys: list[str], extension: str, offsets: Sequence[int], sizes: Sequence[int], tar_bytes: int
+    ) -> ShardIndex:
+        header = ShardHeader(len(keys), extension, tar_bytes, keys_digest(keys))
+        return cls(header, keys, np.asarray(offsets, np.int64), np.asarray(sizes, np.int64))
+
+    def to_json(self) -> bytes:
+        """One JSON object; everything but the lists is on the first line, so that `read_header` need not parse the rest."""
+        head = {"version": VERSION, **vars(self.header)}
+        lists = {"keys": self.keys, "offsets": self.offsets.tolist(), "sizes": self.sizes.tolist()}
+        compact = {"separators": (",", ":")}
+        lines = [json.dumps(head, **compact)[:-1]] + [
+            f'"{name}":{json.dumps(values, **compact)}' for name, values in lists.items()
+        ]  # type: ignore[arg-type]
+        return (",\n".join(lines) + "}\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> ShardIndex | None:
+        """The index, or None if the content is not one of this version."""
+        try:
+            facts = json.loads(content)
+            if facts["version"] != VERSION or not len(facts["keys"]) == len(facts["offsets"]) == len(facts["sizes"]):
+                return None
+            return cls.of(facts["keys"], facts["extension"], facts["offsets"], facts["sizes"], facts["tar_bytes"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def index_path(tar: Path) -> Path:
+    """Where the index of a tar is: `shard-00000.index.json` beside `shard-00000.tar`."""
+    return tar.with_name(f"{tar.name.removesuffix('.tar')}.index.json")
+
+
+def keys_digest(keys: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
+
+
+def read_header(tar: Path) -> ShardHeader | None:
+    """The header of the index beside `tar`, or None if there is no readable index."""
+    try:
+        with index_path(tar).open("rb") as file:
+            start = file.read(_HEADER_BYTES)
+    except OSError:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(start.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}")
+        if facts.pop("version") != VERSION:
+            return None
+        return ShardHeader(**facts)
+    except (ValueError, KeyError, TypeError):
+        index = _read_index(tar)
+        return index.header if index is not None else None
+
+
+def _read_index(tar: Path) -> ShardIndex | None:
+    try:
+        return ShardIndex.from_json(index_path(tar).read_bytes())
+    except OSError:
+        return None
+
+
+def ensure_header(tar: Path) -> ShardHeader:
+    """The header of a tar's index; the index is built first if it is missing or belongs to another tar.
+
+    Raises:
+        DataError: if the tar is missing, truncated or not a tar.
+    """
+    header = read_header(tar)
+    return header if header is not None and header.tar_bytes == _tar_bytes(tar) else load_index(tar).header
+
+
+def load_index(tar: Path) -> ShardIndex:
+    """The index of a tar; built by scanning the tar (and kept beside it where the folder is writable) if it is missing or outdated.
+
+    Raises:
+        DataError: if the tar is missing, truncated or not a tar.
+    """
+    index = _read_index(tar)
+    if index is not None and index.header.tar_bytes == _tar_bytes(tar):
+        return index
+    index = scan_tar(tar)
+    try:
+        publish(index_path(tar), index.to_json())
+    except DataError as error:
+        logger.info("the index of %s is kept in memory only: %s", tar, error)
+    return index
+
+
+def _tar_bytes(tar: Path) -> int:
+    try:
+        return tar.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"cannot read shard {tar}: {error.strerror}. Check data.*.path, or make the shard again"
+        ) from error
+
+
+def scan_tar(tar: Path) -> ShardIndex:
+    """Build the index of any tar whose members are `<key>.<ext>`, by reading its headers.
+
+    Raises:
+        DataError: if the tar is truncated, not a tar, or holds several members per key.
+    """
+    size = _tar_bytes(tar)
+    keys: list[str] = []
+    offsets: list[int] = []
+    sizes: list[int] = []
+    extensions: set[str] = set()
+    end = 0
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if member.isfile() and not Path(member.name).name.startswith("."):
+                    key, extension = _split(member.name)
+                    keys.append(key)
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+                    extensions.add(extension)
+    except tarfile.TarError as error:
+        raise _damaged(tar, f"{error}, after {len(keys)} samples") from error
+    if end + tarfile.BLOCKSIZE > size:
+        raise _damaged(tar, f"it ends at byte {size} without an end mark, after {len(keys)} samples")
+    if len(set(keys)) != len(keys):
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise DataError(f"shard {tar} holds key '{twice}' more than once (extensions: {', '.join(sorted(extensions))}). "
+                        "Each source needs its own tar with one file per key: split it into one folder per modality")  # fmt: skip
+    return ShardIndex.of(keys, sorted(extensions)[0] if len(extensions) == 1 else "", offsets, sizes, size)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Key and extension of a member; as in webdataset, the extension starts at the first dot of the file name."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, extension = file.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _damaged(tar: Path, reason: str) -> DataError:
+    return DataError(
+        f"shard {tar} is truncated or not a tar ({reason}). Remove it and its index and make it again (or download it again)"
+    )

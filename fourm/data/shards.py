@@ -1,0 +1,230 @@
+"""Shards: one tar per source and shard, published atomically, with an index of byte offsets beside it.
+
+Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar`, the same keys in the same order in the tars of all sources, members
+`<key>.<ext>`. The bytes of a tar depend on its samples only, so the same data always gives the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from fourm.data.files import publish, temporary_name, write_error
+from fourm.data.index import ShardIndex, index_path, read_header
+from fourm.errors import DataError
+
+FACTS_FILE = "source.json"
+
+
+def shard_path(root: Path, source: str, shard: int) -> Path:
+    """Where shard number `shard` of `source` is."""
+    return Path(root) / source / f"shard-{shard:05d}.tar"
+
+
+class ShardWriter:
+    """Write one shard of several aligned sources. Use as a context manager: the tars appear on clean exit, all or none of them.
+
+    Args:
+        root: folder of the data set.
+        shard: number of the shard.
+        extensions: source -> extension of its members, without a dot.
+
+    Raises:
+        DataError: on writing, if the disk is full or the folder is not writable.
+    """
+
+    def __init__(self, root: Path, shard: int, extensions: Mapping[str, str]) -> None:
+        self.root = Path(root)
+        self.shard = shard
+        self.tars = {source: _TarFile(shard_path(self.root, source, shard), ext) for source, ext in extensions.items()}
+
+    def __enter__(self) -> ShardWriter:
+        try:
+            for tar in self.tars.values():
+                tar.open()
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        else:
+            self._publish()
+
+    def write(self, key: str, sample: Mapping[str, bytes]) -> None:
+        """Append one sample.
+
+        Args:
+            key: its name, without dots.
+            sample: source -> encoded bytes, for exactly the sources of this writer.
+
+        Raises:
+            DataError: if the key has a dot, or a source is missing or not expected.
+        """
+        if not key or "." in key:
+            raise DataError(
+                f"key '{key}' in {self.root}: keys must not be empty or contain dots, since the extension starts at the first dot"
+            )
+        if sample.keys() != self.tars.keys():
+            raise DataError(
+                f"sample '{key}' in {self.root} has sources {sorted(sample)}, but the writer was opened for {sorted(self.tars)}"
+            )
+        for source, tar in self.tars.items():
+            tar.write(key, sample[source])
+
+    def abort(self) -> None:
+        """Remove everything written so far."""
+        for tar in self.tars.values():
+            tar.discard()
+
+    def _publish(self) -> None:
+        try:
+            for tar in self.tars.values():
+                tar.close()
+            # Old indexes go first and new ones come last: at no time does an index describe another tar than the one beside it.
+            for tar in self.tars.values():
+                index_path(tar.path).unlink(missing_ok=True)
+            for tar in self.tars.values():
+                tar.temporary.replace(tar.path)
+            for tar in self.tars.values():
+                publish(index_path(tar.path), tar.index().to_json())
+        except OSError as error:
+            raise write_error(self.root, error) from error
+        finally:
+            self.abort()
+
+
+class _TarFile:
+    """One deterministic USTAR file under a temporary name, with the offsets of its members."""
+
+    def __init__(self, path: Path, extension: str) -> None:
+        self.path = path
+        self.extension = extension.lstrip(".")
+        self.temporary = temporary_name(path)
+        self.keys: list[str] = []
+        self.offsets: list[int] = []
+        self.sizes: list[int] = []
+        self.position = 0
+        self.file: BinaryIO | None = None
+
+    def open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.temporary.open("wb")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        info = tarfile.TarInfo(f"{key}.{self.extension}")
+        info.size = len(data)
+        info.mode = 0o644
+        try:
+            header = info.tobuf(tarfile.USTAR_FORMAT)
+        except ValueError as error:
+            raise DataError(f"key '{key}' does not fit a tar header ({error}); use a shorter key") from error
+        self.keys.append(key)
+        self.offsets.append(self.position + len(header))
+        self.sizes.append(len(data))
+        self._append(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+
+    def _append(self, data: bytes) -> None:
+        assert self.file is not None, "the writer is used as a context manager"
+        try:
+            self.file.write(data)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self.position += len(data)
+
+    def close(self) -> None:
+        """End the archive and make it durable, still under its temporary name."""
+        end = 2 * tarfile.BLOCKSIZE
+        self._append(bytes(end + -(self.position + end) % tarfile.RECORDSIZE))
+        assert self.file is not None
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def index(self) -> ShardIndex:
+        return ShardIndex.of(self.keys, self.extension, self.offsets, self.sizes, self.position)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.file is not None:
+                self.file.close()
+            self.temporary.unlink(missing_ok=True)
+
+
+def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_samples: int | None = None) -> bool:
+    """Whether shard number `shard` of every source is published, aligned and has `num_samples` samples (None: any number)."""
+    headers = []
+    for source in sources:
+        path = shard_path(Path(root), source, shard)
+        header = read_header(path)
+        if header is None or not path.is_file() or path.stat().st_size != header.tar_bytes:
+            return False
+        headers.append(header)
+    if num_samples is not None and any(header.num_samples != num_samples for header in headers):
+        return False
+    return len({header.keys_digest for header in headers}) <= 1
+
+
+def write_source_facts(root: Path, source: str, facts: Mapping[str, Any]) -> None:
+    """Publish `source.json`, what is known of a source as a whole (for tokens: `tokenizer_hash`, `modality`, `vocab_size`)."""
+    publish(Path(root) / source / FACTS_FILE, json.dumps(dict(facts), indent=1, sort_keys=True).encode() + b"\n")
+
+
+def read_source_facts(root: Path, source: str) -> dict[str, Any]:
+    """The facts of a source; empty if none were written.
+
+    Raises:
+        DataError: if `source.json` is not a JSON object.
+    """
+    path = Path(root) / source / FACTS_FILE
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}. Remove it and run the command that wrote this source again"
+        ) from error
+    if not isinstance(facts, dict):
+        raise DataError(
+            f"{path} should be a JSON object, got {type(facts).__name__}. Run the command that wrote this source again"
+        )
+    return facts
+
+
+def check_tokenizer_hash(root: Path, source: str, expected_hash: str) -> None:
+    """Refuse token shards that another tokenizer made.
+
+    Args:
+        root: folder of the data set.
+        source: folder of the token shards below it.
+        expected_hash: hash of the tokenizer the recipe names.
+
+    Raises:
+        DataError: if the shards carry no hash or another one.
+    """
+    found = read_source_facts(root, source).get("tokenizer_hash")
+    if found == expected_hash:
+        return
+    where = Path(root) / source
+    remedy = f"run `fourm tokenize` again into an empty folder, or name in the recipe the tokenizer that made {where}"
+    if found is None:
+        raise DataError(
+            f"{where / FACTS_FILE} has no tokenizer_hash, so it is unknown which tokenizer made these tokens: {remedy}"
+        )
+    raise DataError(
+        f"{where} holds tokens made with another tokenizer: its hash is {found}, the recipe's tokenizer has {expected_hash}. Remedy: {remedy}"
+    )
