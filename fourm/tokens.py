@@ -1,0 +1,291 @@
+"""Token tables: one row per token, one column per fact; and who may attend to whom, as two integer columns.
+
+Masks follow torch's `scaled_dot_product_attention`: True means "may attend".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fourm.errors import DataError
+from fourm.modality import ModalitySet
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+PADDING = -1
+_GROUP_STRIDE = 1 << 15
+
+
+@dataclass(frozen=True)
+class AttentionPattern:
+    """Who may attend to whom: token q sees kv iff `start[q] <= kv < reach[q]` and `key_group[kv] == group[q]`.
+
+    Args:
+        reach: (B, Q) int32, end of what each query may see; 0 sees nothing.
+        group: (B, Q) int32, group of each query.
+        key_group: (B, K) int32, group of each key, -1 for padding; None: the keys are the queries.
+        start: (B, Q) int32, first key each query may see; None: 0.
+    """
+
+    reach: Tensor
+    group: Tensor
+    key_group: Tensor | None = None
+    start: Tensor | None = None
+
+    @classmethod
+    def full(cls, valid: Tensor) -> AttentionPattern:
+        """Every valid token sees every valid token. `valid`: (B, N) bool."""
+        return cls(reach=_where_valid(valid, valid.shape[1]), group=_group_of_valid(valid))
+
+    @classmethod
+    def causal(cls, valid: Tensor) -> AttentionPattern:
+        """Every valid token sees itself and the valid tokens before it. `valid`: (B, N) bool."""
+        return cls(reach=_where_valid(valid, _ends(valid)), group=_group_of_valid(valid))
+
+    @classmethod
+    def prefix_causal(cls, valid: Tensor, prefix: Tensor) -> AttentionPattern:
+        """Causal, but the first `prefix` (B,) tokens see one another in both directions (AIM, El-Nouby et al. 2024, sec. 3.3)."""
+        return cls(reach=_where_valid(valid, torch.maximum(_ends(valid), prefix[:, None].to(torch.int32))), group=_group_of_valid(valid))
+
+    @classmethod
+    def blockwise(cls, block: Tensor) -> AttentionPattern:
+        """Tokens see their own block and all before it; blocks are runs of equal numbers.
+
+        Args:
+            block: (B, N) integers that never fall along a row; -1 at the end is padding.
+        """
+        valid = block >= 0
+        ends = torch.searchsorted(torch.where(valid, block, torch.iinfo(block.dtype).max), block, right=True)
+        return cls(reach=_where_valid(valid, ends), group=_group_of_valid(valid))
+
+    @classmethod
+    def cross(cls, valid_queries: Tensor, valid_keys: Tensor) -> AttentionPattern:
+        """Every valid query (B, Q) sees every valid key (B, K)."""
+        reach = _where_valid(valid_queries, valid_keys.shape[1])
+        return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys))
+
+    def separate(self, by: Tensor, key_by: Tensor | None = None) -> AttentionPattern:
+        """Split every group further by `by` (B, Q), for instance by modality (4M's decoder) or document; values in [0, 2**15)."""
+        keys = self.key_group
+        if keys is not None and key_by is None:
+            raise ValueError("a pattern with keys of its own needs key_by")
+        joined = None if keys is None or key_by is None else _join_groups(keys, key_by)
+        return replace(self, group=_join_groups(self.group, by), key_group=joined)
+
+    def prepend(self, count: int) -> AttentionPattern:
+        """The same pattern with `count` more tokens in front, seen by all of group 0 and seeing as far as the whole row (registers)."""
+        if self.key_group is not None:
+            raise ValueError("only patterns of one token table can be extended")
+        front = self.group.new_zeros(self.group.shape[0], count)
+        reach = torch.where(self.reach > 0, self.reach + count, 0)
+        return AttentionPattern(
+            reach=torch.cat([front + self.group.shape[1] + count, reach], dim=1),
+            group=torch.cat([front, self.group], dim=1),
+            start=None if self.start is None else torch.cat([front, torch.where(self.start > 0, self.start + count, 0)], dim=1),
+        )
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, K) group of each key."""
+        return self.group if self.key_group is None else self.key_group
+
+    def dense(self) -> Tensor:
+        """(B, Q, K) bool, True where the query may attend to the key."""
+        index = torch.arange(self.keys.shape[1], device=self.reach.device, dtype=self.reach.dtype)
+        mask = (index < self.reach[..., None]) & (self.keys[:, None, :] == self.group[..., None]) & (self.group[..., None] >= 0)
+        if self.start is not None:
+            mask = mask & (index >= self.start[..., None])
+        return mask
+
+    def block_mask(self) -> BlockMask:
+        """The same pattern for FlexAttention."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        reach, group, keys, start = self.reach, self.group, self.keys, self.start
+
+        def visible(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            allowed = (key < reach[batch, query]) & (keys[batch, key] == group[batch, query]) & (group[batch, query] >= 0)
+            return allowed if start is None else allowed & (key >= start[batch, query])
+
+        return create_block_mask(visible, reach.shape[0], None, reach.shape[1], keys.shape[1], device=reach.device.type)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> AttentionPattern:
+        return _move(self, device, non_blocking)
+
+
+def _where_valid(valid: Tensor, value: Tensor | int) -> Tensor:
+    value = torch.as_tensor(value, dtype=torch.int32, device=valid.device)
+    return torch.where(valid, value, 0)
+
+
+def _group_of_valid(valid: Tensor) -> Tensor:
+    return valid.to(torch.int32) - 1
+
+
+def _ends(valid: Tensor) -> Tensor:
+    return torch.arange(1, valid.shape[1] + 1, device=valid.device, dtype=torch.int32)[None]
+
+
+def _join_groups(group: Tensor, by: Tensor) -> Tensor:
+    return torch.where(group >= 0, group * _GROUP_STRIDE + by.to(torch.int32), PADDING)
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """The token table of one sample, in numpy, as objectives build it in loader workers. All columns have length n.
+
+    Args:
+        modality: number of each token's modality in the model's `ModalitySet`.
+        position: index of the token in its modality's position table.
+        ids: token id read at this place; -1 where the place holds a mask or a vector.
+        target_ids: token id asked at this place; -1 where nothing is asked.
+        reach: end of what the token may see (`AttentionPattern`).
+        group: its attention group.
+        values: modality name -> (n_m, dim) vectors read, in table order.
+    """
+
+    modality: np.ndarray
+    position: np.ndarray
+    ids: np.ndarray
+    target_ids: np.ndarray
+    reach: np.ndarray
+    group: np.ndarray
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.modality)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The token tables of a batch, padded to one length N. Row and column number a token: `row * N + column`.
+
+    Args:
+        modality: (B, N) int64, -1 is padding.
+        position: (B, N) int64.
+        ids: (B, N) int64, -1 where there is no id.
+        target_ids: (B, N) int64, -1 where nothing is asked.
+        attention: self-attention of the table.
+        values: modality -> (n_m, dim) float32 vectors.
+        value_rows: modality -> (n_m,) int64, the tokens the vectors belong to.
+        target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so a step
+            that uses them needs no synchronisation with the device.
+    """
+
+    modality: Tensor
+    position: Tensor
+    ids: Tensor
+    target_ids: Tensor
+    attention: AttentionPattern
+    values: dict[str, Tensor] = field(default_factory=dict)
+    value_rows: dict[str, Tensor] = field(default_factory=dict)
+    target_rows: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, N) bool, False on padding."""
+        return self.modality >= 0
+
+    @property
+    def num_samples(self) -> int:
+        return self.modality.shape[0]
+
+    @property
+    def num_targets(self) -> dict[str, int]:
+        """Number of asked tokens per output modality, known on the host."""
+        return {name: rows.shape[0] for name, rows in self.target_rows.items()}
+
+    def targets(self, name: str) -> Tensor:
+        """(n_m,) the asked ids of one modality."""
+        return self.target_ids.flatten()[self.target_rows[name]]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        return _move(self, device, non_blocking)
+
+    def pin_memory(self) -> TokenBatch:
+        return _map(self, lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one step sees: the context table (None for decoder-only systems) and the table that is asked."""
+
+    encoder: TokenBatch | None
+    decoder: TokenBatch
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Example:
+        return _move(self, device, non_blocking)
+
+    def pin_memory(self) -> Example:
+        return _map(self, lambda tensor: tensor.pin_memory())
+
+
+def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int | None = None) -> TokenBatch:
+    """Pad and stack the tables of several samples.
+
+    Args:
+        rows: one table per sample.
+        modalities: names the modality numbers.
+        num_tokens: length of the batch's table; None: that of the longest sample.
+
+    Raises:
+        DataError: if a sample is longer than `num_tokens`.
+    """
+    longest = max((len(row) for row in rows), default=0)
+    length = longest if num_tokens is None else num_tokens
+    if longest > length:
+        raise DataError(f"a sample has {longest} tokens, but the table is declared to hold {length}")
+
+    def column(name: str, padding: int, dtype: Any) -> Tensor:
+        table = np.full((len(rows), length), padding, dtype)
+        for i, row in enumerate(rows):
+            table[i, : len(row)] = getattr(row, name)
+        return torch.from_numpy(table)
+
+    modality = column("modality", PADDING, np.int64)
+    target_ids = column("target_ids", PADDING, np.int64)
+    flat_modality, flat_targets = modality.numpy().ravel(), target_ids.numpy().ravel()
+    values, value_rows = {}, {}
+    for name, item in modalities.items():
+        if item.is_input and not item.is_discrete:
+            parts = [row.values[name] for row in rows if name in row.values]
+            dim = item.content.dim  # type: ignore[union-attr]
+            stacked = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
+            values[name] = torch.from_numpy(np.ascontiguousarray(stacked, np.float32))
+            value_rows[name] = torch.from_numpy(np.flatnonzero(flat_modality == modalities.index(name)))
+            if len(stacked) != len(value_rows[name]):
+                raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(stacked)} vectors")
+    return TokenBatch(
+        modality=modality,
+        position=column("position", 0, np.int64),
+        ids=column("ids", PADDING, np.int64),
+        target_ids=target_ids,
+        attention=AttentionPattern(reach=column("reach", 0, np.int32), group=column("group", PADDING, np.int32)),
+        values=values,
+        value_rows=value_rows,
+        target_rows={
+            m.name: torch.from_numpy(np.flatnonzero((flat_targets >= 0) & (flat_modality == modalities.index(m.name))))
+            for m in modalities.outputs
+        },
+    )
+
+
+def _map(item: Any, function: Any) -> Any:
+    if isinstance(item, Tensor):
+        return function(item)
+    if isinstance(item, dict):
+        return {key: _map(value, function) for key, value in item.items()}
+    if isinstance(item, AttentionPattern | TokenBatch | Example):
+        return type(item)(**{f.name: _map(getattr(item, f.name), function) for f in fields(item)})
+    return item
+
+
+def _move(item: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    return _map(item, lambda tensor: tensor.to(device, non_blocking=non_blocking))
