@@ -1,0 +1,1 @@
+"""Shared network parts: attention, the trunk, positions."""

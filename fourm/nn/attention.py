@@ -1,0 +1,164 @@
+"""Multi-head attention over an `AttentionPattern`, with one result in every backend: a query that sees nothing yields zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourm.nn.configs import Backend
+from fourm.tokens import AttentionPattern
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """An `AttentionPattern` made ready once for all blocks of a trunk.
+
+    Args:
+        backend: kernel that will use it.
+        allowed: (B, 1, Q, K) bool for `sdpa`, float bias for `math`, a BlockMask for `flex`.
+        sees: (B, 1, Q, 1) bool, False where a query sees nothing.
+    """
+
+    backend: Backend
+    allowed: Any
+    sees: Tensor
+
+    @classmethod
+    def prepare(cls, pattern: AttentionPattern, backend: Backend, dtype: torch.dtype) -> AttentionMask:
+        """Args: pattern; backend (`auto` is resolved by device); dtype of the attention scores."""
+        device = pattern.reach.device.type
+        if backend == "auto":
+            backend = "math" if device in ("cpu", "meta") else "sdpa"
+        dense = pattern.dense()[:, None]
+        sees = dense.any(-1, keepdim=True)
+        if backend == "flex":
+            return cls(backend, pattern.block_mask(), sees)
+        if backend == "sdpa":
+            return cls(backend, dense | ~sees, sees)
+        bias = torch.zeros(dense.shape, dtype=dtype, device=dense.device)
+        return cls(backend, bias.masked_fill(~dense, torch.finfo(dtype).min), sees)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Tensor:
+    """Softmax attention.
+
+    Args:
+        query: (B, H, Q, d).
+        key: (B, H or fewer, K, d).
+        value: (B, H or fewer, K, d).
+        mask: who may attend to whom.
+
+    Returns:
+        (B, H, Q, d); zero where a query sees nothing.
+    """
+    grouped = key.shape[1] != query.shape[1]
+    if mask.backend == "flex":
+        from torch.nn.attention.flex_attention import flex_attention
+
+        kernel = torch.compile(flex_attention) if query.is_cuda else flex_attention
+        out = kernel(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
+    elif mask.backend == "sdpa":
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.allowed, enable_gqa=grouped)
+    else:
+        if grouped:
+            repeats = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        out = (scores + mask.allowed).softmax(-1).to(value.dtype) @ value
+    return out.masked_fill(~mask.sees, 0.0)
+
+
+class LayerCache:
+    """Keys and values one attention layer has already computed."""
+
+    def __init__(self) -> None:
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (B, H, n, d) keys and values and return all of them."""
+        if self.key is not None and self.value is not None:
+            key, value = torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
+        self.key, self.value = key, value
+        return key, value
+
+
+class Attention(nn.Module):
+    """Self-attention, or attention to a context.
+
+    Args:
+        dim: width.
+        num_heads: query heads.
+        num_kv_heads: key and value heads.
+        cross: keys and values come from a context.
+        qkv_bias, proj_bias: biases of the projections.
+        qk_norm: normalise queries and keys over the head's channels.
+        norm_bias: whether these norms have biases.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        cross: bool = False,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm: bool = False,
+        norm_bias: bool = True,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads or num_heads, dim // num_heads
+        kv_dim = self.num_kv_heads * self.head_dim
+        self.cross = cross
+        if cross:
+            self.q = nn.Linear(dim, dim, bias=qkv_bias)
+            self.kv = nn.Linear(dim, 2 * kv_dim, bias=qkv_bias)
+        else:
+            self.qkv = nn.Linear(dim, dim + 2 * kv_dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim, bias=proj_bias)
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, mask: AttentionMask, context: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (B, Q, dim).
+            mask: (Q, K) pattern.
+            context: (B, K, dim), for attention to a context.
+            cache: earlier keys and values; a context's are computed once and then reused.
+
+        Returns:
+            (B, Q, dim).
+        """
+        if self.cross:
+            query = self._heads(self.q(x), self.num_heads)
+            if cache is not None and cache.key is not None and cache.value is not None:
+                key, value = cache.key, cache.value
+            else:
+                key, value = self._key_value(self.kv(context))
+                if cache is not None:
+                    cache.append(key, value)
+        else:
+            kv_dim = self.num_kv_heads * self.head_dim
+            q, kv = self.qkv(x).split([x.shape[-1], 2 * kv_dim], dim=-1)
+            query = self._heads(q, self.num_heads)
+            key, value = self._key_value(kv)
+            if cache is not None:
+                key, value = cache.append(key, value)
+        out = attend(self.q_norm(query), key, value, mask)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _key_value(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = kv.chunk(2, dim=-1)
+        return self.k_norm(self._heads(key, self.num_kv_heads)), self._heads(value, self.num_kv_heads)
+
+    def _heads(self, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)

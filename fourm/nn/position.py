@@ -1,0 +1,53 @@
+"""Position embeddings of grids and sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fourm.modality import Grid, Sequence
+
+
+def sincos_1d(length: int, dim: int, temperature: float = 10_000.0) -> Tensor:
+    """Sine-cosine table of a sequence: sines in the first half of the channels, cosines in the second.
+
+    Args:
+        length: number of positions.
+        dim: channels, a multiple of 2.
+
+    Returns:
+        (length, dim) float32; row n holds sin(n w_i) and cos(n w_i) with w_i = temperature ** (-2 i / dim).
+    """
+    return _angles(torch.arange(length, dtype=torch.float64), dim, temperature).float()
+
+
+def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -> Tensor:
+    """Sine-cosine table of a grid, row by row: the first half of the channels encodes the row, the second the column.
+
+    This is the order the published 4M checkpoints hold for square grids.
+
+    Args:
+        height: rows.
+        width: columns.
+        dim: channels, a multiple of 4.
+
+    Returns:
+        (height * width, dim) float32.
+    """
+    rows = _angles(torch.arange(height, dtype=torch.float64), dim // 2, temperature)
+    columns = _angles(torch.arange(width, dtype=torch.float64), dim // 2, temperature)
+    table = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
+    return table.reshape(height * width, dim).float()
+
+
+def sincos(layout: Grid | Sequence, dim: int) -> Tensor:
+    """(num_positions, dim) sine-cosine table of a layout."""
+    if isinstance(layout, Grid):
+        return sincos_2d(layout.height, layout.width, dim)
+    return sincos_1d(layout.num_positions, dim)
+
+
+def _angles(position: Tensor, dim: int, temperature: float) -> Tensor:
+    frequency = temperature ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angle = position[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)

@@ -1,0 +1,165 @@
+"""The transformer trunk that every system shares: pre-norm blocks with self-attention, optional cross-attention, and an MLP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from fourm.nn.attention import Attention, AttentionMask, LayerCache
+from fourm.nn.configs import TrunkConfig
+from fourm.tokens import AttentionPattern
+
+__all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
+
+
+def make_norm(config: TrunkConfig) -> nn.Module:
+    """The normalisation layer a trunk config names."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.dim, eps=config.norm_eps)
+    return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
+
+
+class Mlp(nn.Module):
+    """Two-layer MLP; `swiglu` gates the hidden layer: fc2(silu(fc1 x) * fc3 x) (Shazeer 2020)."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.fc1 = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
+        self.fc2 = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
+        self.fc3 = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias) if config.activation == "swiglu" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        hidden = self.fc1(x)
+        if self.fc3 is not None:
+            return self.fc2(F.silu(hidden) * self.fc3(x))
+        if self.activation == "relu":
+            return self.fc2(F.relu(hidden))
+        if self.activation == "silu":
+            return self.fc2(F.silu(hidden))
+        return self.fc2(F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+
+
+class DropPath(nn.Module):
+    """Leave out a residual branch for whole samples (Huang et al. 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, N, dim); survivors are scaled up by 1 / (1 - rate)."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+
+class BlockCache:
+    """What one block remembers between decoding steps: its own keys and values, and those of the context."""
+
+    def __init__(self) -> None:
+        self.own = LayerCache()
+        self.context = LayerCache()
+
+
+class KVCache:
+    """Keys and values of all blocks of a trunk, for decoding one token at a time."""
+
+    def __init__(self, depth: int) -> None:
+        self.blocks = [BlockCache() for _ in range(depth)]
+
+
+class Block(nn.Module):
+    """x += attn(norm1 x);  x += cross_attn(query_norm x, context_norm context);  x += mlp(norm2 x)."""
+
+    def __init__(self, config: TrunkConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        options = {
+            "num_kv_heads": config.num_kv_heads,
+            "qkv_bias": config.qkv_bias,
+            "proj_bias": config.proj_bias,
+            "qk_norm": config.qk_norm,
+            "norm_bias": config.norm_bias,
+            "norm_eps": config.norm_eps,
+        }
+        self.norm1 = make_norm(config)
+        self.attn = Attention(config.dim, config.num_heads, **options)  # type: ignore[arg-type]
+        if config.cross_attention:
+            self.query_norm, self.context_norm = make_norm(config), make_norm(config)
+            self.cross_attn = Attention(config.dim, config.num_heads, cross=True, **options)  # type: ignore[arg-type]
+        self.norm2 = make_norm(config)
+        self.mlp = Mlp(config)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: AttentionMask,
+        context: Tensor | None = None,
+        cross_mask: AttentionMask | None = None,
+        cache: BlockCache | None = None,
+    ) -> Tensor:
+        """Args: x (B, N, dim); mask; context (B, K, dim) with its mask for blocks with cross-attention; cache of earlier steps."""
+        x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=cache.own if cache else None))
+        if context is not None and cross_mask is not None:
+            context_cache = cache.context if cache else None
+            reuse = context_cache is not None and context_cache.key is not None
+            normed = context if reuse else self.context_norm(context)
+            x = x + self.drop_path(self.cross_attn(self.query_norm(x), cross_mask, normed, context_cache))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Trunk(nn.Module):
+    """A stack of blocks and a final norm."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist() if config.depth else []
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.norm = make_norm(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        attention: AttentionPattern,
+        context: Tensor | None = None,
+        cross: AttentionPattern | None = None,
+        cache: KVCache | None = None,
+        layers: tuple[int, ...] | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Run the stack.
+
+        Args:
+            x: (B, N, dim).
+            attention: who attends to whom; with a cache, its keys are all tokens so far.
+            context: (B, K, dim) for cross-attention.
+            cross: who attends to which context token.
+            cache: earlier keys and values; the new ones are added to it.
+            layers: return the outputs of these blocks (without the final norm) as a list instead.
+
+        Returns:
+            (B, N, dim), or a list of them.
+        """
+        dtype = torch.get_autocast_dtype(x.device.type) if _autocasts(x.device.type) else x.dtype
+        mask = AttentionMask.prepare(attention, self.config.backend, dtype)
+        cross_mask = AttentionMask.prepare(cross, self.config.backend, dtype) if cross is not None else None
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            block_cache = cache.blocks[i] if cache is not None else None
+            if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, context, cross_mask, use_reentrant=False)
+            else:
+                x = block(x, mask, context, cross_mask, block_cache)
+            if layers is not None and i in layers:
+                outputs.append(x)
+        return outputs if layers is not None else self.norm(x)
+
+
+def _autocasts(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)
