@@ -1,0 +1,76 @@
+"""Colours that mean the same thing in every picture: class palettes, token colours and the depth scale."""
+
+from __future__ import annotations
+
+import colorsys
+import zlib
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Color = tuple[int, int, int]
+
+VOID = 255
+"""Label of pixels without a class."""
+
+VOID_COLOR: Color = (0, 0, 0)
+
+_GOLDEN_RATIO = 0.6180339887498949
+# Neighbouring ids differ in lightness as well as in hue, for readers who see few hues and for printing in grey.
+_TONES = ((0.62, 0.93), (0.75, 0.62), (0.38, 0.98))
+
+
+@lru_cache(maxsize=32)
+def _palette(num_classes: int) -> Array:
+    colors = np.empty((num_classes, 3), dtype=np.uint8)
+    for index in range(num_classes):
+        saturation, brightness = _TONES[index % len(_TONES)]
+        rgb = colorsys.hsv_to_rgb((0.08 + index * _GOLDEN_RATIO) % 1.0, saturation, brightness)
+        colors[index] = [round(255 * channel) for channel in rgb]
+    colors.setflags(write=False)
+    return colors
+
+
+def palette(num_classes: int) -> Array:
+    """One colour per class id; a class keeps its colour when the number of classes grows.
+
+    Args:
+        num_classes: how many colours.
+
+    Returns:
+        (num_classes, 3) uint8 RGB, read-only.
+    """
+    return _palette(num_classes)
+
+
+def class_color(name: str, classes: tuple[str, ...] = ()) -> Color:
+    """The palette colour of a class name; names outside `classes` have colours that never change."""
+    index = classes.index(name) if name in classes else zlib.crc32(name.encode()) % 64
+    red, green, blue = palette(max(len(classes), 64))[index]
+    return int(red), int(green), int(blue)
+
+
+def color_scale(name: str = "inferno", steps: int = 256) -> Array:
+    """A perceptually uniform colour map as a table (matplotlib's).
+
+    Args:
+        name: name of the colour map; `_r` at its end reverses it.
+        steps: number of rows.
+
+    Returns:
+        (steps, 3) uint8 RGB.
+    """
+    import matplotlib
+
+    table = matplotlib.colormaps[name](np.linspace(0.0, 1.0, steps))[:, :3]
+    return np.asarray(np.rint(table * 255), dtype=np.uint8)
+
+
+def text_color(background: Color) -> Color:
+    """Black or white, whichever reads better on `background` (relative luminance, WCAG 2)."""
+    linear = [(c / 255) ** 2.2 for c in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (17, 17, 17) if luminance > 0.18 else (255, 255, 255)

@@ -1,0 +1,139 @@
+"""What the numbers in a `metrics.json` mean, in plain words, and how they compare with their baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a metric reads.
+
+    Args:
+        title: its name in tables.
+        sentence: what it measures, for a reader who has never seen it.
+        better: whether a lower or a higher value is better.
+        unit: `%` (the value is a share), `dB`, `degrees` or nothing.
+    """
+
+    title: str
+    sentence: str
+    better: Better
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One line of a metrics table.
+
+    Args:
+        task: what was predicted from what, as in `RGB to depth`.
+        meaning: how the metric reads.
+        value: the result.
+        references: name -> value of what it is compared with (`baseline`, `linear`); they should be beaten.
+        bounds: name -> value of what it cannot or need not exceed (`upper bound`); shown, not compared.
+    """
+
+    task: str
+    meaning: Meaning
+    value: float
+    references: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+    def beats(self, reference: float) -> bool:
+        """Whether the result is better than `reference`."""
+        return self.value < reference if self.meaning.better == "lower" else self.value > reference
+
+    @property
+    def beats_all(self) -> bool | None:
+        """Whether the result is better than every reference; None without references."""
+        return all(self.beats(value) for value in self.references.values()) if self.references else None
+
+
+MEANINGS: dict[str, Meaning] = {
+    "abs_rel": Meaning(
+        "relative depth error",
+        "Mean distance to the true depth as a share of it, after one scale and shift per image: 0.1 is off by 10 %.",
+        "lower",
+    ),
+    "mean_angle": Meaning(
+        "normal error", "Mean angle between the predicted and the true surface direction.", "lower", "degrees"
+    ),
+    "miou": Meaning(
+        "mean IoU",
+        "Overlap of predicted and true regions, as intersection over union, averaged over the classes: 1 is perfect.",
+        "higher",
+    ),
+    "object_f1": Meaning(
+        "object F1",
+        "Agreement of the objects a caption names with those in the scene: 1 names exactly what is visible.",
+        "higher",
+    ),
+    "accuracy": Meaning("accuracy", "Share of images whose class is right.", "higher", "%"),
+    "psnr": Meaning(
+        "PSNR",
+        "Closeness to the true pixels on a logarithmic scale: 6 dB more halves the typical error.",
+        "higher",
+        "dB",
+    ),
+    "loss": Meaning("loss", "Mean surprise per predicted token in nats: 0 is certainty.", "lower"),
+    "perplexity": Meaning("perplexity", "Number of equally likely tokens that would be as hard to guess.", "lower"),
+    "codes_used": Meaning("codes used", "Share of the codebook's entries that occur in the data.", "higher", "%"),
+    "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
+}
+
+_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear"}
+_BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
+_NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes"}
+
+
+def rows(metrics: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
+    """Table lines of a `metrics.json`.
+
+    Args:
+        metrics: task -> {metric: value, baseline_metric: value, linear_metric: value, upper_bound: value, ...}. A
+            metric that is not in `MEANINGS` is listed by its name, higher being better unless it holds `error` or `loss`.
+
+    Returns:
+        One line per task and metric, in the order given.
+    """
+    lines: list[MetricRow] = []
+    for task, values in metrics.items():
+        bounds = {label: values[key] for key, label in _BOUNDS.items() if key in values}
+        for key, value in values.items():
+            if key in _BOUNDS or any(key.startswith(prefix) for prefix in _REFERENCE_PREFIXES):
+                continue
+            references = {
+                label: values[prefix + key] for prefix, label in _REFERENCE_PREFIXES.items() if prefix + key in values
+            }
+            lines.append(MetricRow(task_title(task), meaning(key), value, references, bounds))
+    return lines
+
+
+def task_title(task: str) -> str:
+    """`rgb_to_depth` as `RGB to depth`."""
+    words = [_NAMES.get(word, word) for word in task.split("_")]
+    words[0] = words[0][:1].upper() + words[0][1:]
+    return " ".join(words)
+
+
+def meaning(key: str) -> Meaning:
+    """How the metric called `key` reads; an unknown one is its own title."""
+    if key in MEANINGS:
+        return MEANINGS[key]
+    better: Better = "lower" if any(part in key for part in ("error", "loss", "seconds")) else "higher"
+    return Meaning(key.replace("_", " "), "", better)
+
+
+def format_value(value: float, unit: str = "") -> str:
+    """A number with three significant digits and its unit; shares with unit `%` are multiplied by 100."""
+    if value != value:
+        return "–"
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+    return f"{text} {'°' if unit == 'degrees' else unit}".strip()
