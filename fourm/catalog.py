@@ -57,7 +57,9 @@ def _image(
     )
 
 
-def _labels(name: str, size: int, classes: tuple[str, ...], *, source: str = "semseg", num_classes: int | None = None) -> Modality:
+def _labels(
+    name: str, size: int, classes: tuple[str, ...], *, source: str = "semseg", num_classes: int | None = None
+) -> Modality:
     """A map of class ids, one per pixel."""
     return Modality(
         name,
@@ -86,7 +88,7 @@ def _text(name: str, max_tokens: int, *, vocab_size: int = 30_000, decode: str =
     """Text, or facts written as text, in WordPiece ids."""
     return Modality(
         name,
-        Sequence(max_tokens, num_target_positions=max_tokens),
+        Sequence(max_tokens),
         Discrete(vocab_size),
         source=name.split("@")[0],
         decode=decode,
@@ -120,6 +122,32 @@ def _four_m_raw(size: int) -> list[Modality]:
     ]  # fmt: skip
 
 
+def _four_m_21(size: int) -> list[Modality]:
+    """What 4M-21 adds to 4M-7 (Bachmann et al. 2024, sec. 3.1)."""
+    return [
+        Modality(
+            "t5_caption", Sequence(77), Continuous(4096), source="t5_caption", decode="vectors", direction="input"
+        ),
+        _text("metadata", 40, unit="chunk"),
+        _text("human_poses", 275),
+        _text("color_palette", 23),
+        _text("sam_instance", 290),
+        _tokens(f"tok_canny_edge@{size}", size, 16, 8_192, f"canny@{size}"),
+        _tokens(f"tok_sam_edge@{size}", size, 16, 8_192, f"canny@{size}"),
+        _tokens(f"tok_dinov2@{size}", size, 14, 8_192, f"dinov2@{size}"),
+        _tokens(f"tok_imagebind@{size}", size, 14, 8_192, f"imagebind@{size}"),
+        _global_tokens("tok_dinov2_global", "dinov2_global"),
+        _global_tokens("tok_imagebind_global", "imagebind_global"),
+    ]
+
+
+def _global_tokens(name: str, tokenizer: str) -> Modality:
+    """Sixteen codes of one feature vector: their order is fixed, so their positions are learned."""
+    return Modality(
+        name, Grid(4, 4, 56), Discrete(8_192), source=name, decode="tokens", tokenizer=tokenizer, positions="learned"
+    )
+
+
 _ROOMS = [
     _image("rgb@64", 64, 8, "image", "half"),
     _image("depth@64", 64, 8, "depth16", "log", channels=1, value_range=(0.25, MAX_DEPTH_METRES)),
@@ -149,6 +177,7 @@ MODALITIES: dict[str, Modality] = {
         *_four_m_raw(224),
         _text("caption", 256),
         _text("det", 256, decode="boxes"),
+        *_four_m_21(224),
         *_ROOMS,
         *_FASHION,
     ]

@@ -123,7 +123,9 @@ class Modality:
                     f"{self.layout.patch_size} x {self.layout.patch_size} pixels make {expected}"
                 )
         if self.direction != "input" and isinstance(self.content, Continuous) and isinstance(self.layout, Sequence):
-            raise ConfigError(f"modality '{self.name}' is a sequence of vectors, which can only be an input: set direction: input")
+            raise ConfigError(
+                f"modality '{self.name}' is a sequence of vectors, which can only be an input: set direction: input"
+            )
 
     @property
     def key(self) -> str:
@@ -193,7 +195,9 @@ class ModalitySet(Mapping[str, Modality]):
         try:
             return self._modalities[name]
         except KeyError:
-            raise ConfigError(f"modality '{name}' is not part of this set.{did_you_mean(name, self._modalities)}") from None
+            raise ConfigError(
+                f"modality '{name}' is not part of this set.{did_you_mean(name, self._modalities)}"
+            ) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._modalities
@@ -239,7 +243,11 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
     values = to_dict(base) if base is not None else {}
     for key, value in facts.items():
         nested = values.get(key)
-        if isinstance(value, Mapping) and isinstance(nested, dict) and value.get("kind", nested["kind"]) == nested["kind"]:
+        if (
+            isinstance(value, Mapping)
+            and isinstance(nested, dict)
+            and value.get("kind", nested["kind"]) == nested["kind"]
+        ):
             nested.update(value)
         else:
             values[key] = dict(value) if isinstance(value, Mapping) else value

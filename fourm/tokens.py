@@ -24,6 +24,28 @@ _GROUP_STRIDE = 1 << 15
 
 
 @dataclass(frozen=True)
+class SpecialIds:
+    """Ids with a meaning of their own in every text vocabulary of 4M's layout (spec of the published WordPiece tokenizer).
+
+    Args:
+        pad, unknown, start, end: padding, unknown word, start and end of a text.
+        sentinel_0: id of `[S_0]`; the first sentinel in use is `[S_1]`.
+        num_sentinels: how many sentinels the vocabulary has.
+    """
+
+    pad: int = 0
+    unknown: int = 1
+    start: int = 2
+    end: int = 3
+    sentinel_0: int = 4
+    num_sentinels: int = 200
+
+    def sentinel(self, number: int) -> int:
+        """Id of `[S_number]`."""
+        return self.sentinel_0 + number
+
+
+@dataclass(frozen=True)
 class AttentionPattern:
     """Who may attend to whom: token q sees kv iff `start[q] <= kv < reach[q]` and `key_group[kv] == group[q]`.
 
@@ -52,7 +74,10 @@ class AttentionPattern:
     @classmethod
     def prefix_causal(cls, valid: Tensor, prefix: Tensor) -> AttentionPattern:
         """Causal, but the first `prefix` (B,) tokens see one another in both directions (AIM, El-Nouby et al. 2024, sec. 3.3)."""
-        return cls(reach=_where_valid(valid, torch.maximum(_ends(valid), prefix[:, None].to(torch.int32))), group=_group_of_valid(valid))
+        return cls(
+            reach=_where_valid(valid, torch.maximum(_ends(valid), prefix[:, None].to(torch.int32))),
+            group=_group_of_valid(valid),
+        )
 
     @classmethod
     def blockwise(cls, block: Tensor) -> AttentionPattern:
@@ -88,7 +113,9 @@ class AttentionPattern:
         return AttentionPattern(
             reach=torch.cat([front + self.group.shape[1] + count, reach], dim=1),
             group=torch.cat([front, self.group], dim=1),
-            start=None if self.start is None else torch.cat([front, torch.where(self.start > 0, self.start + count, 0)], dim=1),
+            start=None
+            if self.start is None
+            else torch.cat([front, torch.where(self.start > 0, self.start + count, 0)], dim=1),
         )
 
     @property
@@ -99,7 +126,11 @@ class AttentionPattern:
     def dense(self) -> Tensor:
         """(B, Q, K) bool, True where the query may attend to the key."""
         index = torch.arange(self.keys.shape[1], device=self.reach.device, dtype=self.reach.dtype)
-        mask = (index < self.reach[..., None]) & (self.keys[:, None, :] == self.group[..., None]) & (self.group[..., None] >= 0)
+        mask = (
+            (index < self.reach[..., None])
+            & (self.keys[:, None, :] == self.group[..., None])
+            & (self.group[..., None] >= 0)
+        )
         if self.start is not None:
             mask = mask & (index >= self.start[..., None])
         return mask
@@ -111,7 +142,9 @@ class AttentionPattern:
         reach, group, keys, start = self.reach, self.group, self.keys, self.start
 
         def visible(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            allowed = (key < reach[batch, query]) & (keys[batch, key] == group[batch, query]) & (group[batch, query] >= 0)
+            allowed = (
+                (key < reach[batch, query]) & (keys[batch, key] == group[batch, query]) & (group[batch, query] >= 0)
+            )
             return allowed if start is None else allowed & (key >= start[batch, query])
 
         return create_block_mask(visible, reach.shape[0], None, reach.shape[1], keys.shape[1], device=reach.device.type)

@@ -126,7 +126,9 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, mask: AttentionMask, context: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: AttentionMask, context: Tensor | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:

@@ -29,7 +29,9 @@ class Mlp(nn.Module):
         self.activation = config.activation
         self.fc1 = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias)
         self.fc2 = nn.Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
-        self.fc3 = nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias) if config.activation == "swiglu" else None
+        self.fc3 = (
+            nn.Linear(config.dim, config.mlp_dim, bias=config.mlp_bias) if config.activation == "swiglu" else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""

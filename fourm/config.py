@@ -1,0 +1,275 @@
+"""Recipes: dataclasses are the schema, YAML files the instances, `key=value` overrides come last.
+
+A file may name another one under `base:`; its own keys are merged over it. A slot with several implementations holds `kind:`. Unknown keys, wrong
+types and missing values are errors that give the full key and the closest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from fourm.errors import ConfigError, did_you_mean
+from fourm.paths import recipe_folder
+from fourm.registry import Registry
+
+T = TypeVar("T")
+_SCALARS = (bool, int, float, str, Path)
+
+
+def slot(registry: Registry, default: str | None = None) -> Any:
+    """A config field that holds one of several kinds, told apart by its key `kind`.
+
+    Args:
+        registry: maps each kind to its config dataclass.
+        default: kind used, with its own defaults, when the recipe leaves the field out; None: the field is required.
+    """
+    if default is None:
+        return dataclasses.field(metadata={"slot": registry})
+    return dataclasses.field(default_factory=lambda: registry.resolve(default)(), metadata={"slot": registry})
+
+
+def load(source: str | Path, schema: type[T], overrides: Sequence[str] = (), *, folder: str = "") -> T:
+    """Read a recipe and check it against its schema.
+
+    Args:
+        source: a YAML file, or the name of a shipped recipe such as `4m_tiny` or `pretrain/4m_tiny`.
+        schema: the dataclass of the whole recipe.
+        overrides: `key.subkey=value`, applied last.
+        folder: where to look for shipped recipes given by bare name, such as `pretrain`.
+
+    Raises:
+        ConfigError: with the full key, what was given, what was expected, and the file.
+    """
+    path = find(source, folder)
+    return build(schema, read(path, overrides), where=str(source))
+
+
+def find(source: str | Path, folder: str = "") -> Path:
+    """The file of a recipe given as a path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: if there is no such file; the message lists the shipped names.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    shipped = recipe_folder()
+    for candidate in (shipped / folder / path, shipped / path):
+        for name in (candidate, candidate.with_name(candidate.name + ".yaml")):
+            if name.is_file():
+                return name
+    names = [
+        p.relative_to(shipped / folder).with_suffix("").as_posix() for p in sorted((shipped / folder).rglob("*.yaml"))
+    ]
+    raise ConfigError(
+        f"no recipe '{source}': there is no such file and no shipped recipe of that name.{did_you_mean(str(source), names)}"
+    )
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a YAML file with its bases, overrides and interpolations resolved.
+
+    Raises:
+        ConfigError: if the YAML is not valid, a base is missing or an interpolation cannot be resolved.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(_with_bases(path, ()), OmegaConf.from_dotlist(_check_dotlist(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
+    import yaml
+    from omegaconf import OmegaConf
+
+    if path in seen:
+        raise ConfigError(f"{path}: its base leads back to itself")
+    try:
+        own = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not OmegaConf.is_dict(own):
+        raise ConfigError(
+            f"{path}: expected keys and values at the top, found {type(OmegaConf.to_container(own)).__name__}"
+        )
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    parent = path.parent / str(base)
+    if not parent.is_file():
+        raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent})")
+    return OmegaConf.merge(_with_bases(parent, (*seen, path)), own)
+
+
+def _check_dotlist(overrides: Sequence[str]) -> list[str]:
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError(f"override '{item}' is not of the form key=value, for instance train.max_steps=100")
+    return list(overrides)
+
+
+def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str = "") -> T:
+    """An instance of a config dataclass from plain values, strictly checked.
+
+    Args:
+        schema: the dataclass.
+        values: plain values, as read from YAML or JSON. A class method `expand(values)` of the dataclass sees them first (presets).
+        where: file named in errors.
+        key: full key of this part, for errors.
+
+    Raises:
+        ConfigError: for unknown keys, wrong types, missing values, or what the dataclass's own checks find.
+    """
+    expand = getattr(schema, "expand", None)
+    if expand is not None:
+        values = expand(values)
+    fields = {f.name: f for f in dataclasses.fields(schema) if f.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(schema)
+    prefix = f"{key}." if key else ""
+    for name in values:
+        if name not in fields:
+            raise _error(f"{prefix}{name} is not a known key.{did_you_mean(str(name), fields)}", where)
+    arguments = {}
+    for name, field in fields.items():
+        full = prefix + name
+        if name in values:
+            registry = field.metadata.get("slot")
+            convert = (
+                _slot_value(registry, values[name], where, full)
+                if registry
+                else _convert(hints[name], values[name], where, full)
+            )
+            arguments[name] = convert
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise _error(f"{full} is missing (expected {_describe(hints[name], field.metadata.get('slot'))})", where)
+    try:
+        return schema(**arguments)
+    except ConfigError as error:
+        raise _error(f"{key + ': ' if key else ''}{error}", where) from None
+
+
+def to_dict(config: Any) -> Any:
+    """Plain values of a config, which `build` turns back into an equal one; slots get their `kind`."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            values[field.name] = to_dict(value)
+            registry = field.metadata.get("slot")
+            if registry is not None and value is not None:
+                values[field.name] = {"kind": _kind_of(registry, value), **values[field.name]}
+        return values
+    if isinstance(config, Mapping):
+        return {str(key): to_dict(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_dict(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def _kind_of(registry: Registry, value: Any) -> str:
+    name = f"{type(value).__module__}:{type(value).__qualname__}"
+    return next(kind for kind in registry if registry[kind] == name)
+
+
+def _slot_value(registry: Registry, value: Any, where: str, key: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise _error(f"{key}.kind is missing. Known: {', '.join(registry)}", where)
+    kind = str(value["kind"])
+    if kind not in registry:
+        raise _error(f"{key}.kind is '{kind}'.{did_you_mean(kind, registry)}", where)
+    return build(registry.resolve(kind), {k: v for k, v in value.items() if k != "kind"}, where, key)
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    """`value` as the type `hint`, or an error that names `key`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, where, key)
+    if origin is Literal:
+        if value not in args:
+            raise _error(f"{key} is {value!r}.{did_you_mean(str(value), [str(a) for a in args])}", where)
+        return value
+    if origin in (dict, Mapping):
+        return _convert_mapping(args, value, where, key)
+    if origin in (list, tuple, Sequence):
+        return _convert_sequence(origin, args, value, where, key)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise _error(f"{key} is {value!r}; expected keys and values of {hint.__name__}", where)
+        return build(hint, value, where, key)
+    return _convert_scalar(hint, value, where, key)
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors = []
+    for arg in args:
+        if arg is not type(None):
+            try:
+                return _convert(arg, value, where, key)
+            except ConfigError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _convert_mapping(args: tuple[Any, ...], value: Any, where: str, key: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise _error(f"{key} is {value!r}; expected keys and values", where)
+    return {str(k): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
+
+
+def _convert_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise _error(f"{key} is {value!r}; expected a list", where)
+    variadic = origin is not tuple or (len(args) == 2 and args[1] is Ellipsis)
+    if not variadic and len(args) != len(value):
+        raise _error(f"{key} has {len(value)} entries; expected {len(args)}", where)
+    items = [_convert(args[0] if variadic else args[i], v, where, f"{key}[{i}]") for i, v in enumerate(value)]
+    return tuple(items) if origin is tuple else items
+
+
+def _convert_scalar(hint: Any, value: Any, where: str, key: str) -> Any:
+    exact = type(value) is hint
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            pass
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)
+    if hint in (Path, str) and isinstance(value, str | int | float | Path) and not isinstance(value, bool):
+        return hint(str(value))
+    if exact or hint not in _SCALARS:
+        return value
+    raise _error(f"{key} is {value!r}; expected {_describe(hint)}", where)
+
+
+def _describe(hint: Any, registry: Registry | None = None) -> str:
+    if registry is not None:
+        return f"a mapping with kind: {' | '.join(registry)}"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    if hint in names:
+        return names[hint]
+    return getattr(hint, "__name__", str(hint).replace("typing.", ""))
+
+
+def _error(message: str, where: str) -> ConfigError:
+    return ConfigError(f"{message} ({where})" if where else message)

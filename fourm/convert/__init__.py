@@ -1,0 +1,1 @@
+"""Foreign checkpoint formats, each a table of named rules with total key coverage."""

@@ -1,0 +1,1 @@
+"""Models: embedders and heads around the shared trunk."""

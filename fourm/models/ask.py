@@ -1,0 +1,168 @@
+"""Token tables from plain tensors: what a caller gives, and what a caller asks, modality by modality.
+
+Each modality comes as a mapping of tensors: grids as `ids` (B, n) and `positions` (B, n); pixels as `values` (B, C, H, W), normalised, and
+`positions` (B, n); sequences as `ids` (B, n); sequences of vectors as `values` (B, n, dim) and `valid` (B, n). Padding is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fourm.errors import DataError
+from fourm.modality import Modality, ModalitySet
+from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+
+Given = Mapping[str, Mapping[str, Tensor]]
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, H/p * W/p, p * p * C): patches row by row, each as (row, column, channel)."""
+    b, c, h, w = images.shape
+    p = patch_size
+    blocks = images.reshape(b, c, h // p, p, w // p, p)
+    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // p) * (w // p), p * p * c)
+
+
+def given_table(given: Given, modalities: ModalitySet, num_samples: int, device: torch.device) -> TokenBatch:
+    """The encoder's table of what is given.
+
+    Args:
+        given: modality -> tensors, as described above.
+        modalities: those of the model.
+        num_samples: batch size, needed where nothing is given.
+        device: where the table lives.
+
+    Raises:
+        DataError: for ids outside the vocabulary, positions outside the grid or missing tensors.
+    """
+    parts = [_given_part(modalities[name], facts, modalities.index(name)) for name, facts in given.items()]
+    empty = torch.zeros(num_samples, 0, dtype=torch.int64, device=device)
+    modality, position, ids = (torch.cat([empty, *(p[k] for p in parts)], 1) for k in ("modality", "position", "ids"))
+    values: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
+    start = 0
+    for name, part in zip(given, parts, strict=True):
+        length = part["ids"].shape[1]
+        if "values" in part:
+            values[name] = part["values"].flatten(0, 1)
+            index = torch.arange(num_samples, device=device)[:, None] * ids.shape[1] + torch.arange(
+                start, start + length, device=device
+            )
+            rows[name] = index.flatten()
+        start += length
+    for m in modalities.inputs:
+        if not m.is_discrete and m.name not in values:
+            values[m.name] = torch.zeros(0, m.content.dim, device=device)  # type: ignore[union-attr]
+            rows[m.name] = torch.zeros(0, dtype=torch.int64, device=device)
+    return TokenBatch(
+        modality=modality,
+        position=position,
+        ids=ids,
+        target_ids=torch.full_like(ids, PADDING),
+        attention=AttentionPattern.full(modality >= 0),
+        values=values,
+        value_rows=rows,
+    )
+
+
+def _given_part(modality: Modality, facts: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    if not modality.is_input:
+        raise DataError(f"modality '{modality.name}' is an output of this model; it cannot be given")
+    part: dict[str, Tensor] = {}
+    if modality.is_discrete:
+        ids = _tensor(modality, facts, "ids")
+        _check_range(modality, "id", ids, modality.vocab_size)
+        part["ids"], valid = ids, ids >= 0
+        positions = _tensor(modality, facts, "positions") if modality.is_grid else _running_count(valid)
+    else:
+        values = _tensor(modality, facts, "values")
+        if modality.is_grid:
+            positions = _tensor(modality, facts, "positions")
+            valid = positions >= 0
+            height, width = modality.grid.image_size
+            if values.shape[-2:] != (height, width) or values.shape[1] != modality.channels:
+                raise DataError(
+                    f"modality '{modality.name}': values have shape {tuple(values.shape)}; expected (B, {modality.channels}, {height}, {width})"
+                )
+            patches = patchify(values, modality.grid.patch_size)
+            values = patches.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, patches.shape[-1]))
+        else:
+            valid = _tensor(modality, facts, "valid").bool()
+            positions = _running_count(valid)
+        part["values"] = values * valid[..., None]
+        part["ids"] = torch.full_like(positions, PADDING)
+    _check_range(modality, "position", positions, modality.layout.num_positions)
+    valid = valid & (positions >= 0)
+    part["modality"] = torch.where(valid, index, PADDING)
+    part["position"] = positions.clamp(min=0)
+    return part
+
+
+def ask(asked: Given, modalities: ModalitySet) -> tuple[TokenBatch, dict[str, tuple[int, int]]]:
+    """The decoder's table of what is asked: grids in parallel, sequences teacher-forced, modalities apart from one another.
+
+    Returns:
+        the table, and modality -> (first, one past last) column.
+
+    Raises:
+        DataError: as `given_table`.
+    """
+    if not asked:
+        raise DataError("nothing is asked: name at least one output modality")
+    columns: dict[str, tuple[int, int]] = {}
+    parts: list[dict[str, Tensor]] = []
+    start = 0
+    for name, facts in asked.items():
+        part = _asked_part(modalities[name], facts, modalities.index(name), start)
+        columns[name] = (start, start + part["ids"].shape[1])
+        start = columns[name][1]
+        parts.append(part)
+    joined = {key: torch.cat([part[key] for part in parts], 1) for key in parts[0]}
+    attention = AttentionPattern(reach=joined.pop("reach").int(), group=joined["modality"].int())
+    return TokenBatch(target_ids=torch.full_like(joined["ids"], PADDING), attention=attention, **joined), columns
+
+
+def _asked_part(modality: Modality, facts: Mapping[str, Tensor], index: int, start: int) -> dict[str, Tensor]:
+    if not modality.is_output:
+        raise DataError(f"modality '{modality.name}' is an input of this model; it cannot be asked")
+    if modality.is_grid:
+        position = _tensor(modality, facts, "positions")
+        valid = position >= 0
+        ids = torch.full_like(position, PADDING)
+        reach = torch.full_like(position, start + position.shape[1])
+    else:
+        target = _tensor(modality, facts, "ids")
+        _check_range(modality, "id", target, modality.vocab_size)
+        valid = target[:, 1:] >= 0
+        ids = target[:, :-1]
+        position = _running_count(valid)
+        reach = start + torch.arange(1, ids.shape[1] + 1, device=ids.device).expand_as(ids)
+    _check_range(modality, "position", position, modality.layout.num_positions)
+    return {
+        "modality": torch.where(valid, index, PADDING),
+        "position": position.clamp(min=0),
+        "ids": torch.where(valid, ids, PADDING),
+        "reach": torch.where(valid, reach, 0),
+    }
+
+
+def _running_count(valid: Tensor) -> Tensor:
+    return (valid.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _tensor(modality: Modality, facts: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in facts:
+        raise DataError(f"modality '{modality.name}' needs '{key}'; given: {', '.join(facts) or 'nothing'}")
+    return facts[key]
+
+
+def _check_range(modality: Modality, what: str, numbers: Tensor, limit: int) -> None:
+    if numbers.device.type == "meta" or numbers.numel() == 0:
+        return
+    if int(numbers.max()) >= limit or int(numbers.min()) < PADDING:
+        raise DataError(
+            f"modality '{modality.name}': {what} {int(numbers.max())} is out of range; expected 0 to {limit - 1}, or -1 for padding"
+        )

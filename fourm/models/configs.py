@@ -1,0 +1,111 @@
+"""Configuration and presets of the models, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from fourm.errors import ConfigError, did_you_mean
+from fourm.nn.configs import Activation, Backend, TrunkConfig
+from fourm.registry import Registry
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"dim": 384, "encoder_depth": 6, "decoder_depth": 6, "num_heads": 6},
+    "small": {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "num_heads": 8},
+    "base": {"dim": 768, "encoder_depth": 12, "decoder_depth": 12, "num_heads": 12},
+    "large": {"dim": 1024, "encoder_depth": 24, "decoder_depth": 24, "num_heads": 16},
+    "xlarge": {"dim": 2048, "encoder_depth": 24, "decoder_depth": 24, "num_heads": 32},
+}
+_NO_BIAS = {"qkv_bias": False, "proj_bias": False, "mlp_bias": False, "norm_bias": False}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "swiglu_nobias": {"activation": "swiglu", **_NO_BIAS},
+    "swiglu_qknorm_nobias": {"activation": "swiglu", "qk_norm": True, **_NO_BIAS},
+    "gelu": {"activation": "gelu", "qkv_bias": True, "proj_bias": True, "mlp_bias": True, "norm_bias": True},
+}
+
+
+@dataclass
+class MultimodalConfig:
+    """An encoder-decoder over any set of modalities (4M, Mizrahi et al. 2023, sec. 3).
+
+    `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or `_swiglu_qknorm_nobias`
+    appended, fills the sizes and options of the published models; other keys override it.
+
+    Args:
+        dim, encoder_depth, decoder_depth, num_heads: sizes.
+        mlp_ratio, activation, qk_norm and the biases: see `TrunkConfig`.
+        num_register_tokens: learned tokens the encoder sees beside its inputs (Darcet et al. 2024).
+        drop_path: stochastic depth of both trunks.
+        activation_checkpointing: recompute activations in the backward pass.
+        tie_heads: sequence heads share their weights with the decoder's token embeddings.
+        share_modality_embeddings: encoder and decoder use the same modality embeddings.
+        embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the position table, learns
+            far sooner in short runs.
+        codebook_init: start token embeddings and heads from the tokenizers' codebooks, mapped by a random matrix.
+        backend: attention kernel.
+    """
+
+    target: ClassVar[str] = "fourm.models.multimodal:Multimodal"
+
+    dim: int
+    encoder_depth: int
+    decoder_depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    activation: Activation = "swiglu"
+    qkv_bias: bool = False
+    proj_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+    qk_norm: bool = False
+    num_register_tokens: int = 0
+    drop_path: float = 0.0
+    activation_checkpointing: bool = False
+    tie_heads: bool = True
+    share_modality_embeddings: bool = False
+    embedding_std: float = 0.02
+    codebook_init: bool = False
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        self.trunk(self.encoder_depth, cross_attention=False)
+        if self.dim % 4:
+            raise ConfigError(f"dim is {self.dim}; two-dimensional sine-cosine positions need a multiple of 4")
+
+    @staticmethod
+    def expand(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in `preset`."""
+        own = {key: value for key, value in values.items() if key != "preset"}
+        name = values.get("preset")
+        if name is None:
+            return own
+        size, _, variant = str(name).partition("_")
+        variant = variant or "swiglu_nobias"
+        if size not in SIZES or variant not in VARIANTS:
+            known = [f"{s}_{v}" for s in SIZES for v in VARIANTS] + list(SIZES)
+            raise ConfigError(f"model.preset '{name}' is not known.{did_you_mean(str(name), known)}")
+        return {**SIZES[size], **VARIANTS[variant], **own}
+
+    def trunk(self, depth: int, *, cross_attention: bool) -> TrunkConfig:
+        """The config of the encoder (no cross-attention) or decoder trunk."""
+        return TrunkConfig(
+            dim=self.dim,
+            depth=depth,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            activation=self.activation,
+            qkv_bias=self.qkv_bias,
+            proj_bias=self.proj_bias,
+            mlp_bias=self.mlp_bias,
+            norm_bias=self.norm_bias,
+            qk_norm=self.qk_norm,
+            cross_attention=cross_attention,
+            drop_path=self.drop_path,
+            activation_checkpointing=self.activation_checkpointing,
+            backend=self.backend,
+        )
+
+
+MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig"})
+Reduction = Literal["token", "modality"]

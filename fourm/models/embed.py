@@ -1,0 +1,224 @@
+"""From token tables to vectors and back: one concatenated table for all discrete modalities, one projection per continuous one.
+
+Row numbers of the concatenated table come from a map modality -> rows, so embedding is a single gather without a loop over modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.nn.init import fill_normal, fill_xavier
+from fourm.nn.position import sincos
+from fourm.tokens import TokenBatch
+
+
+class RowMap:
+    """Where each modality's rows lie in a concatenated table.
+
+    Args:
+        modalities: all modalities of the model; they number the rows of `offsets`.
+        sizes: modality name -> number of rows; modalities without an entry have none.
+    """
+
+    def __init__(self, modalities: ModalitySet, sizes: dict[str, int]) -> None:
+        self.rows: dict[str, tuple[int, int]] = {}
+        offsets, total = [], 0
+        for name in modalities:
+            size = sizes.get(name, 0)
+            offsets.append(total if size else 0)
+            if size:
+                self.rows[name] = (total, total + size)
+            total += size
+        self.total = total
+        self.offsets = offsets
+
+    def slice(self, name: str) -> slice:
+        return slice(*self.rows[name])
+
+
+class PositionTable(nn.Module):
+    """Position embeddings of all modalities in one table: fixed sine-cosine rows and learned ones.
+
+    Args:
+        modalities: all modalities of the model.
+        used: the modalities that have positions here.
+        dim: width.
+        std: deviation of new learned rows.
+        targets: positions beyond a sequence's `num_target_positions` fall back to 0 (published decoders).
+    """
+
+    def __init__(
+        self, modalities: ModalitySet, used: Iterable[Modality], dim: int, std: float, *, targets: bool = False
+    ) -> None:
+        super().__init__()
+        self.modalities, self.used, self.dim, self.std = modalities, tuple(used), dim, std
+        fixed = [m for m in self.used if m.positions == "sincos"]
+        learned = [m for m in self.used if m.positions == "learned"]
+        self.map = RowMap(ModalitySet([*fixed, *learned]), {m.name: m.layout.num_positions for m in (*fixed, *learned)})
+        self.num_fixed = sum(m.layout.num_positions for m in fixed)
+        self.learned = nn.Parameter(torch.empty(self.map.total - self.num_fixed, dim)) if learned else None
+        self.register_buffer("fixed", torch.empty(self.num_fixed, dim), persistent=False)
+        starts = [self.map.rows[n][0] if n in self.map.rows else 0 for n in modalities]
+        limits = [self._limit(modalities[n], targets) for n in modalities]
+        self.starts, self.limits = starts, limits
+        self.register_buffer("start", torch.empty(len(starts), dtype=torch.int64), persistent=False)
+        self.register_buffer("limit", torch.empty(len(starts), dtype=torch.int64), persistent=False)
+
+    @staticmethod
+    def _limit(modality: Modality, targets: bool) -> int:
+        limit = getattr(modality.layout, "num_target_positions", None) if targets else None
+        return limit or modality.layout.num_positions
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Compute the fixed rows, draw the learned ones."""
+        self.start.copy_(torch.tensor(self.starts))  # type: ignore[operator]
+        self.limit.copy_(torch.tensor(self.limits))  # type: ignore[operator]
+        fixed = [sincos(m.layout, self.dim) for m in self.used if m.positions == "sincos"]
+        if fixed:
+            self.fixed.copy_(torch.cat(fixed))  # type: ignore[operator]
+        if self.learned is not None:
+            fill_normal(self.learned, generator, self.std)
+
+    def forward(self, modality: Tensor, position: Tensor) -> Tensor:
+        """(B, N) modality numbers and positions -> (B, N, dim)."""
+        table = self.fixed if self.learned is None else torch.cat([self.fixed, self.learned])  # type: ignore[list-item]
+        index = modality.clamp(min=0)
+        position = torch.where(position < self.limit[index], position, 0)  # type: ignore[index]
+        return F.embedding(self.start[index] + position, table)  # type: ignore[index,arg-type]
+
+
+class TokenTable(nn.Module):
+    """Token embeddings (or output weights) of several discrete modalities, concatenated.
+
+    Args:
+        modalities: all modalities of the model.
+        used: the discrete modalities with rows here.
+    """
+
+    def __init__(self, modalities: ModalitySet, used: Iterable[Modality], dim: int, std: float) -> None:
+        super().__init__()
+        self.map = RowMap(modalities, {m.name: m.vocab_size for m in used})
+        self.weight = nn.Parameter(torch.empty(self.map.total, dim))
+        self.std = std
+        self.register_buffer("offset", torch.empty(len(self.map.offsets), dtype=torch.int64), persistent=False)
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw all rows."""
+        self.offset.copy_(torch.tensor(self.map.offsets))  # type: ignore[operator]
+        fill_normal(self.weight, generator, self.std)
+
+    def forward(self, modality: Tensor, ids: Tensor) -> Tensor:
+        """(B, N) modality numbers and ids -> (B, N, dim); places without an id give an arbitrary row."""
+        return F.embedding(self.offset[modality.clamp(min=0)] + ids.clamp(min=0), self.weight)  # type: ignore[index]
+
+    def rows(self, name: str) -> Tensor:
+        """(vocab_size, dim) weights of one modality."""
+        return self.weight[self.map.slice(name)]
+
+
+class InputEmbedder(nn.Module):
+    """Embeds what the encoder reads. Content, and position plus modality, are kept apart: the decoder's context needs the latter alone."""
+
+    def __init__(self, modalities: ModalitySet, dim: int, std: float, modality_embedding: ModalityEmbedding) -> None:
+        super().__init__()
+        inputs = modalities.inputs
+        self.table = TokenTable(modalities, [m for m in inputs if m.is_discrete], dim, std)
+        self.positions = PositionTable(modalities, inputs, dim, std)
+        self.modality_embedding = modality_embedding
+        self.projections = nn.ModuleDict()
+        for m in inputs:
+            if isinstance(m.content, Continuous):
+                # 4M: pixel patches have no bias, projected caption embeddings have one
+                self.projections[m.name] = nn.Linear(m.content.dim, dim, bias=not m.is_grid)
+
+    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Embed a token table.
+
+        Returns:
+            content (B, N, dim), zero on padding, and position + modality (B, N, dim).
+        """
+        content = self.table(batch.modality, batch.ids) * (batch.ids >= 0)[..., None]
+        shape = content.shape
+        flat = content.flatten(0, 1)
+        for name, projection in self.projections.items():
+            vectors = projection(batch.values[name])
+            flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
+        place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
+        return flat.view(shape), place * batch.valid[..., None]
+
+
+class TargetEmbedder(nn.Module):
+    """Embeds the decoder's table: earlier ids of sequences, the mask token elsewhere, plus position and modality."""
+
+    def __init__(
+        self,
+        modalities: ModalitySet,
+        dim: int,
+        std: float,
+        modality_embedding: ModalityEmbedding,
+        table: TokenTable | None,
+    ) -> None:
+        super().__init__()
+        sequences = [m for m in modalities.outputs if not m.is_grid]
+        self.table = TokenTable(modalities, sequences, dim, std) if table is None else table
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.positions = PositionTable(modalities, modalities.outputs, dim, std, targets=True)
+        self.modality_embedding = modality_embedding
+        self.std = std
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw the mask token."""
+        fill_normal(self.mask_token, generator, self.std)
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """(B, N, dim) embedded table."""
+        has_id = (batch.ids >= 0)[..., None]
+        embedded = self.table(batch.modality, batch.ids)
+        content = torch.where(has_id, embedded, self.mask_token.to(embedded.dtype))
+        place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
+        return (content + place) * batch.valid[..., None]
+
+
+class ModalityEmbedding(nn.Module):
+    """One learned vector per modality."""
+
+    def __init__(self, num_modalities: int, dim: int, std: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_modalities, dim))
+        self.std = std
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw all vectors."""
+        fill_normal(self.weight, generator, self.std)
+
+    def forward(self, modality: Tensor) -> Tensor:
+        """(B, N) modality numbers -> (B, N, dim)."""
+        return F.embedding(modality.clamp(min=0), self.weight)
+
+
+class Heads(TokenTable):
+    """Output weights of all output modalities, concatenated; without biases.
+
+    Args:
+        embedded: modalities whose rows also embed the decoder's ids (tied weights); they start as embeddings do.
+    """
+
+    def __init__(self, modalities: ModalitySet, dim: int, std: float, embedded: Iterable[Modality] = ()) -> None:
+        super().__init__(modalities, modalities.outputs, dim, std)
+        self.embedded = {m.name for m in embedded}
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw rows that give logits of about unit size on a normalised hidden state."""
+        super().fill_parameters(generator)
+        for name in self.map.rows:
+            if name not in self.embedded:
+                fill_xavier(self.rows(name), generator)
+
+    def logits(self, name: str, hidden: Tensor) -> Tensor:
+        """(..., dim) -> (..., vocab_size) of one modality."""
+        return F.linear(hidden, self.rows(name))

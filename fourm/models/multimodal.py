@@ -1,0 +1,152 @@
+"""The any-to-any model: embedders, an encoder, a decoder that attends to it, and one head per output modality (4M, sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fourm.errors import ConfigError
+from fourm.modality import ModalitySet
+from fourm.models.configs import MultimodalConfig
+from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, TargetEmbedder
+from fourm.nn.init import fill_normal, initialise
+from fourm.nn.trunk import KVCache, Trunk
+from fourm.rng import torch_seed
+from fourm.tokens import AttentionPattern, Example, TokenBatch
+
+
+class Multimodal(nn.Module):
+    """Encoder-decoder over any set of modalities.
+
+    Args:
+        modalities: what it reads and predicts.
+        config: its sizes and options.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: if there is nothing to read or nothing to predict.
+    """
+
+    def __init__(self, modalities: ModalitySet, config: MultimodalConfig, seed: int = 0) -> None:
+        super().__init__()
+        if not modalities.inputs or not modalities.outputs:
+            raise ConfigError(
+                f"a model needs at least one input and one output modality; given: {', '.join(modalities) or 'none'}"
+            )
+        self.modalities, self.config = modalities, config
+        dim, std = config.dim, config.embedding_std
+        input_modality = ModalityEmbedding(len(modalities), dim, std)
+        target_modality = (
+            input_modality if config.share_modality_embeddings else ModalityEmbedding(len(modalities), dim, std)
+        )
+        sequences = [m for m in modalities.outputs if not m.is_grid]
+        self.heads = Heads(modalities, dim, std, embedded=sequences if config.tie_heads else ())
+        self.input_embedder = InputEmbedder(modalities, dim, std, input_modality)
+        self.target_embedder = TargetEmbedder(
+            modalities, dim, std, target_modality, self.heads if config.tie_heads else None
+        )
+        self.registers = (
+            nn.Parameter(torch.empty(config.num_register_tokens, dim)) if config.num_register_tokens else None
+        )
+        self.encoder = Trunk(config.trunk(config.encoder_depth, cross_attention=False))
+        self.context_projection = nn.Linear(dim, dim)
+        self.decoder = Trunk(config.trunk(config.decoder_depth, cross_attention=True))
+        if self.heads.weight.device.type != "meta":
+            initialise(self, seed)
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw the register tokens."""
+        if self.registers is not None:
+            fill_normal(self.registers, generator, self.config.embedding_std)
+
+    def forward(self, example: Example) -> dict[str, Tensor]:
+        """Score what an example asks.
+
+        Returns:
+            output modality -> (n_m, vocab_size) logits, in the order of the decoder's `target_rows`.
+        """
+        decoder = example.decoder
+        hidden = self.decode(decoder, *self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
+        return {name: self.heads.logits(name, hidden[rows]) for name, rows in decoder.target_rows.items()}
+
+    def encode(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Encode a token table.
+
+        Returns:
+            context (B, R + N, dim), registers first, and which of it is valid (B, R + N) bool.
+        """
+        content, place = self.input_embedder(batch)
+        x, attention, valid = content + place, batch.attention, batch.valid
+        if self.registers is not None:
+            count = self.registers.shape[0]
+            x = torch.cat([self.registers.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
+            place = nn.functional.pad(place, (0, 0, count, 0))
+            valid = nn.functional.pad(valid, (count, 0), value=True)
+            attention = attention.prepend(count)
+        hidden = cast(Tensor, self.encoder(x, attention=attention))
+        return self.context_projection(hidden) + place, valid
+
+    def decode(
+        self,
+        batch: TokenBatch,
+        context: Tensor,
+        context_valid: Tensor,
+        cache: KVCache | None = None,
+        attention: AttentionPattern | None = None,
+    ) -> Tensor:
+        """Decode a token table against a context.
+
+        Args:
+            batch: the asked tokens; with a cache, only the new ones.
+            context: (B, K, dim) from `encode`.
+            context_valid: (B, K) bool.
+            cache: keys and values of earlier decoding steps.
+            attention: pattern over all tokens so far, where a cache makes it differ from the table's own.
+
+        Returns:
+            (B, N, dim) hidden states.
+        """
+        x = self.target_embedder(batch)
+        cross = AttentionPattern.cross(batch.valid, context_valid)
+        return cast(
+            Tensor, self.decoder(x, attention=attention or batch.attention, context=context, cross=cross, cache=cache)
+        )
+
+    def logits(
+        self, given: Mapping[str, Mapping[str, Tensor]], asked: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Score any modalities given any others; see `fourm.models.ask` for the shapes.
+
+        Returns:
+            asked modality -> (B, m, vocab_size), (B, m - 1, vocab_size) for sequences.
+        """
+        from fourm.models.ask import ask, given_table
+
+        decoder, columns = ask(asked, self.modalities)
+        hidden = self.decode(
+            decoder, *self.encode(given_table(given, self.modalities, decoder.num_samples, decoder.modality.device))
+        )
+        return {name: self.heads.logits(name, hidden[:, start:stop]) for name, (start, stop) in columns.items()}
+
+    @torch.no_grad()
+    def fill_from_codebooks(self, codebooks: Mapping[str, Tensor], seed: int) -> None:
+        """Start the embeddings and heads of token modalities from their tokenizers' codebooks, mapped by one random matrix each.
+
+        Near codes then start with near embeddings, which short runs would otherwise have to learn.
+
+        Args:
+            codebooks: modality -> (vocab_size, d).
+            seed: of the matrices.
+        """
+        for name, codebook in codebooks.items():
+            generator = torch.Generator().manual_seed(torch_seed(seed, "codebook", name))
+            codes = codebook.detach().float().cpu()
+            codes = (codes - codes.mean(0)) / codes.std(0).clamp(min=1e-6)
+            for table in (self.input_embedder.table, self.heads):
+                if name in table.map.rows:
+                    rows = table.rows(name)
+                    mapped = codes @ torch.randn(codes.shape[1], rows.shape[1], generator=generator)
+                    rows.copy_(mapped * (rows.std() / mapped.std()))
