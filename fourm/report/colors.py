@@ -18,6 +18,14 @@ VOID = 255
 
 VOID_COLOR: Color = (0, 0, 0)
 
+# Chosen by eye: neighbours differ in hue and in lightness, and the first, which label surfaces more often than things,
+# are quiet. More classes follow by formula.
+_FIRST_COLORS: tuple[Color, ...] = (
+    (184, 146, 104), (198, 204, 214), (243, 236, 208), (104, 184, 236),
+    (134, 82, 52), (240, 138, 196), (196, 58, 72), (66, 92, 204),
+    (38, 146, 108), (242, 156, 46), (250, 222, 74), (122, 66, 154),
+    (20, 172, 184), (122, 138, 54), (255, 110, 88), (74, 196, 84),
+)  # fmt: skip
 _GOLDEN_RATIO = 0.6180339887498949
 # Neighbouring ids differ in lightness as well as in hue, for readers who see few hues and for printing in grey.
 _TONES = ((0.62, 0.93), (0.75, 0.62), (0.38, 0.98))
@@ -26,7 +34,8 @@ _TONES = ((0.62, 0.93), (0.75, 0.62), (0.38, 0.98))
 @lru_cache(maxsize=32)
 def _palette(num_classes: int) -> Array:
     colors = np.empty((num_classes, 3), dtype=np.uint8)
-    for index in range(num_classes):
+    colors[: len(_FIRST_COLORS)] = _FIRST_COLORS[:num_classes]
+    for index in range(len(_FIRST_COLORS), num_classes):
         saturation, brightness = _TONES[index % len(_TONES)]
         rgb = colorsys.hsv_to_rgb((0.08 + index * _GOLDEN_RATIO) % 1.0, saturation, brightness)
         colors[index] = [round(255 * channel) for channel in rgb]
@@ -48,8 +57,8 @@ def palette(num_classes: int) -> Array:
 
 def class_color(name: str, classes: tuple[str, ...] = ()) -> Color:
     """The palette colour of a class name; names outside `classes` have colours that never change."""
-    index = classes.index(name) if name in classes else zlib.crc32(name.encode()) % 64
-    red, green, blue = palette(max(len(classes), 64))[index]
+    index = classes.index(name) if name in classes else len(_FIRST_COLORS) + zlib.crc32(name.encode()) % 512
+    red, green, blue = palette(max(len(classes), len(_FIRST_COLORS) + 512))[index]
     return int(red), int(green), int(blue)
 
 

@@ -20,7 +20,7 @@ def grid(
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
     title: str = "",
-    cell_size: int = 160,
+    cell_size: int = 192,
 ) -> Image.Image:
     """Lay pictures and texts out in rows and columns with their labels.
 

@@ -118,7 +118,10 @@ class Page:
             names = [f"{name} {columns[place] if place < len(columns) else ''}".strip() for place in range(len(row))]
             places = "".join(_grid_cell(cell, alt) for cell, alt in zip(row, names, strict=True))
             lines.append(f"<tr>{label}{places}</tr>")
-        table = f'<table class="grid">{head}<tbody>{"".join(lines)}</tbody></table>'
+        # About as wide as the page, and in steps that keep small pictures sharp.
+        widest = max((len(row) for row in cells), default=1)
+        cell = 192 if widest <= 5 else 128 if widest <= 7 else 112
+        table = f'<table class="grid" style="--cell:{cell}px">{head}<tbody>{"".join(lines)}</tbody></table>'
         self._add(f'<figure><div class="scroll">{table}</div>{_caption(caption)}</figure>')
 
     def legend(self, names: Sequence[str]) -> None:
@@ -143,7 +146,10 @@ class Page:
             f'<a href="#part-{number}">{escape(title)}</a>' for number, (title, _) in enumerate(self._sections) if title
         )
         body = "\n".join(
-            f'<section id="part-{number}">{f"<h2>{escape(title)}</h2>" if title else ""}\n{chr(10).join(parts)}\n</section>'
+            f'<section id="part-{number}">\n'
+            + (f"<h2>{escape(title)}</h2>\n" if title else "")
+            + "\n".join(parts)
+            + "\n</section>"
             for number, (title, parts) in enumerate(self._sections)
         )
         summary = f"<p>{escape(self.summary)}</p>" if self.summary else ""
@@ -218,7 +224,10 @@ def _image_tag(picture: Image.Image, alt: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" width="{picture.width}" height="{picture.height}" alt="{escape(alt)}">'
+    size = f'width="{picture.width}" height="{picture.height}"'
+    # Enlarged pixels stay squares; large pictures with lines and letters are better scaled smoothly.
+    sharp = ' class="sharp"' if max(picture.size) <= 96 else ""
+    return f'<img{sharp} src="data:image/png;base64,{data}" {size} alt="{escape(alt)}">'
 
 
 def _caption(caption: str) -> str:

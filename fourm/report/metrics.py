@@ -96,7 +96,7 @@ def rows(metrics: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:
 
     Args:
         metrics: task -> {metric: value, baseline_metric: value, linear_metric: value, upper_bound: value, ...}. A
-            metric that is not in `MEANINGS` is listed by its name, higher being better unless it holds `error` or `loss`.
+            metric that is not in `MEANINGS` is listed by its name; lower is better if that holds `error` or `loss`.
 
     Returns:
         One line per task and metric, in the order given.

@@ -21,7 +21,9 @@ Box = Mapping[str, Any]
 CARD_SIZE = 192
 
 
-def draw(modality: Modality, value: Any, *, background: Image.Image | None = None) -> Image.Image:
+def draw(
+    modality: Modality, value: Any, *, background: Image.Image | None = None, classes: tuple[str, ...] = ()
+) -> Image.Image:
     """The picture of a value, chosen by how the modality is decoded and what it holds.
 
     Args:
@@ -30,6 +32,7 @@ def draw(modality: Modality, value: Any, *, background: Image.Image | None = Non
             for tokens, a string (or the list of alternatives, whose first is shown) for text, instances for boxes. None
             gives an empty card.
         background: picture that boxes are drawn on.
+        classes: class names that give boxes the colours of a label map; by default the modality's own.
 
     Returns:
         An RGB image.
@@ -42,7 +45,7 @@ def draw(modality: Modality, value: Any, *, background: Image.Image | None = Non
     if isinstance(value, Image.Image):
         return value.convert("RGB")
     if modality.decode == "boxes" and not isinstance(value, str):
-        return boxes(value, background, classes=modality.classes)
+        return boxes(value, background, classes=classes or modality.classes)
     try:
         return _drawer(modality, value)(value)
     except (ValueError, TypeError, IndexError) as error:
@@ -194,7 +197,7 @@ def boxes(
     found = instances.get("instances", ()) if isinstance(instances, Mapping) else instances
     canvas = Image.new("RGB", (size, size), (238, 238, 234)) if background is None else enlarge(background, size).copy()
     pen = ImageDraw.Draw(canvas)
-    letter = max(11, size // 20)
+    letter = max(11, size // 14)
     labels_to_write = []
     # Large boxes first, so that small ones stay visible.
     for instance in sorted(found, key=_area, reverse=True):

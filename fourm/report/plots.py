@@ -82,11 +82,8 @@ def curves(
                 name, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8.5, alpha=0.8
             )
         if log_y:
-            chart.axes.set_yscale("log")
-        if series:
-            # Beside the lines, where it hides none of them.
-            chart.axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return chart.svg()
+            chart.log_scale()
+        return chart.svg(legend=bool(series))
 
 
 def bars(
@@ -127,9 +124,7 @@ def bars(
             chart.axes.bar_label(drawn, texts, padding=2, fontsize=8)
         chart.axes.set_xticks(np.arange(len(groups)), groups)
         chart.axes.margins(y=0.12)
-        if len(series) > 1:
-            chart.axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return chart.svg()
+        return chart.svg(legend=len(series) > 1)
 
 
 def running_mean(values: Array, width: int) -> Array:
@@ -162,7 +157,7 @@ class _Chart:
         from matplotlib.figure import Figure
 
         self._style.enter_context(matplotlib.rc_context(_STYLE))
-        self._figure = Figure(figsize=self._size)
+        self._figure = Figure(figsize=self._size, layout="constrained")
         self.axes: Any = self._figure.subplots()
         self.axes.set(**self._labels)
         return self
@@ -170,10 +165,21 @@ class _Chart:
     def __exit__(self, *exception: object) -> None:
         self._style.close()
 
-    def svg(self) -> str:
-        """The figure as text, from `<svg` on, without date, fixed size or page background."""
+    def log_scale(self) -> None:
+        """A logarithmic vertical axis with plain numbers at 1, 2 and 5."""
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        self.axes.set_yscale("log")
+        self.axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        self.axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        self.axes.yaxis.set_minor_formatter(NullFormatter())
+
+    def svg(self, *, legend: bool) -> str:
+        """The figure as text, from `<svg` on, without date or page background; the legend hides no line."""
+        if legend:
+            self._figure.legend(loc="outside right upper")
         buffer = io.StringIO()
-        self._figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+        self._figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         text = buffer.getvalue()
         text = text[text.index("<svg") :].strip()
         # Only what is drawn stays: no comments, and no metadata, whose namespaces are links out of the page.
