@@ -1,0 +1,1 @@
+"""Objectives: what is shown, what is asked, and how answers are scored."""

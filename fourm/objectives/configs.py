@@ -1,0 +1,77 @@
+"""Configuration of the objectives, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from fourm.errors import ConfigError
+from fourm.registry import Registry
+
+Keep = Literal["random", "all", "binary"]
+
+
+@dataclass
+class MaskComponent:
+    """One component of the masking mixture (4M, sec. 3.2 and A.2).
+
+    Args:
+        weight: how often it is drawn.
+        input_alphas: modality -> Dirichlet concentration of the input budget; `*` stands for all others. 0 never draws it.
+        target_alphas: the same for the target budget.
+        keep: modality -> how much of a sequence stays visible: `random` (a uniform share), `all`, or `binary` (all or nothing).
+        min_tokens: modality -> fewest input tokens; budgets are redrawn until they hold.
+        num_input_tokens, num_target_tokens: replace the objective's budgets in this component.
+    """
+
+    weight: float = 1.0
+    input_alphas: dict[str, float] = field(default_factory=lambda: {"*": 1.0})
+    target_alphas: dict[str, float] = field(default_factory=lambda: {"*": 1.0})
+    keep: dict[str, Keep] = field(default_factory=dict)
+    min_tokens: dict[str, int] = field(default_factory=dict)
+    num_input_tokens: int | None = None
+    num_target_tokens: int | None = None
+
+
+@dataclass
+class MaskedConfig:
+    """Predict masked target tokens from visible input tokens (4M, Mizrahi et al. 2023, sec. 2.2).
+
+    Args:
+        num_input_tokens, num_target_tokens: largest budgets.
+        min_input_tokens, min_target_tokens: smallest budgets; None: the budget is always the largest.
+        components: the mixture; one component of concentration 1 by default.
+        max_tokens: modality -> longest part of it a sample may use.
+        redistribute: hand what a modality cannot take on to the others. The published training loses it.
+        reduction: `token`: mean over all predicted tokens; `modality`: the published `mod` loss, the mean over modalities of their means,
+            where modalities without tokens count as zero.
+        modality_weights: factor of a modality's loss.
+        separate: the decoder's modalities do not see one another.
+    """
+
+    target: ClassVar[str] = "fourm.objectives.masked:Masked"
+
+    num_input_tokens: int = 128
+    num_target_tokens: int = 128
+    min_input_tokens: int | None = None
+    min_target_tokens: int | None = None
+    components: list[MaskComponent] = field(default_factory=lambda: [MaskComponent()])
+    max_tokens: dict[str, int] = field(default_factory=dict)
+    redistribute: bool = False
+    reduction: Literal["token", "modality"] = "token"
+    modality_weights: dict[str, float] = field(default_factory=dict)
+    separate: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("input", "target"):
+            largest, smallest = getattr(self, f"num_{name}_tokens"), getattr(self, f"min_{name}_tokens")
+            if largest < 1 or (smallest is not None and not 0 <= smallest <= largest):
+                raise ConfigError(f"min_{name}_tokens ({smallest}) and num_{name}_tokens ({largest}) must satisfy 0 <= min <= num, num >= 1")
+        if not self.components or not any(c.weight > 0 for c in self.components):
+            raise ConfigError("components: at least one needs a weight above 0")
+
+
+OBJECTIVES = Registry(
+    "objective",
+    {"masked": "fourm.objectives.configs:MaskedConfig", "reconstruct": "fourm.objectives.configs:ReconstructConfig"},
+)
