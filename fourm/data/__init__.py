@@ -1,1 +1,1 @@
-"""Aligned modalities on disk, in order, and in batches: shards, folders, decoding, one geometry for all, mixtures, loader."""
+"""Aligned modalities from disk to batches: shards, folders, decoding, one geometry for all, mixtures, loader."""

@@ -39,5 +39,6 @@ def write_error(path: Path, error: OSError) -> DataError:
     """The user's version of a failed write."""
     return DataError(
         f"cannot write {path}: {error.strerror or error}. Nothing incomplete was left behind; "
-        "free disk space or check the permissions of the folder, then run the same command again (finished shards are kept)"
+        "free disk space or check the permissions of the folder, then run the same command again (finished "
+        "shards are kept)"
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,10 @@ class ShardIndex:
         return cls(header, keys, np.asarray(offsets, np.int64), np.asarray(sizes, np.int64))
 
     def to_json(self) -> bytes:
-        """One JSON object; everything but the lists is on the first line, so that `read_header` need not parse the rest."""
+        """One JSON object; all but the lists is on the first line, so that `read_header` need not parse the rest."""
         head = {"version": VERSION, **vars(self.header)}
         lists = {"keys": self.keys, "offsets": self.offsets.tolist(), "sizes": self.sizes.tolist()}
-        compact = {"separators": (",", ":")}
-        lines = [json.dumps(head, **compact)[:-1]] + [
-            f'"{name}":{json.dumps(values, **compact)}' for name, values in lists.items()
-        ]  # type: ignore[arg-type]
+        lines = [_json(head)[:-1]] + [f'"{name}":{_json(values)}' for name, values in lists.items()]
         return (",\n".join(lines) + "}\n").encode()
 
     @classmethod
@@ -78,12 +76,17 @@ class ShardIndex:
             return None
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 def index_path(tar: Path) -> Path:
     """Where the index of a tar is: `shard-00000.index.json` beside `shard-00000.tar`."""
     return tar.with_name(f"{tar.name.removesuffix('.tar')}.index.json")
 
 
 def keys_digest(keys: Sequence[str]) -> str:
+    """A hash of keys and their order."""
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
 
 
@@ -122,7 +125,9 @@ def ensure_header(tar: Path) -> ShardHeader:
 
 
 def load_index(tar: Path) -> ShardIndex:
-    """The index of a tar; built by scanning the tar (and kept beside it where the folder is writable) if it is missing or outdated.
+    """The index of a tar.
+
+    If it is missing or outdated it is built by scanning the tar, and kept beside it where the folder is writable.
 
     Raises:
         DataError: if the tar is missing, truncated or not a tar.
@@ -174,9 +179,11 @@ def scan_tar(tar: Path) -> ShardIndex:
     if end + tarfile.BLOCKSIZE > size:
         raise _damaged(tar, f"it ends at byte {size} without an end mark, after {len(keys)} samples")
     if len(set(keys)) != len(keys):
-        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise DataError(f"shard {tar} holds key '{twice}' more than once (extensions: {', '.join(sorted(extensions))}). "
-                        "Each source needs its own tar with one file per key: split it into one folder per modality")  # fmt: skip
+        twice = Counter(keys).most_common(1)[0][0]
+        raise DataError(
+            f"shard {tar} holds key '{twice}' more than once (extensions: {', '.join(sorted(extensions))}). "
+            "Each source needs its own tar with one file per key: split it into one folder per modality"
+        )
     return ShardIndex.of(keys, sorted(extensions)[0] if len(extensions) == 1 else "", offsets, sizes, size)
 
 
@@ -189,5 +196,6 @@ def _split(name: str) -> tuple[str, str]:
 
 def _damaged(tar: Path, reason: str) -> DataError:
     return DataError(
-        f"shard {tar} is truncated or not a tar ({reason}). Remove it and its index and make it again (or download it again)"
+        f"shard {tar} is truncated or not a tar ({reason}). Remove it and its index and make it again (or "
+        f"download it again)"
     )

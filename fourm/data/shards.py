@@ -1,6 +1,7 @@
 """Shards: one tar per source and shard, published atomically, with an index of byte offsets beside it.
 
-Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar`, the same keys in the same order in the tars of all sources, members
+Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar`, the same keys in the same order in the tars of all
+sources, members
 `<key>.<ext>`. The bytes of a tar depend on its samples only, so the same data always gives the same file.
 """
 
@@ -28,7 +29,9 @@ def shard_path(root: Path, source: str, shard: int) -> Path:
 
 
 class ShardWriter:
-    """Write one shard of several aligned sources. Use as a context manager: the tars appear on clean exit, all or none of them.
+    """Write one shard of several aligned sources.
+
+    A context manager: the tars appear on clean exit, and nothing appears after an error.
 
     Args:
         root: folder of the data set.
@@ -73,11 +76,13 @@ class ShardWriter:
         """
         if not key or "." in key:
             raise DataError(
-                f"key '{key}' in {self.root}: keys must not be empty or contain dots, since the extension starts at the first dot"
+                f"key '{key}' in {self.root}: keys must not be empty or contain dots, since the extension starts "
+                f"at the first dot"
             )
         if sample.keys() != self.tars.keys():
             raise DataError(
-                f"sample '{key}' in {self.root} has sources {sorted(sample)}, but the writer was opened for {sorted(self.tars)}"
+                f"sample '{key}' in {self.root} has sources {sorted(sample)}, but the writer was opened for "
+                f"{sorted(self.tars)}"
             )
         for source, tar in self.tars.items():
             tar.write(key, sample[source])
@@ -91,7 +96,8 @@ class ShardWriter:
         try:
             for tar in self.tars.values():
                 tar.close()
-            # Old indexes go first and new ones come last: at no time does an index describe another tar than the one beside it.
+            # Old indexes go first and new ones come last: at no time does an index describe another tar than the one
+            # beside it.
             for tar in self.tars.values():
                 index_path(tar.path).unlink(missing_ok=True)
             for tar in self.tars.values():
@@ -165,7 +171,7 @@ class _TarFile:
 
 
 def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_samples: int | None = None) -> bool:
-    """Whether shard number `shard` of every source is published, aligned and has `num_samples` samples (None: any number)."""
+    """Whether shard number `shard` of all sources is published, aligned and has `num_samples` samples (None: any)."""
     headers = []
     for source in sources:
         path = shard_path(Path(root), source, shard)
@@ -179,7 +185,7 @@ def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_sample
 
 
 def write_source_facts(root: Path, source: str, facts: Mapping[str, Any]) -> None:
-    """Publish `source.json`, what is known of a source as a whole (for tokens: `tokenizer_hash`, `modality`, `vocab_size`)."""
+    """Publish `source.json`, the facts of a source as a whole (tokens: `tokenizer_hash`, `modality`, `vocab_size`)."""
     publish(Path(root) / source / FACTS_FILE, json.dumps(dict(facts), indent=1, sort_keys=True).encode() + b"\n")
 
 
@@ -226,5 +232,6 @@ def check_tokenizer_hash(root: Path, source: str, expected_hash: str) -> None:
             f"{where / FACTS_FILE} has no tokenizer_hash, so it is unknown which tokenizer made these tokens: {remedy}"
         )
     raise DataError(
-        f"{where} holds tokens made with another tokenizer: its hash is {found}, the recipe's tokenizer has {expected_hash}. Remedy: {remedy}"
+        f"{where} holds tokens made with another tokenizer: its hash is {found}, the recipe's tokenizer has "
+        f"{expected_hash}. Remedy: {remedy}"
     )

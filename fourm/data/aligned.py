@@ -1,0 +1,148 @@
+"""Random access to aligned shards: one index lookup and one read per file."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from fourm.data.index import ShardIndex, ensure_header, load_index
+from fourm.data.paths import find_tars
+from fourm.data.source import check_same
+from fourm.errors import DataError
+
+V = TypeVar("V")
+_OPEN_FILES = 128
+_OPEN_INDEXES = 1024
+
+
+class AlignedShards:
+    """Tars of several sources with the same keys in the same order.
+
+    Opening it compares the headers of all indexes (and builds missing indexes); keys and offsets are loaded shard by
+    shard as they are read.
+
+    Args:
+        path: a folder with `<source>/shard-*.tar`, or a pattern (`fourm.data.paths.find_tars`).
+        sources: folders to read.
+
+    Raises:
+        DataError: if a tar is missing or damaged, or the sources differ in their shards or keys.
+    """
+
+    def __init__(self, path: str | Path, sources: Iterable[str]) -> None:
+        self.name = str(path)
+        self.tars = find_tars(self.name, sources)
+        if not self.tars:
+            raise DataError(f"no sources to read in {self.name}: the recipe lists no modalities for it")
+        self.shard_sizes = self._check()
+        self._starts = np.cumsum([0, *self.shard_sizes])
+        self._indexes: _Recent[ShardIndex] = _Recent(load_index, _OPEN_INDEXES)
+        self._files: _Recent[int] = _Recent(_open, _OPEN_FILES, os.close)
+
+    def _check(self) -> list[int]:
+        shards = {source: [tar.name for tar in tars] for source, tars in self.tars.items()}
+        check_same(
+            f"shards in {self.name}",
+            shards,
+            "Make the missing shards (an interrupted command continues where it stopped)",
+        )
+        headers = {source: [ensure_header(tar) for tar in tars] for source, tars in self.tars.items()}
+        first, *others = headers
+        for shard, name in enumerate(shards[first]):
+            if any(headers[other][shard].keys_digest != headers[first][shard].keys_digest for other in others):
+                keys = {source: load_index(tars[shard]).keys for source, tars in self.tars.items()}
+                check_same(
+                    f"shard {name} in {self.name}", keys, "Make this shard again for both sources from the same samples"
+                )
+        return [header.num_samples for header in headers[first]]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _locate(self, n: int) -> tuple[int, int]:
+        if not 0 <= n < len(self):
+            raise IndexError(f"sample {n} of {len(self)} in {self.name}")
+        shard = int(np.searchsorted(self._starts, n, side="right")) - 1
+        return shard, n - int(self._starts[shard])
+
+    def key(self, n: int) -> str:
+        """The key of sample n."""
+        shard, row = self._locate(n)
+        return self._indexes[next(iter(self.tars.values()))[shard]].keys[row]
+
+    def where(self, n: int, source: str) -> str:
+        """The tar and key of sample n, for errors."""
+        return f"{self.tars[source][self._locate(n)[0]]}, key '{self.key(n)}'"
+
+    def read(self, n: int) -> dict[str, bytes]:
+        """The encoded files of sample n, by source.
+
+        Raises:
+            DataError: if a tar cannot be read or has become shorter.
+        """
+        shard, row = self._locate(n)
+        sample = {}
+        for source, tars in self.tars.items():
+            tar = tars[shard]
+            index = self._indexes[tar]
+            size = int(index.sizes[row])
+            try:
+                data = os.pread(self._files[tar], size, int(index.offsets[row]))
+            except OSError as error:
+                raise DataError(
+                    f"cannot read shard {tar}: {error.strerror}. Check the disk, or make the shard again"
+                ) from error
+            if len(data) != size:
+                raise DataError(
+                    f"shard {tar} became shorter while it was read (key '{index.keys[row]}'). Make it again"
+                )
+            sample[source] = data
+        return sample
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loader processes open their own files: descriptors mean nothing elsewhere, and indexes load faster than they
+        # travel.
+        state = self.__dict__.copy()
+        del state["_indexes"], state["_files"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._indexes = _Recent(load_index, _OPEN_INDEXES)
+        self._files = _Recent(_open, _OPEN_FILES, os.close)
+
+
+def _open(tar: Path) -> int:
+    return os.open(tar, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+
+class _Recent(Generic[V]):
+    """The most recently used values by path, at most `limit` of them."""
+
+    def __init__(self, make: Callable[[Path], V], limit: int, drop: Callable[[V], None] | None = None) -> None:
+        self._make = make
+        self._limit = limit
+        self._drop = drop
+        self._values: OrderedDict[Path, V] = OrderedDict()
+
+    def __getitem__(self, path: Path) -> V:
+        value = self._values.get(path)
+        if value is None:
+            value = self._values[path] = self._make(path)
+            if len(self._values) > self._limit:
+                _, oldest = self._values.popitem(last=False)
+                if self._drop is not None:
+                    self._drop(oldest)
+        else:
+            self._values.move_to_end(path)
+        return value
+
+    def __del__(self) -> None:
+        if self._drop is not None:
+            for value in self._values.values():
+                self._drop(value)

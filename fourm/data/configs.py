@@ -1,0 +1,118 @@
+"""What a recipe says about data. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fourm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Which part of an image the model sees; one draw holds for all modalities of a sample.
+
+    Args:
+        kind: `none` the whole image; `center` the largest centred box of the target's shape; `random_resized` a random
+            box;
+            `crop_settings` the boxes stored with the data, for which tokens may have been made beforehand (4M).
+        scale: for `random_resized`, smallest and largest share of the image's area.
+        ratio: for `random_resized`, smallest and largest width : height.
+        augment: for `crop_settings`, draw one of the stored boxes; false: always the first, the centre crop.
+    """
+
+    kind: Literal["none", "center", "random_resized", "crop_settings"] = "none"
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ConfigError(f"crop.scale is {list(self.scale)}; expected two numbers with 0 < first <= second <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"crop.ratio is {list(self.ratio)}; expected two numbers with 0 < first <= second")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One data set.
+
+    Args:
+        path: its folder, or a pattern such as `data/[rgb,caption]/shard-{00000..00099}.tar`.
+        weight: share of the mixture, relative to the other weights.
+        modalities: the recipe's modalities it has; leave out for all of them.
+        format: `shards` (one tar per source), `folder` (`<source>/<class>/<stem>.<ext>`) or `auto`.
+        modality_name_map: folder -> modality, where a folder is not called like the modality's source.
+        crop: which part of an image is seen.
+        hflip: probability of mirroring left and right (stored crops bring their own flips).
+        jitter: strength of random brightness, contrast and saturation of `image` modalities, for instance 0.15.
+        mirror_words: swap "left" and "right" in captions of mirrored samples.
+        aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
+        max_samples: use only the first so many samples.
+    """
+
+    path: str
+    weight: float = 1.0
+    modalities: tuple[str, ...] | None = None
+    format: Literal["auto", "shards", "folder"] = "auto"
+    modality_name_map: dict[str, str] = field(default_factory=dict)
+    crop: CropConfig = field(default_factory=CropConfig)
+    hflip: float = 0.0
+    jitter: float = 0.0
+    mirror_words: bool = False
+    aligned_captions: bool = False
+    max_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise ConfigError(f"weight is {self.weight}; expected 0 or more")
+        if not 0 <= self.hflip <= 1:
+            raise ConfigError(f"hflip is {self.hflip}; expected a probability between 0 and 1")
+        if not 0 <= self.jitter < 1:
+            raise ConfigError(f"jitter is {self.jitter}; expected a strength of at least 0 and less than 1")
+        if self.crop.kind == "crop_settings" and self.hflip:
+            raise ConfigError(
+                "hflip does not go with crop.kind: crop_settings, whose boxes bring their own flips; set hflip: 0"
+            )
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ConfigError(f"max_samples is {self.max_samples}; expected 1 or more")
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Data sets drawn from by weight.
+
+    Args:
+        datasets: name -> data set. The name keys its random order: renaming a data set reorders it.
+    """
+
+    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.datasets and not any(dataset.weight > 0 for dataset in self.datasets.values()):
+            raise ConfigError("datasets: all weights are 0, so that nothing can be drawn")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """All data of a recipe.
+
+    Args:
+        train: data sets to train on.
+        val: data sets to evaluate on.
+        num_workers: loader processes per rank; 0 loads in the training process. The batches are the same for any
+            number.
+        shuffle_window: shards whose samples are shuffled together; bounds the memory of the order and what is read at
+            a time.
+    """
+
+    train: MixtureConfig
+    val: MixtureConfig = field(default_factory=MixtureConfig)
+    num_workers: int = 0
+    shuffle_window: int = 64
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers is {self.num_workers}; expected 0 or more")
+        if self.shuffle_window < 1:
+            raise ConfigError(f"shuffle_window is {self.shuffle_window}; expected 1 or more")

@@ -1,0 +1,208 @@
+"""One data set: number of a sample in, aligned arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fourm.data import decode as decoding
+from fourm.data import geometry as geometries
+from fourm.data import transforms
+from fourm.data.configs import DatasetConfig
+from fourm.data.geometry import Geometry
+from fourm.data.source import Source, open_source
+from fourm.errors import ConfigError, DataError, did_you_mean
+from fourm.modality import Modality, ModalitySet
+
+Encoder = Callable[[Any, np.random.Generator], Any]
+CROPS = "crop_settings"
+
+
+class AlignedDataset:
+    """Samples of aligned modalities. `sample` is a pure function of the sample's number and the generator it is given.
+
+    Args:
+        name: name of the data set in the recipe; keys its random order.
+        source: the files.
+        modalities: what to read.
+        encoders: modality -> function that turns its decoded value (text, boxes) into token ids; others are returned
+            decoded.
+        config: crop, flip, jitter and the like; its `path`, `format` and `modalities` are not used here.
+        folders: modality -> folder, where it is not the modality's `source`.
+
+    Raises:
+        ConfigError: if crops or flips are asked for that the modalities cannot follow.
+        DataError: if there are no samples.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        modalities: ModalitySet,
+        encoders: Mapping[str, Encoder],
+        config: DatasetConfig,
+        folders: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.modalities = modalities
+        self.encoders = {m: encoder for m, encoder in encoders.items() if m in modalities}
+        self.config = config
+        self.folders = {m.name: (folders or {}).get(m.name, m.source) for m in modalities.values()}
+        self.images = [m for m in modalities.values() if transforms.is_image(m)]
+        for modality in modalities.values():
+            decoding.decoder_of(modality)
+        self._check_geometry()
+        self.shard_sizes = _limited(source.shard_sizes, config.max_samples)
+        if not len(self):
+            raise DataError(
+                f"data set '{name}' ({source.name}) is empty: it has no samples. Check its path, or make its data first"
+            )
+
+    def __len__(self) -> int:
+        return sum(self.shard_sizes)
+
+    def _check_geometry(self) -> None:
+        crop, hflip = self.config.crop.kind, self.config.hflip
+        tokens = [m.name for m in self.modalities.values() if m.decode == "tokens"]
+        if tokens and (crop == "random_resized" or hflip):
+            raise ConfigError(
+                f"data set '{self.name}': {tokens[0]} holds tokens made beforehand, which cannot follow new crops "
+                f"or flips. "
+                "Make tokens for several stored crops (`fourm tokenize`) and set crop.kind: crop_settings, hflip: 0"
+            )
+        boxes = any(m.decode == "boxes" for m in self.modalities.values())
+        if not self.images and (crop == "random_resized" or (boxes and crop != "none")):
+            raise ConfigError(
+                f"data set '{self.name}': crop.kind {crop} needs an image among its modalities, to know the size"
+            )
+
+    def sample(self, n: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Read, decode, crop, normalise and encode sample n.
+
+        Args:
+            n: its number, 0 <= n < len(self).
+            rng: source of all randomness.
+
+        Returns:
+            modality -> value: images float32 (C, H, W), label maps int64 (H, W), tokens int64 (N,), encoded text int64
+            (L,),
+            vectors float32 (L, dim); text and boxes without an encoder as str and list.
+
+        Raises:
+            DataError: if a file is damaged or does not fit; names shard, key, modality and remedy.
+        """
+        raw = self.source.read(n)
+        values = {
+            m.name: decoding.decode(raw[self.folders[m.name]], m, self._where(n, m)) for m in self.modalities.values()
+        }
+        geometry = self._geometry(n, raw, values, rng)
+        jitter = transforms.Jitter.draw(self.config.jitter, rng)
+        return {m.name: self._finish(n, m, values[m.name], geometry, jitter, rng) for m in self.modalities.values()}
+
+    def _finish(
+        self,
+        n: int,
+        m: Modality,
+        value: Any,
+        geometry: Geometry,
+        jitter: transforms.Jitter | None,
+        rng: np.random.Generator,
+    ) -> Any:
+        config = self.config
+        try:
+            value = transforms.apply(
+                value, m, geometry, rng,
+                jitter=jitter, mirror_words=config.mirror_words, aligned_captions=config.aligned_captions,
+            )  # fmt: skip
+        except ValueError as error:
+            if isinstance(error, ConfigError | DataError):
+                raise
+            raise DataError(
+                f"{self._where(n, m)()}: modality '{m.name}' does not fit the sample's crop: {error}"
+            ) from error
+        encoder = self.encoders.get(m.name)
+        return value if encoder is None else encoder(value, rng)
+
+    def _geometry(
+        self, n: int, raw: Mapping[str, bytes], values: Mapping[str, Any], rng: np.random.Generator
+    ) -> Geometry:
+        stored = None
+        if self.config.crop.kind == CROPS:
+            try:
+                stored = decoding.crop_settings(raw[CROPS])
+            except Exception as error:
+                raise DataError(
+                    f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
+                ) from error
+        if not self.images:
+            row = int(rng.integers(len(stored))) if stored is not None and self.config.crop.augment else 0
+            mirrored = (
+                bool(stored[row, 4])
+                if stored is not None
+                else bool(self.config.hflip and rng.random() < self.config.hflip)
+            )
+            return geometries.whole((1, 1), hflip=mirrored, row=row)
+        first = self.images[0]
+        size = values[first.name].shape[:2]
+        try:
+            return geometries.draw(self.config.crop, self.config.hflip, rng, size, first.grid.image_size, stored)
+        except DataError as error:
+            raise DataError(f"{self._where(n, first)()}: {error}") from error
+
+    def _where(self, n: int, modality: Modality) -> Callable[[], str]:
+        return lambda: self.source.where(n, self.folders[modality.name])
+
+
+def build_dataset(
+    name: str, config: DatasetConfig, modalities: ModalitySet, encoders: Mapping[str, Encoder] | None = None
+) -> AlignedDataset:
+    """Open a data set as a recipe describes it.
+
+    Args:
+        name: its name in the recipe.
+        config: its description.
+        modalities: all modalities of the recipe.
+        encoders: modality -> function from text or boxes to token ids.
+
+    Raises:
+        ConfigError: if it names unknown modalities.
+        DataError: if the data is missing, damaged or not aligned.
+    """
+    chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
+    folders = source_folders(name, config, chosen)
+    needed = [*folders.values(), *([CROPS] if config.crop.kind == CROPS else [])]
+    return AlignedDataset(
+        name, open_source(config.path, needed, config.format), chosen, encoders or {}, config, folders
+    )
+
+
+def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) -> dict[str, str]:
+    """Modality -> folder of its files: the modality's source, unless `modality_name_map` gives another folder to it.
+
+    Raises:
+        ConfigError: if the map names something that is no modality.
+    """
+    folders = {m.name: m.source for m in modalities.values()}
+    for folder, target in config.modality_name_map.items():
+        meant = [m.name for m in modalities.values() if target in (m.name, m.key, m.source)]
+        if not meant:
+            raise ConfigError(
+                f"data set '{name}': modality_name_map gives folder '{folder}' to '{target}', which is not one of "
+                f"its modalities."
+                f"{did_you_mean(target, modalities)}"
+            )
+        folders.update(dict.fromkeys(meant, folder))
+    return folders
+
+
+def _limited(sizes: Any, limit: int | None) -> list[int]:
+    """Sizes of the pieces when only the first `limit` samples are used."""
+    kept, left = [], sum(sizes) if limit is None else limit
+    for size in sizes:
+        kept.append(min(size, left))
+        left -= kept[-1]
+    return [size for size in kept if size > 0] if limit is not None else list(kept)

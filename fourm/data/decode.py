@@ -1,0 +1,214 @@
+"""One function per raw file format. A new format is one function here and one line in `DECODERS`.
+
+Each takes the bytes of one file and its modality and returns what the geometry works on: images as arrays (H, W[, C]),
+tokens as arrays
+(crops, tokens), text and boxes as Python values. Numbers are in natural units, except that 8-bit images stay 8-bit
+until after the crop.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fourm.errors import ConfigError, DataError, did_you_mean
+from fourm.modality import Continuous, Discrete, Grid, Modality
+
+Decoder = Callable[[bytes, Modality], Any]
+VOID = 255
+"""The 8-bit id of pixels without a label."""
+
+_REMEDIES = {
+    "tokens": "Run `fourm tokenize` again for this source, or correct the modality's vocabulary and grid in the recipe",
+    "labels": "Check the classes of the modality and make this file again",
+}
+
+
+def decode(data: bytes, modality: Modality, where: Callable[[], str]) -> Any:
+    """Decode one file.
+
+    Args:
+        data: its bytes.
+        modality: what it holds; `modality.decode` names the decoder.
+        where: called for an error; says which file this is.
+
+    Raises:
+        DataError: if the file is damaged or does not fit the modality; names file, key, modality and remedy.
+    """
+    decoder = decoder_of(modality)
+    try:
+        return decoder(data, modality)
+    except Exception as error:  # image libraries raise anything from OSError to SyntaxError on damaged files
+        reason = str(error) or type(error).__name__
+        remedy = _REMEDIES.get(modality.decode, "Make this file again, or remove the sample from every source")
+        raise DataError(
+            f"{where()}: cannot read it as '{modality.decode}' for modality '{modality.name}': {reason}. {remedy}"
+        ) from error
+
+
+def decoder_of(modality: Modality) -> Decoder:
+    """The decoder a modality names.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    try:
+        return DECODERS[modality.decode]
+    except KeyError:
+        known = did_you_mean(modality.decode, DECODERS)
+        raise ConfigError(f"modality '{modality.name}': decode is '{modality.decode}'.{known}") from None
+
+
+def image(data: bytes, modality: Modality) -> NDArray[np.uint8]:
+    """RGB image, png or jpg -> (H, W, 3)."""
+    with Image.open(io.BytesIO(data)) as file:
+        return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
+
+
+def normal(data: bytes, modality: Modality) -> NDArray[np.uint8]:
+    """Surface normals, RGB png holding round((n + 1) / 2 * 255) -> (H, W, 3), still 8-bit."""
+    with Image.open(io.BytesIO(data)) as file:
+        if file.mode != "RGB":
+            raise ValueError(f"expected an RGB image, found mode {file.mode}")
+        return np.asarray(file)
+
+
+def gray(data: bytes, modality: Modality) -> NDArray[np.uint8]:
+    """Grey image -> (H, W)."""
+    with Image.open(io.BytesIO(data)) as file:
+        return np.asarray(file if file.mode == "L" else file.convert("L"))
+
+
+def depth16(data: bytes, modality: Modality) -> NDArray[np.float32]:
+    """16-bit png whose full scale is the largest value of the modality -> (H, W) in natural units (metres)."""
+    with Image.open(io.BytesIO(data)) as file:
+        values = np.asarray(file)
+        if file.mode not in ("I;16", "I;16B", "I") or values.ndim != 2:
+            raise ValueError(f"expected a 16-bit grey image, found mode {file.mode}")
+    largest = modality.value_range[1] if modality.value_range else 1.0
+    return values.astype(np.float32) * np.float32(largest / 65535)
+
+
+def labels(data: bytes, modality: Modality) -> NDArray[np.int32]:
+    """Class ids, grey or palette png -> (H, W); void (255) becomes -1."""
+    ids = _ids(data)
+    ids[ids == VOID] = -1
+    return _check_ids(ids, modality)
+
+
+def labels_void_first(data: bytes, modality: Modality) -> NDArray[np.int32]:
+    """Class ids in the published 4M form -> (H, W): void (255) becomes class 0, every other id moves up by one."""
+    ids = _ids(data)
+    return _check_ids(np.where(ids == VOID, 0, ids + 1), modality)
+
+
+def _ids(data: bytes) -> NDArray[np.int32]:
+    with Image.open(io.BytesIO(data)) as file:
+        if file.mode not in ("L", "P", "1", "I;16", "I"):
+            raise ValueError(f"expected an image with one id per pixel, found mode {file.mode}")
+        return np.asarray(file).astype(np.int32)
+
+
+def _check_ids(ids: NDArray[np.int32], modality: Modality) -> NDArray[np.int32]:
+    largest = int(ids.max(initial=-1))
+    if isinstance(modality.content, Discrete) and largest >= modality.vocab_size:
+        raise ValueError(f"class id {largest} is not one of the {modality.vocab_size} classes")
+    return ids
+
+
+def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
+    """Token ids, npy (crops, tokens) or (tokens,) -> (crops, tokens)."""
+    ids = np.load(io.BytesIO(data), allow_pickle=False)
+    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim < 1:
+        raise ValueError(f"expected integers (crops, tokens), found {ids.dtype} of shape {ids.shape}")
+    ids = np.atleast_2d(ids).reshape(len(ids) if ids.ndim > 1 else 1, -1).astype(np.int64)
+    if isinstance(modality.layout, Grid) and ids.shape[1] != modality.num_tokens:
+        raise ValueError(
+            f"{ids.shape[1]} tokens per crop, but the grid of {modality.layout.height} x {modality.layout.width} "
+            f"has {modality.num_tokens}"
+        )
+    if ids.size and not 0 <= ids.min() <= ids.max() < modality.vocab_size:
+        wrong = int(ids.max()) if ids.max() >= modality.vocab_size else int(ids.min())
+        raise ValueError(
+            f"token id {wrong} is outside the vocabulary of {modality.vocab_size} (0 to {modality.vocab_size - 1})"
+        )
+    return ids
+
+
+def text(data: bytes, modality: Modality) -> str | list[str]:
+    """Text: plain, or JSON with one string or a list of alternatives; either may be gzipped."""
+    content = _unzip(data).decode("utf-8-sig")
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return content.strip()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return value
+    if isinstance(value, dict | list):
+        raise ValueError("expected text, a JSON string or a JSON list of strings")
+    return content.strip()  # plain text that happens to be a number
+
+
+def boxes(data: bytes, modality: Modality) -> list[dict[str, Any]]:
+    """Instances, JSON `{"instances": [{"boxes": [x1, y1, x2, y2], "class_name", "score"}]}`, coordinates in [0, 1]."""
+    value = json.loads(_unzip(data))
+    if not isinstance(value, dict) or not isinstance(value.get("instances"), list):
+        raise ValueError('expected {"instances": [...]}')
+    for instance in value["instances"]:
+        if len(instance["boxes"]) != 4:
+            raise ValueError(f"an instance has box {instance['boxes']}; expected x1, y1, x2, y2")
+    return value["instances"]
+
+
+def structured(data: bytes, modality: Modality) -> Any:
+    """Any JSON value, possibly gzipped; its encoder turns it into text."""
+    return json.loads(_unzip(data))
+
+
+def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
+    """Vectors, npz with `emb` (length, dim) and optionally `mask_valid` (length,) -> the valid rows (n, dim)."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        values = np.asarray(file["emb"], np.float32)
+        if "mask_valid" in file:
+            values = values[np.asarray(file["mask_valid"]).astype(bool)]
+    if isinstance(modality.content, Continuous) and (values.ndim != 2 or values.shape[1] != modality.content.dim):
+        raise ValueError(f"vectors of shape {values.shape}; expected (length, {modality.content.dim})")
+    return values[: modality.num_tokens]
+
+
+def crop_settings(data: bytes, modality: Modality | None = None) -> NDArray[np.float64]:
+    """Stored crops, npy (crops, 5): top, left, height, width, horizontal flip."""
+    rows = np.load(io.BytesIO(data), allow_pickle=False)
+    rows = np.atleast_2d(np.asarray(rows, np.float64))
+    if rows.ndim != 2 or rows.shape[1] != 5 or not len(rows) or (rows[:, 2:4] <= 0).any():
+        raise ValueError(f"expected rows of top, left, height, width, flip; found shape {rows.shape}")
+    return rows
+
+
+def _unzip(data: bytes) -> bytes:
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+DECODERS: dict[str, Decoder] = {
+    "image": image,
+    "normal": normal,
+    "gray": gray,
+    "depth16": depth16,
+    "labels": labels,
+    "labels_void_first": labels_void_first,
+    "tokens": tokens,
+    "text": text,
+    "boxes": boxes,
+    "structured": structured,
+    "vectors": vectors,
+    "crop_settings": crop_settings,
+}

@@ -1,0 +1,89 @@
+"""The simple form of data: one file per sample and source, `root/<source>/<class>/<stem>.<ext>`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fourm.data.paths import source_folder
+from fourm.data.source import check_same
+from fourm.errors import DataError
+
+
+class AlignedFolders:
+    """Folders of several sources with the same stems.
+
+    The public 4M code compares only the numbers of files; here their names must match.
+
+    Args:
+        root: the folder that holds the sources.
+        sources: folders to read. Files may lie in class folders or directly in the source.
+
+    Raises:
+        DataError: if a folder is missing or empty, or the stems differ.
+    """
+
+    def __init__(self, root: str | Path, sources: Iterable[str]) -> None:
+        self.name = str(root)
+        self.files = {source: _files(source_folder(Path(root), source)) for source in sources}
+        if not self.files:
+            raise DataError(f"no sources to read in {self.name}: the recipe lists no modalities for it")
+        stems = {source: list(files) for source, files in self.files.items()}
+        check_same(
+            f"files in {self.name}", stems, "Add the missing file, or remove its counterpart from the other sources"
+        )
+        self.stems = next(iter(stems.values()))
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """All files are read one by one, so that they can be shuffled as one piece."""
+        return [len(self.stems)] if self.stems else []
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def key(self, n: int) -> str:
+        """The key of sample n: `<class>/<stem>`."""
+        return self.stems[n]
+
+    def where(self, n: int, source: str) -> str:
+        """The file of sample n, for errors."""
+        return str(self._path(n, source))
+
+    def _path(self, n: int, source: str) -> Path:
+        return Path(self.name, source, self.files[source][self.stems[n]])
+
+    def read(self, n: int) -> dict[str, bytes]:
+        """The encoded files of sample n, by source.
+
+        Raises:
+            DataError: if a file cannot be read.
+        """
+        try:
+            return {source: self._path(n, source).read_bytes() for source in self.files}
+        except OSError as error:
+            raise DataError(
+                f"cannot read {error.filename}: {error.strerror}. The folder changed since it was listed: start again"
+            ) from error
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Relative file names by `<class>/<stem>`, sorted.
+
+    Hidden files, the facts of a source and shards are not samples.
+    """
+    found: dict[str, str] = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            relative = Path(place, name).relative_to(folder)
+            if name.startswith(".") or relative == Path("source.json") or name.endswith((".tar", ".index.json")):
+                continue
+            stem = relative.with_name(name.partition(".")[0]).as_posix()
+            if stem in found:
+                raise DataError(
+                    f"{folder} holds both {found[stem]} and {relative} for sample '{stem}'. Remove one of them"
+                )
+            found[stem] = relative.as_posix()
+    return dict(sorted(found.items()))

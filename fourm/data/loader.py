@@ -1,0 +1,201 @@
+"""Batches from a mixture: the same for any number of workers and ranks, and exactly resumable.
+
+The order is decided in the main process, as numbers only. Workers take whole batches and turn numbers into arrays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fourm.data.dataset import AlignedDataset
+from fourm.data.mixture import Draw, Mixture, MixtureOrder
+from fourm.errors import ConfigError, DataError, FourmError
+from fourm.rng import generator
+
+Prepare = Callable[[dict[str, Any], np.random.Generator], Any]
+Collate = Callable[[list[Any]], Any]
+_PREFETCHED_BATCHES = 4
+
+
+class Loader:
+    """An endless iterator of `(batch, cursor)`. A `Loader` started at a cursor yields exactly what came after it.
+
+    Args:
+        mixture: data sets and weights.
+        prepare: sample and generator -> item of a batch; pure. Its generator is `fourm.rng.generator(seed, dataset,
+            epoch, n)`.
+        collate: items -> batch.
+        batch_size: samples per rank.
+        rank: this process.
+        world_size: number of processes; rank r takes slice r of each global batch.
+        num_workers: loader processes; 0 loads in this process.
+        seed: seed of order, augmentation and masks.
+        window: shards that are shuffled together.
+        start: a cursor to continue from.
+        pin_memory: page-locked batches for fast copies to the GPU; None: where CUDA is available.
+
+    Raises:
+        DataError: while iterating, if data is damaged; the same error for any number of workers.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        prepare: Prepare,
+        collate: Collate,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        window: int = 64,
+        start: Mapping[str, Any] | None = None,
+        pin_memory: bool | None = None,
+    ) -> None:
+        _check_sizes(batch_size, rank, world_size)
+        self.batch_size, self.rank, self.world_size, self.num_workers = batch_size, rank, world_size, num_workers
+        self.pin_memory = pin_memory
+        self._order = MixtureOrder(mixture, seed, window, start)
+        self._assemble = _Assemble(mixture.datasets, prepare, collate, seed)
+
+    def __iter__(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        order = self._order
+        # The workers run ahead of the training step: each batch is kept with the cursor that follows it, not the
+        # newest one.
+        cursors: deque[dict[str, Any]] = deque([order.cursor])
+
+        def plans() -> Iterator[list[Draw]]:
+            while True:
+                everyone = [order.next() for _ in range(self.batch_size * self.world_size)]
+                cursors.append(order.cursor)
+                yield everyone[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+
+        try:
+            for batch in _load(plans(), self._assemble, self.num_workers, self.pin_memory):
+                cursors.popleft()
+                yield batch, cursors[0]
+        finally:
+            # Iterating again continues after the last batch that was handed out.
+            order.seek(cursors[0])
+
+
+def evaluate_batches(
+    dataset: AlignedDataset,
+    prepare: Prepare,
+    collate: Collate,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    seed: int = 0,
+    max_samples: int | None = None,
+    pin_memory: bool | None = None,
+) -> Iterator[Any]:
+    """Every sample once, in the order of the data, with the same crops and masks each time.
+
+    The last batch may be smaller than the others.
+
+    Args:
+        dataset: what to evaluate on.
+        prepare: sample and generator -> item of a batch.
+        collate: items -> batch.
+        batch_size: samples per rank and batch.
+        rank: this process. A rank without samples in the last global batch yields one batch less than the others.
+        world_size: number of processes.
+        num_workers: loader processes.
+        seed: seed of crops and masks.
+        max_samples: only the first so many samples.
+        pin_memory: page-locked batches; None: where CUDA is available.
+
+    Raises:
+        DataError: if data is damaged.
+    """
+    _check_sizes(batch_size, rank, world_size)
+    count = len(dataset) if max_samples is None else min(len(dataset), max_samples)
+    starts = range(rank * batch_size, count, batch_size * world_size)
+    plans = [[Draw(dataset.name, 0, n) for n in range(start, min(start + batch_size, count))] for start in starts]
+    assemble = _Assemble({dataset.name: dataset}, prepare, collate, seed)
+    return iter(_load(plans, assemble, min(num_workers, len(plans)), pin_memory))
+
+
+def _check_sizes(batch_size: int, rank: int, world_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; expected 1 or more samples per rank")
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank is {rank}; expected a number from 0 to world_size - 1 = {world_size - 1}")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user's error on its way out of a worker; torch would wrap the exception itself in a traceback."""
+
+    kind: type[FourmError]
+    message: str
+
+    def error(self) -> FourmError:
+        # Not through __init__: some of these classes build their message from other arguments.
+        error = self.kind.__new__(self.kind)
+        error.args = (self.message,)
+        return error
+
+
+class _Assemble:
+    """Numbers -> batch. Runs in workers; picklable if `prepare` and `collate` are."""
+
+    def __init__(self, datasets: Mapping[str, AlignedDataset], prepare: Prepare, collate: Collate, seed: int) -> None:
+        self.datasets, self.prepare, self.collate, self.seed = dict(datasets), prepare, collate, seed
+
+    def __getitem__(self, plan: Sequence[Draw]) -> Any:
+        try:
+            return self.collate([self.item(draw) for draw in plan])
+        except FourmError as error:
+            return _Failure(type(error), str(error))
+
+    def item(self, draw: Draw) -> Any:
+        # Augmentation has a stream of its own: switching it on or off leaves the masks as they are.
+        sample = self.datasets[draw.dataset].sample(draw.n, generator(self.seed, *draw, "augment"))
+        return self.prepare(sample, generator(self.seed, *draw))
+
+
+def _load(plans: Iterable[list[Draw]], assemble: _Assemble, num_workers: int, pin_memory: bool | None) -> Iterator[Any]:
+    """Batches for plans, in order, loaded by `num_workers` processes."""
+    from torch import cuda
+    from torch.utils.data import DataLoader
+
+    loader: DataLoader[Any] = DataLoader(
+        assemble,  # type: ignore[arg-type]
+        sampler=plans,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=_PREFETCHED_BATCHES if num_workers else None,
+        pin_memory=cuda.is_available() if pin_memory is None else pin_memory,
+        collate_fn=_unchanged,
+    )
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a loader process died ({error}). It probably ran out of memory: use fewer num_workers or "
+                f"smaller batches, "
+                "and give containers more shared memory (--shm-size)"
+            ) from error
+        if isinstance(batch, _Failure):
+            raise batch.error()
+        yield batch
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,79 @@
+"""Where samples come from: aligned shards, or folders of files, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Protocol
+
+from fourm.data.paths import is_pattern
+from fourm.errors import DataError
+
+
+class Source(Protocol):
+    """Aligned files of several sources, addressed by number."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it: its path."""
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Samples in each piece that is read together; samples are numbered piece by piece."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, n: int) -> str:
+        """The key of sample n."""
+
+    def read(self, n: int) -> dict[str, bytes]:
+        """The encoded files of sample n, by source."""
+
+    def where(self, n: int, source: str) -> str:
+        """The file of sample n in `source`, for errors."""
+
+
+def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source:
+    """Open the data at `path`.
+
+    Args:
+        path: a folder, or a pattern of shards.
+        sources: folders that are needed.
+        kind: `shards`, `folder`, or `auto`: shards if the first source holds tars.
+
+    Raises:
+        DataError: if something is missing, damaged or not aligned.
+    """
+    from fourm.data.aligned import AlignedShards
+    from fourm.data.folder import AlignedFolders
+
+    sources = list(dict.fromkeys(sources))
+    if kind == "auto":
+        tars = is_pattern(path) or any(any((Path(path) / source).glob("*.tar")) for source in sources)
+        kind = "shards" if tars else "folder"
+    return AlignedShards(path, sources) if kind == "shards" else AlignedFolders(path, sources)
+
+
+def check_same(what: str, names: Mapping[str, Sequence[str]], remedy: str) -> None:
+    """Compare lists that should be equal in all sources.
+
+    Raises:
+        DataError: naming the first difference.
+    """
+    (first, expected), *others = names.items()
+    for source, found in others:
+        if found == expected:
+            continue
+        for position, (a, b) in enumerate(zip_longest(expected, found)):
+            if a != b:
+                raise DataError(
+                    f"{what}: sources '{first}' and '{source}' are not aligned. First difference at position "
+                    f"{position}: "
+                    f"'{first}' has {_named(a)}, '{source}' has {_named(b)} (of {len(expected)} and "
+                    f"{len(found)}). {remedy}"
+                )
+
+
+def _named(name: str | None) -> str:
+    return "nothing" if name is None else f"'{name}'"

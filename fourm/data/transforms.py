@@ -1,0 +1,228 @@
+"""Apply one geometry to each kind of value, then turn natural units into what networks read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fourm.data.geometry import Geometry
+from fourm.errors import ConfigError
+from fourm.modality import Modality
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MIN_VISIBLE = 0.1
+"""Boxes of which a crop shows less than this share are dropped."""
+
+_SMALLEST_DEPTH = 1e-3
+_RESAMPLING = {
+    "image": Image.Resampling.BICUBIC,
+    "gray": Image.Resampling.BICUBIC,
+    "normal": Image.Resampling.BICUBIC,
+    "depth16": Image.Resampling.BILINEAR,  # bicubic overshoots at the edges of objects, below zero metres
+    "labels": Image.Resampling.NEAREST,
+    "labels_void_first": Image.Resampling.NEAREST,
+}
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Factors of one photometric draw; 1 changes nothing."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+
+    @classmethod
+    def draw(cls, strength: float, rng: np.random.Generator) -> Jitter | None:
+        """Factors uniform in [1 - strength, 1 + strength]; None for strength 0."""
+        return cls(*(float(f) for f in rng.uniform(1 - strength, 1 + strength, 3))) if strength else None
+
+
+def is_image(modality: Modality) -> bool:
+    """Whether its files are images: something to crop."""
+    return modality.decode in _RESAMPLING
+
+
+def apply(
+    value: Any,
+    modality: Modality,
+    geometry: Geometry,
+    rng: np.random.Generator,
+    *,
+    jitter: Jitter | None = None,
+    mirror_words: bool = False,
+    aligned_captions: bool = False,
+) -> Any:
+    """Crop, flip, resize and normalise one decoded value.
+
+    Args:
+        value: what the modality's decoder returned.
+        modality: what it is.
+        geometry: the draw of this sample.
+        rng: chooses among alternative captions.
+        jitter: photometric draw, for `image` modalities.
+        mirror_words: swap "left" and "right" in text when the geometry mirrors.
+        aligned_captions: a list of texts holds one per stored crop.
+
+    Returns:
+        images (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes as a list, vectors as
+        they are.
+
+    Raises:
+        ValueError: if the value does not go with the geometry.
+    """
+    if is_image(modality):
+        pixels = crop_resize(value, geometry, modality.grid.image_size, _RESAMPLING[modality.decode])
+        if modality.decode == "normal" and geometry.hflip:
+            pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
+        return to_input(pixels, modality, jitter if modality.decode == "image" else None)
+    if modality.decode == "tokens":
+        return _row(value, geometry.row, "rows of tokens")
+    if modality.decode == "boxes":
+        return crop_boxes(value, geometry)
+    if modality.decode == "text":
+        if isinstance(value, list):
+            value = _row(value, geometry.row, "captions") if aligned_captions else value[int(rng.integers(len(value)))]
+        return swap_left_right(value) if mirror_words and geometry.hflip else value
+    return value
+
+
+def _row(values: Any, row: int, what: str) -> Any:
+    if row >= len(values):
+        raise ValueError(
+            f"crop {row} was drawn, but the file holds {len(values)} {what}. Make it again for all stored crops"
+        )
+    return values[row]
+
+
+def crop_resize(
+    pixels: NDArray[Any], geometry: Geometry, size: tuple[int, int], resampling: Image.Resampling
+) -> NDArray[Any]:
+    """Crop, resize with antialiasing (except nearest) and mirror an image; what is already right is not touched.
+
+    Args:
+        pixels: (H, W[, C]), 8-bit, int32 or float32.
+        geometry: box and flip.
+        size: (height, width) of the result.
+        resampling: filter.
+    """
+    top, left, bottom, right = geometry.box_in((pixels.shape[0], pixels.shape[1]))
+    pixels = pixels[top:bottom, left:right]
+    if pixels.shape[:2] != size:
+        height, width = size
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), resampling))
+    return pixels[:, ::-1] if geometry.hflip else pixels
+
+
+def to_input(pixels: NDArray[Any], modality: Modality, jitter: Jitter | None = None) -> NDArray[Any]:
+    """Normalise an image (H, W[, C]), or pass on a label map.
+
+    Returns:
+        float32 (C, H, W) normalised as `modality.normalization` says, or int64 (H, W).
+    """
+    if modality.is_discrete:
+        return pixels.astype(np.int64)
+    channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if pixels.dtype != np.uint8:
+        return normalize(np.array(channels_first, np.float32, order="C"), modality)
+    if jitter is None and modality.normalization in ("half", "imagenet", "none"):
+        scale, bias = _affine(modality)  # one pass: 8 bit to natural units and natural units to input in one
+        values = np.array(channels_first, np.float32, order="C")
+        values *= scale
+        values += bias
+        return values
+    low, high = modality.value_range or (0.0, 1.0)
+    values = np.array(channels_first, np.float32, order="C") * np.float32((high - low) / 255) + np.float32(low)
+    return normalize(values if jitter is None else jitter_colours(values, jitter), modality)
+
+
+@lru_cache(maxsize=128)
+def _affine(modality: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    low, high = modality.value_range or (0.0, 1.0)
+    channels = modality.channels or 1
+    ends = np.stack([np.full((channels, 1, 1), low, np.float32), np.full((channels, 1, 1), high, np.float32)])
+    zero, full = (normalize(end, modality) for end in ends)
+    return (full - zero) / np.float32(255), zero
+
+
+def normalize(values: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+    """Natural units (C, H, W) to network inputs.
+
+    `half`: value range to [-1, 1]. `imagenet`: mean and deviation of ImageNet. `log`: logarithm, value range to [-1,
+    1].
+    `standardize`: per image, mean and deviation of the middle 80 % of the values (4M's depth). `none`: unchanged.
+
+    Raises:
+        ConfigError: for an unknown normalization.
+    """
+    low, high = modality.value_range or (0.0, 1.0)
+    match modality.normalization:
+        case "none" | None:
+            return values
+        case "half":
+            return (values - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
+        case "imagenet":
+            mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+            return (values - mean) / std
+        case "log":
+            smallest = np.log(max(low, _SMALLEST_DEPTH))
+            logs = np.log(np.clip(values, max(low, _SMALLEST_DEPTH), high))
+            return ((logs - smallest) * (2 / (np.log(high) - smallest)) - 1).astype(np.float32)
+        case "standardize":
+            return standardize(values)
+    raise ConfigError(f"modality '{modality.name}': normalization '{modality.normalization}' is not known")
+
+
+def standardize(values: NDArray[np.float32], trim: float = 0.1) -> NDArray[np.float32]:
+    """Standardise by the mean and deviation of the values without the `trim` smallest and largest (4M's depth)."""
+    ordered = np.sort(values, axis=None)
+    cut = int(trim * ordered.size)
+    middle = ordered[cut : ordered.size - cut]
+    return (values - middle.mean()) / np.sqrt(middle.var() + np.float32(1e-6))
+
+
+def jitter_colours(values: NDArray[np.float32], jitter: Jitter) -> NDArray[np.float32]:
+    """Brightness, contrast and saturation of an RGB image (3, H, W) in [0, 1]."""
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+    values = values * np.float32(jitter.brightness)
+    mean = np.float32((luma @ values.reshape(3, -1)).mean())
+    values = (values - mean) * np.float32(jitter.contrast) + mean
+    gray = np.tensordot(luma, values, 1)
+    values = (values - gray) * np.float32(jitter.saturation) + gray
+    return np.clip(values, 0, 1)
+
+
+def crop_boxes(instances: list[dict[str, Any]], geometry: Geometry) -> list[dict[str, Any]]:
+    """Boxes of a crop, in shares of the crop. Instances that it shows less than `MIN_VISIBLE` of are dropped."""
+    top, left, height, width = geometry.relative_box
+    kept = []
+    for instance in instances:
+        x1, y1, x2, y2 = instance["boxes"]
+        x1, x2 = ((min(max(x, left), left + width) - left) / width for x in (x1, x2))
+        y1, y2 = ((min(max(y, top), top + height) - top) / height for y in (y1, y2))
+        area = (instance["boxes"][2] - instance["boxes"][0]) * (instance["boxes"][3] - instance["boxes"][1])
+        visible = (x2 - x1) * width * (y2 - y1) * height
+        if visible <= 0 or visible < MIN_VISIBLE * area:
+            continue
+        if geometry.hflip:
+            x1, x2 = 1 - x2, 1 - x1
+        kept.append({**instance, "boxes": [x1, y1, x2, y2]})
+    return kept
+
+
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+_SIDE = re.compile(rf"\b({'|'.join(_SIDES)})\b")
+_swap: Callable[[re.Match[str]], str] = lambda match: _SIDES[match[0]]  # noqa: E731
+
+
+def swap_left_right(text: str) -> str:
+    """`a lamp left of a bed` -> `a lamp right of a bed`, for captions of mirrored images."""
+    return _SIDE.sub(_swap, text)
