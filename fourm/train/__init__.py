@@ -1,0 +1,1 @@
+"""The training loop of every job: exact losses, exact resume, one Trainer for all objectives."""

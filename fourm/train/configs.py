@@ -1,0 +1,260 @@
+"""What a recipe says about training (free of torch). Durations carry their unit in the name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from fourm.errors import ConfigError
+
+Unit = Literal["steps", "tokens"]
+DEFAULT_BASE_LR = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRule:
+    """Another learning rate or weight decay for the parameters whose name matches; the first matching rule counts.
+
+    Args:
+        match: shell pattern over full parameter names, for instance `encoder.blocks.*`.
+        lr_scale: factor on the learning rate.
+        weight_decay: instead of the optimizer's; None keeps it. A rule may decay norms and biases too.
+    """
+
+    match: str
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and what happens to gradients before it.
+
+    Args:
+        kind: only `adamw`.
+        lr: peak learning rate. Give this or `base_lr`.
+        base_lr: peak learning rate for 256 samples per step: lr = base_lr * batch_size / 256. 1e-4 if neither is given.
+        betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
+        weight_decay: of all weights, embeddings included, but of no norm and no bias.
+        clip_grad: largest gradient norm; longer gradients are shortened to it.
+        skip_grad: an update whose gradient norm is this large, or not finite, is left out.
+        fused: the fused kernel; None uses it wherever the device has one.
+        rules: exceptions by parameter name.
+    """
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float | None = None
+    base_lr: float | None = None
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip_grad: float | None = None
+    skip_grad: float | None = None
+    fused: bool | None = None
+    rules: list[ParameterRule] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and self.base_lr is not None:
+            raise ConfigError(
+                f"lr={self.lr} and base_lr={self.base_lr} are both given; keep one (lr = base_lr * batch_size / 256)"
+            )
+        for name in ("lr", "base_lr", "clip_grad", "skip_grad", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}; expected a number above 0, or null where it is optional")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas is {list(self.betas)}; expected two numbers in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over the run: linear warm-up, a shape, and a linear cool-down to `min_lr` at the very end.
+
+    Give each length in the unit of the run (`max_steps` or `max_tokens`), or as a fraction of it.
+
+    Args:
+        kind: cosine falls to `min_lr` where the cool-down begins; inverse_sqrt is peak * sqrt(t / (t + x)), x being
+            what is done after the warm-up; constant.
+        warmup_steps, warmup_tokens, warmup_fraction: length of the warm-up.
+        cooldown_steps, cooldown_tokens, cooldown_fraction: length of the cool-down.
+        min_lr: end of the cosine and of the cool-down.
+        timescale_steps, timescale_tokens: t of inverse_sqrt; the length of the warm-up when not given.
+    """
+
+    kind: Literal["cosine", "inverse_sqrt", "constant"] = "cosine"
+    warmup_steps: int | None = None
+    warmup_tokens: int | None = None
+    warmup_fraction: float | None = None
+    cooldown_steps: int | None = None
+    cooldown_tokens: int | None = None
+    cooldown_fraction: float | None = None
+    min_lr: float = 0.0
+    timescale_steps: int | None = None
+    timescale_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("warmup", "cooldown", "timescale"):
+            given = [
+                name
+                for name in (f"{part}_steps", f"{part}_tokens", f"{part}_fraction")
+                if getattr(self, name, None) is not None
+            ]
+            if len(given) > 1:
+                raise ConfigError(f"{' and '.join(given)} are both given; keep one")
+            for name in given:
+                if getattr(self, name) < 0 or (name.endswith("fraction") and getattr(self, name) > 1):
+                    raise ConfigError(
+                        f"{name} is {getattr(self, name)}; expected {'0 to 1' if 'fraction' in name else '0 or more'}"
+                    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a job trains.
+
+    Args:
+        max_steps: length of the run in optimizer steps. Give this or `max_tokens`.
+        max_tokens: length of the run in tokens that really passed (input and target, over all ranks).
+        batch_size: samples per optimizer step, over all ranks and accumulation together. A rank draws micro-batches of
+            batch_size / (ranks * accumulation).
+        accumulation: micro-batches per step and rank; the losses are those of one large batch.
+        precision: bf16 is autocast, weights stay float32.
+        seed: of dropout and drop path; step and rank are mixed in, so a resumed run draws the same.
+        ema_decay: keep a running mean of the weights, used for evaluation, pictures and export.
+        trainable: patterns of parameter names; all others stay as they are.
+        freeze: patterns of parameter names that stay as they are.
+        eval_every_steps, save_every_steps, pictures_every_steps: null only at the end.
+        log_every_steps: how often the losses are read from the device.
+        keep_checkpoints: the newest so many are kept; null keeps all.
+        resume: `auto` goes on from the newest complete checkpoint in the output folder, `never` wants a fresh folder.
+        allow_changed_recipe: go on although the model part of the recipe differs from the checkpoint's.
+        best_metric: name among the evaluation's results, the lowest value is remembered.
+        find_unused_parameters: for DDP, when some parameters receive no gradient in some steps.
+        threads: of the CPU per process; null shares the cores among the processes.
+    """
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    batch_size: int = 256
+    accumulation: int = 1
+    precision: Literal["bf16", "fp32"] = "bf16"
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    compile: bool = False
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    ema_decay: float | None = None
+    trainable: list[str] = dataclasses.field(default_factory=lambda: ["*"])
+    freeze: list[str] = dataclasses.field(default_factory=list)
+    eval_every_steps: int | None = None
+    save_every_steps: int | None = None
+    pictures_every_steps: int | None = None
+    log_every_steps: int = 10
+    keep_checkpoints: int | None = 2
+    resume: Literal["auto", "never"] = "auto"
+    allow_changed_recipe: bool = False
+    best_metric: str = "loss"
+    find_unused_parameters: bool = False
+    tensorboard: bool = True
+    wandb: bool = False
+    wandb_project: str = "fourm"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_steps",
+            "max_tokens",
+            "batch_size",
+            "accumulation",
+            "threads",
+            "log_every_steps",
+            "keep_checkpoints",
+        ):
+            _at_least_one(name, getattr(self, name))
+        for name in ("eval_every_steps", "save_every_steps", "pictures_every_steps"):
+            _at_least_one(name, getattr(self, name))
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay is {self.ema_decay}; expected a number between 0 and 1, for instance 0.999")
+
+    @property
+    def unit(self) -> Unit:
+        """The unit the run's length is given in.
+
+        Raises:
+            ConfigError: unless exactly one of max_steps and max_tokens is given.
+        """
+        if (self.max_steps is None) == (self.max_tokens is None):
+            state = "neither is" if self.max_steps is None else "both are"
+            raise ConfigError(
+                f"train.max_steps, train.max_tokens: {state} given; a run needs exactly one (set the other to null)"
+            )
+        return "steps" if self.max_tokens is None else "tokens"
+
+    @property
+    def length(self) -> int:
+        """The run's length in its unit."""
+        return int((self.max_steps if self.unit == "steps" else self.max_tokens) or 0)
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of the warm-up."""
+        if self.optimizer.lr is not None:
+            return self.optimizer.lr
+        return (self.optimizer.base_lr or DEFAULT_BASE_LR) * self.batch_size / 256
+
+    def micro_batch_size(self, world_size: int = 1) -> int:
+        """Samples in one batch of one rank.
+
+        Raises:
+            ConfigError: if batch_size does not divide by ranks and accumulation.
+        """
+        parts = world_size * self.accumulation
+        if self.batch_size % parts:
+            near = max(1, round(self.batch_size / parts)) * parts
+            raise ConfigError(
+                f"train.batch_size is {self.batch_size}, which does not divide by {world_size} ranks x "
+                f"{self.accumulation} accumulation; the nearest that does is {near}"
+            )
+        return self.batch_size // parts
+
+    def amount(self, part: Literal["warmup", "cooldown", "timescale"]) -> float | None:
+        """Length of a part of the schedule in the run's unit; None when not given.
+
+        Raises:
+            ConfigError: if it is given in the other unit.
+        """
+        other = "tokens" if self.unit == "steps" else "steps"
+        if getattr(self.schedule, f"{part}_{other}") is not None:
+            raise ConfigError(
+                f"train.schedule.{part}_{other} is in {other}, the run's length in {self.unit}: "
+                f"give {part}_{self.unit}"
+                + ("" if part == "timescale" else f" or {part}_fraction")
+                + f" and set {part}_{other} to null"
+            )
+        fraction = getattr(self.schedule, f"{part}_fraction", None)
+        return fraction * self.length if fraction is not None else getattr(self.schedule, f"{part}_{self.unit}")
+
+    def check(self, world_size: int = 1) -> None:
+        """Checks across fields, before any process group or data starts.
+
+        Raises:
+            ConfigError: naming the key and the remedy.
+        """
+        self.micro_batch_size(world_size)
+        warmup, cooldown = self.amount("warmup") or 0, self.amount("cooldown") or 0
+        self.amount("timescale")
+        if warmup + cooldown > self.length:
+            raise ConfigError(
+                f"train.schedule: warm-up {warmup:g} and cool-down {cooldown:g} {self.unit} together exceed the run "
+                f"(train.max_{self.unit}={self.length}); shorten them or use warmup_fraction"
+            )
+        if self.schedule.min_lr > self.peak_lr:
+            raise ConfigError(
+                f"train.schedule.min_lr is {self.schedule.min_lr:g}, above the peak learning rate {self.peak_lr:g}"
+            )
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} is {value}; expected 1 or more")

@@ -1,0 +1,178 @@
+"""Processes and devices: started from torchrun's environment, or one process without it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fourm.errors import ConfigError, FourmError
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The processes that train together, and this one's place among them.
+
+    What ranks tell each other on the host goes over gloo, also where gradients go over NCCL: it never waits for the
+    device.
+
+    Args:
+        rank: of this process.
+        size: number of processes.
+        local_rank: of this process on its machine.
+        local_size: number of processes on this machine.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs and files."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a host tensor over the ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum(torch.zeros(1))
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]  # type: ignore[no-any-return]
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0. Its failure is raised on every rank, so that none is left waiting.
+
+        Raises:
+            FourmError: whatever `work` raised; on the other ranks an error of the same class and message.
+        """
+        if self.size == 1:
+            return work()
+        value: Any = None
+        error: BaseException | None = None
+        if self.is_main:
+            try:
+                value = work()
+            except Exception as caught:
+                error = caught
+        kind, message, value = self.broadcast(
+            (type(error) if isinstance(error, FourmError) else None, str(error), value)
+        )
+        if error is not None:
+            raise error
+        if kind is not None or message != "None":
+            raise (kind or FourmError)(f"{message} (on rank 0)")
+        return value  # type: ignore[no-any-return]
+
+    def data_parallel(self, module: nn.Module, *, find_unused: bool = False) -> nn.Module:
+        """The module with gradients averaged over ranks in its backward pass; the module itself when alone."""
+        if self.size == 1:
+            return module
+        # Running buffers (codebooks, batch statistics) follow rank 0; constant tables are not persistent and stay.
+        saved = module.state_dict().keys()
+        running = any(name in saved and buffer.is_floating_point() for name, buffer in module.named_buffers())
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=running,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=find_unused,
+        )
+
+
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """The device of a name; `auto` is the first of cuda, mps and cpu that there is.
+
+    Raises:
+        ConfigError: for an unknown or missing device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device is '{name}'; expected auto, cpu, cuda, cuda:N or mps") from None
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigError(
+            f"device is '{name}', which this machine or this build of torch does not have; use device: auto"
+        )
+    return torch.device("cuda", local_rank) if name == "cuda" else device
+
+
+def num_threads(configured: int | None, local_size: int) -> int:
+    """CPU threads of one process, so that processes x threads = cores; a user's OMP_NUM_THREADS goes before that."""
+    if configured is not None:
+        return configured
+    # torchrun sets OMP_NUM_THREADS=1 itself when it starts several processes, so there it is not the user's wish.
+    if local_size == 1 and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return int(os.environ["OMP_NUM_THREADS"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // local_size)
+
+
+def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: float = 30) -> World:
+    """Join the process group described by torchrun's environment (RANK, WORLD_SIZE, ...), or be alone.
+
+    Args:
+        device: `auto`, or a device name.
+        threads: CPU threads of this process; None shares the cores.
+        timeout_minutes: how long a rank waits for the others before it gives up.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
+    env = os.environ
+    size = int(env.get("WORLD_SIZE", "1"))
+    rank, local_rank = int(env.get("RANK", "0")), int(env.get("LOCAL_RANK", "0"))
+    local_size = int(env.get("LOCAL_WORLD_SIZE", str(size)))
+    world = World(rank, size, local_rank, local_size, choose_device(device, local_rank))
+    torch.set_num_threads(num_threads(threads, local_size))
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if size > 1 and not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_minutes))
+    return world
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def session(device: str = "auto", threads: int | None = None) -> Iterator[World]:
+    """The process group for the length of a `with` block."""
+    world = start(device, threads)
+    try:
+        yield world
+    finally:
+        stop()

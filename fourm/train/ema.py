@@ -1,0 +1,46 @@
+"""A running mean of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Exponential moving average of all floating-point weights and buffers.
+
+    mean = decay * mean + (1 - decay) * weights. The decay starts lower, min(decay, (1 + step) / (10 + step)):
+    the mean forgets the random start.
+
+    Args:
+        model: whose weights are averaged; the mean starts from them.
+        decay: of the mean, per step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor) and t.is_floating_point()}
+        self.mean = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+
+    def restart(self) -> None:
+        """Forget the past: the mean becomes the present weights."""
+        torch._foreach_copy_(list(self.mean.values()), list(self._live.values()))
+
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step` (from 0)."""
+        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.mean.values()), list(self._live.values()), weight)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model carries the mean for the length of a `with` block."""
+        live, mean = list(self._live.values()), list(self.mean.values())
+        kept = [tensor.clone() for tensor in live]
+        torch._foreach_copy_(live, mean)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(live, kept)

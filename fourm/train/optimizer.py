@@ -1,0 +1,161 @@
+"""Parameter groups, AdamW, and its state by parameter name."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fourm.errors import ConfigError, did_you_mean
+from fourm.train.configs import OptimizerConfig, ParameterRule, TrainConfig
+
+
+def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterable[str]) -> None:
+    """Let only the parameters require gradients that match `trainable` and not `freeze`.
+
+    Raises:
+        ConfigError: if a pattern matches nothing, or nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    chosen = _matching(names, trainable, "train.trainable") - _matching(names, freeze, "train.freeze")
+    if not chosen:
+        raise ConfigError("train.trainable and train.freeze leave no parameter to train")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name in chosen)
+
+
+def _matching(names: list[str], patterns: Iterable[str], key: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = fnmatch.filter(names, pattern)
+        if not hits:
+            raise ConfigError(f"{key}: '{pattern}' matches no parameter.{did_you_mean(pattern, names)}")
+        found.update(hits)
+    return found
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Weight decay is for all weights, embeddings included, but for no norm and no bias (as the public 4M training)."""
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Groups of trainable parameters with the same weight decay and learning rate.
+
+    Returns:
+        dicts with `params`, `weight_decay`, `lr_scale` for torch optimizers.
+
+    Raises:
+        ConfigError: if a rule matches no parameter.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for rule in config.rules:
+        _matching(names, [rule.match], "train.optimizer.rules")
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rule = next((r for r in config.rules if fnmatch.fnmatchcase(name, r.match)), ParameterRule("*"))
+            decay = config.weight_decay if is_decayed(name, parameter) else 0.0
+            decay = decay if rule.weight_decay is None else rule.weight_decay
+            groups.setdefault((decay, rule.lr_scale), []).append(parameter)
+    return [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items()]
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, fused where the device has such a kernel (CPU too: 3 to 5 times faster)."""
+    groups = parameter_groups(model, config.optimizer)
+    fused = config.optimizer.fused
+    if fused is None:
+        devices = {parameter.device.type for group in groups for parameter in group["params"]}
+        fused = devices <= {"cpu", "cuda", "mps"}
+    c = config.optimizer
+    return torch.optim.AdamW(
+        groups, lr=config.peak_lr, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay, fused=fused
+    )
+
+
+class Updater:
+    """One optimizer step: learning rate, clipping, skipping; nothing of it waits for the device.
+
+    Args:
+        optimizer: AdamW.
+        clip_grad: largest gradient norm, or None.
+        skip_grad: gradient norm from which an update is left out, or None.
+    """
+
+    def __init__(self, optimizer: torch.optim.AdamW, clip_grad: float | None, skip_grad: float | None) -> None:
+        self.optimizer = optimizer
+        self.clip_grad = clip_grad
+        self.skip_grad = skip_grad
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.fused = bool(optimizer.defaults["fused"])
+
+    def step(self, lr: float, *, measure: bool = False) -> Tensor | None:
+        """Update the weights and clear the gradients.
+
+        Args:
+            lr: learning rate before the groups' own factors.
+            measure: compute the gradient norm even if neither clipping nor skipping needs it.
+
+        Returns:
+            () gradient norm before clipping, on the device, if it was computed.
+        """
+        norm = None
+        if measure or self.clip_grad is not None or self.skip_grad is not None:
+            grads = [p.grad for p in self.parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads, foreach=None)
+            if self.clip_grad is not None:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        if not self._skips(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _skips(self, norm: Tensor | None) -> bool:
+        if self.skip_grad is None or norm is None:
+            return False
+        skip = ~(norm < self.skip_grad)  # also where the norm is not a number
+        if self.fused:
+            # The fused kernel leaves weights and moments alone where found_inf is 1, without telling the host.
+            self.optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]
+            return False
+        return bool(skip)
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `parameter name/entry`; parameters that never had a gradient have none."""
+    return {
+        f"{name}/{entry}": value
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def empty_state(model: nn.Module, optimizer: torch.optim.Optimizer, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors to load a saved state into, for the saved keys whose parameters are still trained."""
+    fused = bool(optimizer.defaults.get("fused"))
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    parameters = {name: p for name, p in model.named_parameters() if id(p) in trained}
+    state = {}
+    for key in keys:
+        name, _, entry = key.rpartition("/")
+        if name in parameters:
+            parameter = parameters[name]
+            device = parameter.device if fused else torch.device("cpu")
+            counter = torch.zeros((), dtype=torch.float32, device=device)
+            state[key] = counter if entry == "step" else torch.zeros_like(parameter)
+    return state
+
+
+def set_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Put a state made by `optimizer_state` back."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, value in state.items():
+        name, _, entry = key.rpartition("/")
+        optimizer.state[parameters[name]][entry] = value
