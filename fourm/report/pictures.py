@@ -206,7 +206,7 @@ def boxes(
         color = class_color(name, classes)
         x1, x2 = sorted(float(np.clip(corners[i], 0, 1)) * (canvas.width - 1) for i in (0, 2))
         y1, y2 = sorted(float(np.clip(corners[i], 0, 1)) * (canvas.height - 1) for i in (1, 3))
-        pen.rectangle((round(x1), round(y1), round(x2), round(y2)), outline=color, width=max(2, size // 100))
+        pen.rectangle((round(x1), round(y1), round(x2), round(y2)), outline=color, width=max(2, size // 64))
         labels_to_write.append((round(x1), round(y1), name, color))
     for x, y, name, color in labels_to_write:
         if name:
