@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fourm.data.configs import CropConfig, DatasetConfig
+from fourm.data.dataset import AlignedDataset, build_dataset, source_folders
+from fourm.data.shards import ShardWriter
+from fourm.errors import ConfigError, DataError
+from fourm.modality import ModalitySet
+from fourm.rng import generator
+
+
+@pytest.fixture
+def modalities(data: type) -> ModalitySet:
+    return data.modalities
+
+
+def build(path: Path, modalities: ModalitySet, encoders: Any = None, **config: Any) -> AlignedDataset:
+    return build_dataset("rooms", DatasetConfig(str(path), **config), modalities, encoders)
+
+
+def test_a_sample_has_every_modality_in_its_form(shards: Path, modalities: ModalitySet) -> None:
+    sample = build(shards, modalities).sample(3, generator(0))
+    assert list(sample) == list(modalities)
+    assert {name: (v.shape, v.dtype.name) for name, v in sample.items() if isinstance(v, np.ndarray)} == {
+        "rgb": ((3, 16, 16), "float32"),
+        "depth": ((1, 16, 16), "float32"),
+        "normal": ((3, 16, 16), "float32"),
+        "semseg": ((16, 16), "int64"),
+        "tok_rgb": ((4,), "int64"),
+    }
+    assert sample["caption"] in ("sample 3 left", "number 3 left")
+    assert [box["class_name"] for box in sample["det"]] == ["bed"]
+    assert sample["tok_rgb"].tolist() == [3] * 4
+
+
+def test_a_sample_depends_on_its_number_and_generator_only(shards: Path, modalities: ModalitySet) -> None:
+    dataset = build(shards, modalities, crop=CropConfig("crop_settings"), jitter=0.2)
+    first = [dataset.sample(n, generator(7, n)) for n in range(8)]
+    again = [dataset.sample(n, generator(7, n)) for n in reversed(range(8))][::-1]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_equal(a, b)
+
+
+def test_stored_crops_hold_for_pixels_tokens_boxes_and_words(shards: Path, modalities: ModalitySet) -> None:
+    plain = build(shards, modalities).sample(5, generator(0))
+    dataset = build(shards, modalities, crop=CropConfig("crop_settings"), mirror_words=True)
+    samples = [dataset.sample(5, generator(seed)) for seed in range(20)]
+    mirrored = [s for s in samples if s["tok_rgb"][0] == 105]
+    assert 0 < len(mirrored) < 20
+    for sample in mirrored:
+        np.testing.assert_array_equal(sample["rgb"], plain["rgb"][..., ::-1])
+        np.testing.assert_array_equal(sample["semseg"], plain["semseg"][..., ::-1])
+        assert sample["det"][0]["boxes"] == [0.75, 0.25, 1.0, 0.75]
+        assert sample["caption"].endswith("right")
+    for sample in samples:
+        assert sample["caption"].endswith("left") is (sample["tok_rgb"][0] == 5)
+
+
+def test_encoders_turn_text_and_boxes_into_ids(shards: Path, modalities: ModalitySet) -> None:
+    encoders = {
+        "caption": lambda text, rng: np.array([len(text)]),
+        "det": lambda boxes, rng: np.array([len(boxes), rng.integers(5, 6)]),
+        "not_in_this_set": lambda value, rng: value,
+    }
+    sample = build(shards, modalities, encoders).sample(3, generator(0))
+    assert sample["caption"].tolist() == [13]
+    assert sample["det"].tolist() == [1, 5]
+
+
+def test_folders_give_the_same_samples_as_shards(tmp_path: Path, data: type, modalities: ModalitySet) -> None:
+    names = ["rgb", "semseg", "tok_rgb"]
+    chosen = modalities.subset(names)
+    folders = build(data.write_folders(tmp_path / "folders", 4, names), chosen)
+    shards = build(data.write_shards(tmp_path / "shards", [4], names), chosen)
+    for n, same in enumerate([0, 2, 1, 3]):  # folders are sorted by class
+        np.testing.assert_equal(folders.sample(n, generator(0)), shards.sample(same, generator(0)))
+
+
+def test_a_data_set_may_have_only_some_of_the_modalities(shards: Path, modalities: ModalitySet) -> None:
+    assert list(build(shards, modalities, modalities=("caption", "rgb")).sample(0, generator(0))) == ["caption", "rgb"]
+
+
+def test_two_modalities_may_share_a_source(shards: Path, modalities: ModalitySet) -> None:
+    other = dataclasses.replace(modalities["rgb"], name="rgb_none", normalization="none")
+    sample = build(shards, ModalitySet([modalities["rgb"], other])).sample(0, generator(0))
+    np.testing.assert_allclose(sample["rgb"], sample["rgb_none"] * 2 - 1, atol=1e-6)
+
+
+def test_folders_may_have_other_names(shards: Path, modalities: ModalitySet) -> None:
+    (shards / "rgb").rename(shards / "photos")
+    dataset = build(shards, modalities, modality_name_map={"photos": "rgb"})
+    assert dataset.sample(0, generator(0))["rgb"].shape == (3, 16, 16)
+
+
+def test_a_map_to_an_unknown_modality_is_an_error(modalities: ModalitySet) -> None:
+    config = DatasetConfig("x", modality_name_map={"photos": "rbg"})
+    with pytest.raises(ConfigError, match="'photos' to 'rbg'.*Did you mean 'rgb'"):
+        source_folders("rooms", config, modalities)
+
+
+def test_only_the_first_samples_are_used_when_limited(shards: Path, modalities: ModalitySet) -> None:
+    dataset = build(shards, modalities, max_samples=6)
+    assert len(dataset) == 6
+    assert dataset.shard_sizes == [5, 1]
+    assert len(build(shards, modalities, max_samples=100)) == 8
+
+
+def test_data_without_images_still_mirrors_words_with_tokens(shards: Path, modalities: ModalitySet) -> None:
+    dataset = build(
+        shards, modalities.subset(["tok_rgb", "caption"]), crop=CropConfig("crop_settings"), mirror_words=True
+    )
+    samples = [dataset.sample(5, generator(seed)) for seed in range(10)]
+    assert {(int(s["tok_rgb"][0]), s["caption"].split()[-1]) for s in samples} == {(5, "left"), (105, "right")}
+
+
+@pytest.mark.parametrize("config", [{"crop": CropConfig("random_resized")}, {"hflip": 0.5}])
+def test_tokens_made_beforehand_cannot_follow_new_crops(shards: Path, modalities: ModalitySet, config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"tok_rgb holds tokens made beforehand.*crop\.kind: crop_settings"):
+        build(shards, modalities, **config)
+
+
+def test_boxes_alone_cannot_be_cropped(shards: Path, modalities: ModalitySet) -> None:
+    with pytest.raises(ConfigError, match="needs an image"):
+        build(shards, modalities.subset(["det"]), crop=CropConfig("crop_settings"))
+
+
+def test_an_empty_data_set_is_an_error(tmp_path: Path, data: type, modalities: ModalitySet) -> None:
+    with pytest.raises(DataError, match="'rooms'.*is empty"):
+        build(data.write_shards(tmp_path, [0]), modalities)
+
+
+def test_missing_stored_crops_name_the_folder(tmp_path: Path, data: type, modalities: ModalitySet) -> None:
+    root = data.write_shards(tmp_path, [2], ["rgb", "tok_rgb"])
+    with pytest.raises(DataError, match="no 'crop_settings'"):
+        build(root, modalities.subset(["rgb", "tok_rgb"]), crop=CropConfig("crop_settings"))
+
+
+def rewrite(root: Path, source: str, extension: str, content: bytes, keys: range = range(5)) -> None:
+    with ShardWriter(root, 0, {source: extension}) as writer:
+        for n in keys:
+            writer.write(f"{n:06d}", {source: content})
+
+
+def test_a_corrupt_image_names_shard_key_modality_and_remedy(shards: Path, modalities: ModalitySet) -> None:
+    rewrite(shards, "depth", "png", b"\x89PNG broken")
+    expected = r"depth/shard-00000\.tar, key '000002': .* modality 'depth': .*Make this file again"
+    with pytest.raises(DataError, match=expected):
+        build(shards, modalities).sample(2, generator(0))
+
+
+def test_corrupt_stored_crops_name_shard_and_key(shards: Path, modalities: ModalitySet) -> None:
+    rewrite(shards, "crop_settings", "npy", b"broken")
+    with pytest.raises(DataError, match=r"crop_settings/shard-00000\.tar, key '000001': .*crop settings"):
+        build(shards, modalities, crop=CropConfig("crop_settings")).sample(1, generator(0))
+
+
+def test_stored_crops_of_another_image_size_name_the_sample(shards: Path, data: type, modalities: ModalitySet) -> None:
+    rewrite(shards, "crop_settings", "npy", data.npy(np.array([[0, 0, 17, 16, 0]])))
+    with pytest.raises(DataError, match="key '000001': stored crop 0 .* lies outside"):
+        build(shards, modalities, crop=CropConfig("crop_settings")).sample(1, generator(0))
+
+
+def test_too_few_rows_of_tokens_name_the_sample(shards: Path, data: type, modalities: ModalitySet) -> None:
+    rewrite(shards, "crop_settings", "npy", data.npy(np.array([[0, 0, 16, 16, 0]] * 50)))
+    dataset = build(shards, modalities, crop=CropConfig("crop_settings"))
+    with pytest.raises(DataError, match=r"tok_rgb/shard-00000\.tar, key '000001': modality 'tok_rgb' .*holds 2 rows"):
+        dataset.sample(1, generator(1))
+
+
+def test_images_of_another_shape_name_the_sample(shards: Path, data: type, modalities: ModalitySet) -> None:
+    rewrite(shards, "semseg", "png", data.png(np.zeros((16, 32), np.uint8)))
+    with pytest.raises(DataError, match=r"semseg/shard-00000\.tar, key '000000': .*16 x 32"):
+        build(shards, modalities).sample(0, generator(0))
+
+
+def test_a_data_set_can_be_used_from_another_folder(shards: Path, modalities: ModalitySet, monkeypatch: Any) -> None:
+    monkeypatch.chdir(shards.parent)
+    assert len(build(Path(os.path.relpath(shards)), modalities)) == 8
