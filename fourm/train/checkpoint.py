@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import pickle
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import logger as dcp_logging
 from torch.distributed.checkpoint.api import CheckpointException
 
 from fourm.errors import CheckpointError
@@ -78,8 +81,7 @@ class CheckpointStore:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         temporary = self.world.on_main(lambda: self._prepare(path, size))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 writer = dcp.FileSystemWriter(temporary, single_file_per_rank=True)
                 dcp.save(dict(tensors), storage_writer=writer, no_dist=self.world.size == 1)
         except (CheckpointException, OSError, RuntimeError) as error:
@@ -136,10 +138,9 @@ class CheckpointStore:
             saved = reader.read_metadata().state_dict_metadata
             tensors = targets(set(saved))
             _check_shapes(path, tensors, saved)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 dcp.load(tensors, storage_reader=reader, no_dist=self.world.size == 1)
-        except (CheckpointException, OSError, RuntimeError, EOFError) as error:
+        except (CheckpointException, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
                 f"cannot read the checkpoint {path}: {_root_cause(error)}. Delete it to go on from an earlier one"
             ) from error
@@ -201,8 +202,21 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor], saved: Mapping[str,
             )
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    """The error of a rank inside DCP's wrapper."""
+def _root_cause(error: BaseException) -> BaseException | str:
+    """The error of a rank inside DCP's wrapper; of torch's long texts the first sentence."""
     if isinstance(error, CheckpointException):
-        return next((cause for cause, _ in error.failures.values()), error)
-    return error
+        error = next((cause for cause, _ in error.failures.values()), error)
+    return error if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without DCP's warnings about single processes and its log of every call; failures come as exceptions."""
+    logger = dcp_logging._dcp_logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before

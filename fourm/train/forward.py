@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class Loss(Protocol):
-    """What an objective returns: sums and counts per part, and how they make one number."""
-
-    parts: dict[str, tuple[Tensor, Any]]
-
-    def scalar(self, totals: dict[str, float]) -> Tensor:
-        """The () loss, given the counts per part over all ranks and micro-batches of the step."""
-        ...
-
-
-class Objective(Protocol):
-    """What the Trainer needs to know about a job."""
-
-    parts: tuple[str, ...]
-    frozen: dict[str, nn.Module]
-
-    def counts(self, batch: Any) -> Mapping[str, float]:
-        """Count per part of a batch, known on the host."""
-        ...
-
-    def loss(self, model: Any, batch: Any) -> Loss:
-        """Losses of a batch on the model's device."""
-        ...
-
-    def num_tokens(self, batch: Any) -> int:
-        """Tokens in a batch, known on the host."""
-        ...
+from fourm.objectives.base import Objective
 
 
 class LossModule(nn.Module):

@@ -98,8 +98,8 @@ def write_error(path: Path, error: BaseException | str, size: int = 0) -> Checkp
         free = shutil.disk_usage(path.parent).free
         space = f" ({size / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free)" if size else f" ({free / 1e6:.0f} MB free)"
     return CheckpointError(
-        f"cannot write {path}: {reason}{space}. Nothing incomplete was left and earlier checkpoints are untouched; "
-        "free disk space, check the permissions or set a smaller train.keep_checkpoints, then run the same command again"
+        f"cannot write {path}: {reason}{space}. Nothing incomplete was left, earlier checkpoints are untouched. "
+        "Free disk space, check the permissions or lower train.keep_checkpoints, then run the same command again"
     )
 
 

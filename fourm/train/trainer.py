@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import DataError, TrainingError
+from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
 from fourm.train.checkpoint import CheckpointStore
 from fourm.train.configs import TrainConfig
 from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
-from fourm.train.forward import LossModule, Objective
+from fourm.train.forward import LossModule
 from fourm.train.ledger import LossLedger
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
 from fourm.train.progress import Progress
@@ -169,8 +170,8 @@ class Trainer:
                 f"the loader ended after step {self.state.step} ({self.state.tokens} tokens), before "
                 f"train.max_{self.config.unit}={self.config.length}. A loader must go on with the next epoch"
             ) from None
-        except RuntimeError:
-            # Loader workers die of the same Ctrl-C.
+        except (RuntimeError, DataError):
+            # Loader processes may have died of the same Ctrl-C.
             if not stop.number:
                 raise
             fetched = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fourm.objectives.base import Loss
 from fourm.train.configs import OptimizerConfig, ScheduleConfig, TrainConfig
 from fourm.train.distributed import World
 from fourm.train.trainer import Trainer
@@ -33,14 +33,6 @@ class ToyModel(nn.Module):
     def answer(self, part: str, ids: Tensor) -> Tensor:
         """(n,) one number per id."""
         return self.heads[part](self.dropout(self.norm(self.embed(ids)))).squeeze(-1)
-
-
-@dataclasses.dataclass
-class ToyLoss:
-    parts: dict[str, tuple[Tensor, float]]
-
-    def scalar(self, totals: dict[str, float]) -> Tensor:
-        return torch.stack([total for total, _ in self.parts.values()]).sum() / sum(totals.values())
 
 
 class ToyBatch:
@@ -67,7 +59,7 @@ class ToyObjective:
     def num_tokens(self, batch: ToyBatch) -> int:
         return len(batch.ids)
 
-    def loss(self, model: ToyModel, batch: ToyBatch) -> ToyLoss:
+    def loss(self, model: ToyModel, batch: ToyBatch) -> Loss:
         parts = {}
         for i, part in enumerate(PARTS):
             ids = batch.ids[batch.ids % 2 == i]
@@ -77,7 +69,7 @@ class ToyObjective:
             self.calls_left -= 1
             if self.calls_left < 0:
                 parts["odd"] = (parts["odd"][0] * float("nan"), parts["odd"][1])
-        return ToyLoss(parts)
+        return Loss(parts)
 
 
 def batch_ids(seed: int, n: int, size: int) -> Tensor:
