@@ -1,0 +1,1 @@
+"""Making data: rendered rooms with exact labels, and labels for photographs."""

@@ -1,0 +1,76 @@
+"""Crops that are stored with the data, so that tokens made beforehand and raw images are cut alike (4M's `crop_settings`)."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from fourm.data.configs import CropConfig
+from fourm.data.geometry import draw_settings
+from fourm.data.shards import ShardWriter, shard_is_complete
+from fourm.data.source import Source, open_source
+from fourm.errors import DataError
+from fourm.rng import generator
+
+_LOG = logging.getLogger(__name__)
+SOURCE = "crop_settings"
+
+
+def write_crops(
+    root: Path,
+    *,
+    image_source: str,
+    num_crops: int,
+    min_scale: float = 1.0,
+    hflip: float = 0.5,
+    aspect: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Write `ROOT/crop_settings`: for each sample the centre crop, then random ones. Complete shards are skipped.
+
+    Args:
+        root: folder of the shards.
+        image_source: folder of the images whose sizes count.
+        num_crops: crops per sample.
+        min_scale: smallest share of the image's area in a random crop; 1 keeps the centre crop.
+        hflip: probability of mirroring a random crop.
+        aspect: width : height of the crops.
+        seed: the crops of a sample are a pure function of it and the sample's key.
+
+    Raises:
+        DataError: if the images are missing or damaged.
+    """
+    source = open_source(str(root), [image_source], "shards")
+    crop = CropConfig("random_resized", scale=(min_scale, 1.0)) if min_scale < 1 else CropConfig("none")
+    first = 0
+    for shard, size in enumerate(source.shard_sizes):
+        if not shard_is_complete(root, [SOURCE], shard, size):
+            with ShardWriter(root, shard, {SOURCE: "npy"}) as writer:
+                for n in range(first, first + size):
+                    key = source.key(n)
+                    rng = generator(seed, "crops", key)
+                    settings = draw_settings(
+                        num_crops, _image_size(source, n, image_source), (1000, round(1000 * aspect)), rng, crop, hflip
+                    )
+                    writer.write(key, {SOURCE: _npy(settings)})
+        first += size
+    _LOG.info("%s: %d crops for each of %d samples", root / SOURCE, num_crops, first)
+
+
+def _image_size(source: Source, n: int, name: str) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(source.read(n)[name])) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{source.where(n, name)}: cannot read it as an image: {error}. Replace or remove it") from None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

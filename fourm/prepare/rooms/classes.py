@@ -1,0 +1,38 @@
+"""What rooms hold, by name; free of heavy imports, so that recipes and metrics can use it anywhere."""
+
+from __future__ import annotations
+
+import re
+
+from fourm.catalog import MAX_DEPTH_METRES, ROOM_CLASSES
+
+__all__ = ["CLASSES", "MAX_DEPTH_METRES", "NAMED_SHARE", "OBJECTS", "SOURCES", "VOID", "objects_in", "plural"]
+
+CLASSES: tuple[str, ...] = ROOM_CLASSES
+"""Names by class id. The first three are the room itself."""
+
+OBJECTS: tuple[str, ...] = CLASSES[3:]
+"""What captions name and boxes enclose."""
+
+VOID = 255
+NAMED_SHARE = 1 / 34
+"""Captions name the objects whose class covers at least this share of the image (about 120 pixels of 64 x 64)."""
+
+SOURCES: dict[str, str] = {
+    "rgb": "png", "depth": "png", "normal": "png", "semseg": "png", "canny": "png", "det": "json", "caption": "json",
+}  # fmt: skip
+"""Source -> extension of its members."""
+
+
+def plural(name: str) -> str:
+    """The plural of a class name."""
+    return "shelves" if name == "shelf" else f"{name}s"
+
+
+_WORDS = {form: name for name in OBJECTS for form in (name, plural(name))}
+_PATTERN = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+
+
+def objects_in(text: str) -> set[str]:
+    """The object classes a caption names, singular or plural: `objects_in("two beds and a rug")` is `{"bed", "rug"}`."""
+    return {_WORDS[word] for word in _PATTERN.findall(text.lower())}
