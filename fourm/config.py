@@ -1,7 +1,8 @@
 """Recipes: dataclasses are the schema, YAML files the instances, `key=value` overrides come last.
 
 A file may name another one under `base:`; its own keys are merged over it. A slot with several implementations holds `kind:`. Unknown keys, wrong
-types and missing values are errors that give the full key and the closest known one.
+types and missing values are errors that give the full key and the closest known one. A key `variables:` may hold values of the file's own,
+used elsewhere as `${variables.NAME}`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def load(source: str | Path, schema: type[T], overrides: Sequence[str] = (), *, 
         ConfigError: with the full key, what was given, what was expected, and the file.
     """
     path = find(source, folder)
-    return build(schema, read(path, overrides), where=str(source))
+    values = read(path, overrides)
+    if "variables" not in {f.name for f in dataclasses.fields(schema)}:  # type: ignore[arg-type]
+        values.pop("variables", None)
+    return build(schema, values, where=str(source))
 
 
 def find(source: str | Path, folder: str = "") -> Path:

@@ -73,5 +73,5 @@ class MaskedConfig:
 
 OBJECTIVES = Registry(
     "objective",
-    {"masked": "fourm.objectives.configs:MaskedConfig", "reconstruct": "fourm.objectives.configs:ReconstructConfig"},
+    {"masked": "fourm.objectives.configs:MaskedConfig", "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig"},
 )

@@ -1,0 +1,6 @@
+"""`python -m fourm`."""
+
+from fourm.cli import main
+
+if __name__ == "__main__":
+    main()

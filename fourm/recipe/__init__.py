@@ -1,0 +1,18 @@
+"""Composition root: the only place that knows every room. Recipes become models, data and jobs here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fourm.recipe.bundle import Bundle, generate, load_bundle, load_model, load_tokenizer
+
+__all__ = ["Bundle", "generate", "load_bundle", "load_model", "load_tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when something of it is used."""
+    if name in __all__:
+        return getattr(importlib.import_module("fourm.recipe.bundle"), name)
+    raise AttributeError(f"module 'fourm.recipe' has no attribute '{name}'")

@@ -1,0 +1,61 @@
+"""How decoded values of sequence modalities become token ids: the meeting place of data and text tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourm.errors import ConfigError
+from fourm.modality import Discrete, ModalitySet
+from fourm.recipe.schema import TEXT
+from fourm.tokenizers import structured
+from fourm.tokenizers.text import TextTokenizer
+
+Encoder = Callable[[Any, np.random.Generator], Any]
+
+
+class TextEncoder:
+    """Text, or boxes written as text, to ids."""
+
+    def __init__(self, tokenizer: TextTokenizer, decode: str) -> None:
+        self.tokenizer, self.decode = tokenizer, decode
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> Any:
+        """(L,) int64 ids of a text; a list of them for a list of chunks."""
+        if self.decode == "boxes":
+            value = structured.boxes_to_text(value, num_bins=self.tokenizer.num_bins)
+        if isinstance(value, list):
+            return self.tokenizer.encode_chunks(value)
+        return self.tokenizer.encode(value)
+
+
+def text_encoders(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> dict[str, Encoder]:
+    """The encoder of every text modality.
+
+    Raises:
+        ConfigError: if there are text modalities but no text tokenizer.
+    """
+    names = [m.name for m in modalities.values() if m.tokenizer == TEXT]
+    if names and tokenizer is None:
+        raise ConfigError(
+            f"tokenizers.{TEXT} is missing: '{names[0]}' is text. Train one with `python -m tokenizers_train.wordpiece` and set "
+            f"tokenizers.{TEXT} to its file"
+        )
+    return {name: TextEncoder(tokenizer, modalities[name].decode) for name in names if tokenizer is not None}
+
+
+def adopt_vocabulary(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> ModalitySet:
+    """The modalities with the vocabulary size of the text tokenizer in use."""
+    if tokenizer is None:
+        return modalities
+    content = Discrete(tokenizer.vocab_size)
+    return ModalitySet(replace(m, content=content) if m.tokenizer == TEXT else m for m in modalities.values())
+
+
+def load_text_tokenizer(tokenizers: Mapping[str, Path]) -> TextTokenizer | None:
+    """The recipe's text tokenizer, if it names one."""
+    return TextTokenizer.load(tokenizers[TEXT]) if TEXT in tokenizers else None

@@ -1,0 +1,159 @@
+"""What each kind of recipe holds, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fourm import catalog
+from fourm.config import slot
+from fourm.data.configs import DataConfig
+from fourm.errors import ConfigError, did_you_mean
+from fourm.modality import Modality, ModalitySet
+from fourm.models.configs import MODELS
+from fourm.objectives.configs import OBJECTIVES
+from fourm.tokenizers.configs import TOKENIZERS
+from fourm.train.configs import TrainConfig
+
+TEXT = "text"
+
+
+@dataclass
+class EvaluationConfig:
+    """Evaluation with fixed masks during training (4M's fixed evaluation sets).
+
+    Args:
+        max_samples: samples of each validation set; None: all.
+        batch_size: samples per rank and batch.
+    """
+
+    max_samples: int | None = 256
+    batch_size: int = 32
+
+
+@dataclass
+class PictureConfig:
+    """Sample pictures drawn during training (`train.pictures_every_steps`).
+
+    Args:
+        given: modalities to generate from.
+        targets: modalities to generate; empty: all grids that have a tokenizer.
+        num_samples: rows of the picture.
+    """
+
+    given: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    num_samples: int = 4
+
+
+@dataclass
+class PretrainRecipe:
+    """Train an any-to-any model.
+
+    Args:
+        name: of the run.
+        modalities: names from the catalog, or a mapping name -> inline entry (see `fourm.catalog.resolve`).
+        data: what to train and evaluate on.
+        model: sizes and options, `kind: multimodal`.
+        objective: what is shown and asked, `kind: masked`.
+        train: optimizer, schedule, length, checkpoints.
+        tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts, for pictures, and
+            for an exported model that can read and write images.
+        init_from: model folder whose weights are the start.
+        seed: of weights, data order and masks.
+        output: folder of the run.
+    """
+
+    name: str
+    modalities: Any
+    data: DataConfig
+    model: Any = slot(MODELS)
+    objective: Any = slot(OBJECTIVES, default="masked")
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    pictures: PictureConfig = field(default_factory=PictureConfig)
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+    init_from: Path | None = None
+    seed: int = 0
+    output: Path = Path("outputs/pretrain")
+
+    def __post_init__(self) -> None:
+        modalities = self.modality_set()
+        known = [m.name for m in modalities.values() if m.tokenizer and m.tokenizer != TEXT] + [TEXT]
+        for name in self.tokenizers:
+            if name not in known:
+                raise ConfigError(
+                    f"tokenizers: '{name}' is not a token modality of this recipe.{did_you_mean(name, known)}"
+                )
+        for name in (*self.pictures.given, *self.pictures.targets):
+            if name not in modalities:
+                raise ConfigError(
+                    f"pictures: '{name}' is not a modality of this recipe.{did_you_mean(name, modalities)}"
+                )
+        self.train.check()
+
+    def modality_set(self) -> ModalitySet:
+        """The modalities of the recipe."""
+        return catalog.resolve(self.modalities)
+
+
+@dataclass
+class TokenizerRecipe:
+    """Train a tokenizer for one image-like modality.
+
+    Args:
+        name: of the run.
+        modality: a name from the catalog, or a mapping with one inline entry.
+        tokenizer: network and quantizer, `kind: vqvae`.
+        objective: reconstruction loss, `kind: reconstruct`.
+        data, train, evaluation, seed, output: as in `PretrainRecipe`.
+    """
+
+    name: str
+    modality: Any
+    data: DataConfig
+    tokenizer: Any = slot(TOKENIZERS)
+    objective: Any = slot(OBJECTIVES, default="reconstruct")
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+    output: Path = Path("outputs/tokenizers")
+
+    def __post_init__(self) -> None:
+        self.raw_modality()
+        self.train.check()
+
+    def raw_modality(self) -> Modality:
+        """The modality the tokenizer encodes."""
+        spec: Any = [self.modality] if isinstance(self.modality, str) else self.modality
+        if not isinstance(spec, list | Mapping) or len(spec) != 1:
+            raise ConfigError(
+                f"modality is {self.modality!r}; expected one name of the catalog or a mapping with one inline entry"
+            )
+        modalities = catalog.resolve(spec)
+        return next(iter(modalities.values()))
+
+
+@dataclass
+class TextTokenizerRecipe:
+    """Train a WordPiece tokenizer on the texts of a data set.
+
+    Args:
+        path: folder of the data set; `sources` are read from it.
+        sources: folders with texts.
+        output: the tokenizer's file.
+        vocab_size: largest vocabulary.
+        classes: class names that become tokens of their own.
+        num_bins: values of each of `v0=`, `v1=`, `v2=`, `v3=`; 1000 as published.
+        num_sentinels: span-masking sentinels; 200 as published.
+    """
+
+    path: Path
+    sources: list[str]
+    output: Path
+    vocab_size: int = 30_000
+    classes: list[str] = field(default_factory=list)
+    num_bins: int = 1000
+    num_sentinels: int = 200

@@ -1,0 +1,106 @@
+"""`fourm tokenize`: read raw shards, cut each sample into its stored crops, and write its tokens."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourm.data import decode as decoding
+from fourm.data import geometry, shards, transforms
+from fourm.data.dataset import CROPS
+from fourm.data.source import open_source
+from fourm.errors import DataError
+from fourm.modality import Modality
+from fourm.rng import generator
+from fourm.tokenizers.base import load_tokenizer
+from fourm.tokenizers.tokenize import RawCrops, tokenize_shards
+from fourm.train.distributed import session
+
+_LOG = logging.getLogger(__name__)
+
+
+class CropShards:
+    """Samples of one raw modality, each as the stack of its stored crops; without stored crops, as the centre crop alone.
+
+    Args:
+        root: folder of the data set.
+        modality: the raw modality a tokenizer reads.
+    """
+
+    extensions: Mapping[str, str] = {}
+
+    def __init__(self, root: Path, modality: Modality) -> None:
+        self.modality = modality
+        self.has_crops = (root / CROPS).is_dir()
+        self.source = open_source(str(root), [modality.source, *([CROPS] if self.has_crops else [])])
+        self.starts = np.cumsum([0, *self.source.shard_sizes]).tolist()
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        return self.source.shard_sizes
+
+    def read(self, shard: int) -> Iterator[RawCrops]:
+        """The samples of one shard in order."""
+        for n in range(self.starts[shard], self.starts[shard + 1]):
+            yield RawCrops(self.source.key(n), self._crops(n))
+
+    def _crops(self, n: int) -> np.ndarray:
+        m, raw = self.modality, self.source.read(n)
+        value = decoding.decode(raw[m.source], m, lambda: self.source.where(n, m.source))
+        size = value.shape[:2]
+        if self.has_crops:
+            stored = decoding.crop_settings(raw[CROPS])
+        else:
+            height, width = m.grid.image_size
+            stored = np.array([[*geometry.center_box(size, width / height), 0]])
+        try:
+            cuts = [geometry.from_settings(stored, row, size) for row in range(len(stored))]
+            return np.stack([transforms.apply(value, m, cut, generator("tokenize", n)) for cut in cuts])
+        except (DataError, ValueError) as error:
+            raise DataError(f"{self.source.where(n, m.source)}: {error}") from None
+
+
+def run(
+    tokenizer: Path,
+    root: Path,
+    *,
+    out: Path | None = None,
+    source: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Write the tokens of a data set; see `fourm tokenize --help`.
+
+    Raises:
+        CheckpointError: if the tokenizer is missing or damaged.
+        DataError: if data is missing or damaged, or other tokens are in the way.
+    """
+    with session(device) as world:
+        model: Any = load_tokenizer(_folder(tokenizer), world.device)
+        name = source or f"tok_{model.modality.source}"
+        destination = out or root
+        if overwrite and world.is_main and (destination / name).is_dir():
+            shutil.rmtree(destination / name)
+        world.barrier()
+        tokenize_shards(
+            model,
+            CropShards(root, model.modality),
+            destination,
+            name,
+            shards=shards,
+            batch_size=batch_size,
+            rank=world.rank,
+            world_size=world.size,
+            device=str(world.device),
+        )
+
+
+def _folder(path: Path) -> Path:
+    """The tokenizer's own folder, also when the output folder of its training is given."""
+    return path / "model" if (path / "model" / "config.json").is_file() else path
