@@ -64,7 +64,7 @@ def test_a_packaged_recipe_is_found_by_its_name(installed: Path, tmp_path: Path)
 
 def test_rooms_are_rendered_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
-    options = ["--num", "2", "--size", "32", "--seed", "1", "--workers", "0"]
+    options = ["--num", "2", "--size", "32", "--seed", "1", "--workers", "1"]
     run(sys.executable, "-m", "fourm", "prepare", "rooms", "rooms", *options, cwd=tmp_path, path=installed)
     assert list((tmp_path / "rooms" / "rgb").glob("*.tar"))
 
