@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Continuous, Discrete, Grid, Modality
@@ -46,7 +46,8 @@ def decode(data: bytes, modality: Modality, where: Callable[[], str]) -> Any:
     try:
         return decoder(data, modality)
     except Exception as error:  # image libraries raise anything from OSError to SyntaxError on damaged files
-        reason = str(error) or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"these {len(data)} bytes are not an image" if unknown else str(error) or type(error).__name__
         remedy = _REMEDIES.get(modality.decode, "Make this file again, or remove the sample from every source")
         raise DataError(
             f"{where()}: cannot read it as '{modality.decode}' for modality '{modality.name}': {reason}. {remedy}"

@@ -179,22 +179,32 @@ def _load(plans: Iterable[list[Draw]], assemble: _Assemble, num_workers: int, pi
         collate_fn=_unchanged,
     )
     batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"a loader process died ({error}). It probably ran out of memory: use fewer num_workers or "
-                f"smaller batches, "
-                "and give containers more shared memory (--shm-size)"
-            ) from error
-        if isinstance(batch, _Failure):
-            raise batch.error()
-        yield batch
+    try:
+        while (batch := _next(batches)) is not _END:
+            if isinstance(batch, _Failure):
+                raise batch.error()
+            yield batch
+    finally:
+        # At once, not when the iterator is collected: the queues may be collected first, and then the workers never
+        # hear of the end.
+        if num_workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+_END = object()
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    try:
+        return next(batches, _END)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a loader process died ({error}). It probably ran out of memory: use fewer num_workers or smaller "
+            f"batches, "
+            "and give containers more shared memory (--shm-size)"
+        ) from error
 
 
 def _unchanged(batch: Any) -> Any:

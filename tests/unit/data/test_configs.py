@@ -19,7 +19,9 @@ RECIPE = {
 
 def test_a_recipe_builds_with_its_defaults() -> None:
     config = build(DataConfig, RECIPE)
-    assert config.train.datasets["rooms"] == DatasetConfig("data/train", modalities=("rgb",), crop=CropConfig("crop_settings"))
+    assert config.train.datasets["rooms"] == DatasetConfig(
+        "data/train", modalities=("rgb",), crop=CropConfig("crop_settings")
+    )
     assert config.val.datasets["rooms"].weight == 1.0
     assert config.num_workers == 2
 

@@ -171,7 +171,9 @@ def test_only_valid_vectors_are_kept() -> None:
 
 
 def test_crop_settings_have_five_columns(data: type) -> None:
-    np.testing.assert_array_equal(DECODERS["crop_settings"](data.npy(np.array([0, 0, 4, 4, 1])), TEXT), [[0, 0, 4, 4, 1]])
+    np.testing.assert_array_equal(
+        DECODERS["crop_settings"](data.npy(np.array([0, 0, 4, 4, 1])), TEXT), [[0, 0, 4, 4, 1]]
+    )
     for wrong in (np.zeros((1, 4)), np.zeros((0, 5)), np.array([[0, 0, 0, 4, 0]])):
         with pytest.raises(ValueError, match="top, left"):
             DECODERS["crop_settings"](data.npy(wrong), TEXT)
@@ -185,7 +187,9 @@ def test_damaged_files_name_file_key_modality_and_remedy(data: type, kind: str, 
              "labels_void_first": "semseg", "tokens": "tok_rgb", "boxes": "det", "structured": "det"}  # fmt: skip
     content = whole[names.get(kind, "crop_settings")]
     content = {"cut": content[: len(content) // 2], "garbage": b"\x00garbage" * 20, "empty": b""}[damage]
-    with pytest.raises(DataError, match=rf"shard-00000\.tar, key '7': cannot read it as '{kind}' for modality 'm': .+\. \w+"):
+    with pytest.raises(
+        DataError, match=rf"shard-00000\.tar, key '7': cannot read it as '{kind}' for modality 'm': .+\. \w+"
+    ):
         read(content, modality(kind, content=Discrete(512)))
 
 

@@ -83,7 +83,9 @@ def test_an_index_on_one_line_is_read_too(shards: Path) -> None:
     assert header.num_samples == 5
 
 
-def test_only_the_first_line_of_an_index_is_needed_for_its_header(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_line_of_an_index_is_needed_for_its_header(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(indexing, "_read_index", lambda tar: pytest.fail("the whole index was read"))
     assert ensure_header(shard_path(shards, "rgb", 0)).num_samples == 5
 

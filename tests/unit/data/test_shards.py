@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from fourm.data import shards
-from fourm.data.shards import ShardWriter, check_tokenizer_hash, read_source_facts, shard_is_complete, write_source_facts
+from fourm.data.shards import (
+    ShardWriter,
+    check_tokenizer_hash,
+    read_source_facts,
+    shard_is_complete,
+    write_source_facts,
+)
 from fourm.errors import DataError
 
 SOURCES = {"rgb": "png", "caption": "json"}
@@ -45,9 +51,13 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path, 0, SOURCES) as writer:
-        writer.write("000000", {"rgb": b"1", "caption": b"2"})
-        raise RuntimeError("interrupted")
+    def interrupted() -> None:
+        with ShardWriter(tmp_path, 0, SOURCES) as writer:
+            writer.write("000000", {"rgb": b"1", "caption": b"2"})
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert names(tmp_path) == []
 
 
@@ -126,5 +136,9 @@ def test_damaged_facts_name_the_file(tmp_path: Path) -> None:
 def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path, reports: Callable[..., Any]) -> None:
     write_source_facts(tmp_path, "tok_rgb", {"tokenizer_hash": "aaa"})
     check_tokenizer_hash(tmp_path, "tok_rgb", "aaa")
-    reports(DataError, lambda: check_tokenizer_hash(tmp_path, "tok_rgb", "bbb"), "tok_rgb", "aaa", "bbb", "fourm tokenize")
-    reports(DataError, lambda: check_tokenizer_hash(tmp_path, "tok_depth", "bbb"), "no tokenizer_hash", "fourm tokenize")
+    reports(
+        DataError, lambda: check_tokenizer_hash(tmp_path, "tok_rgb", "bbb"), "tok_rgb", "aaa", "bbb", "fourm tokenize"
+    )
+    reports(
+        DataError, lambda: check_tokenizer_hash(tmp_path, "tok_depth", "bbb"), "no tokenizer_hash", "fourm tokenize"
+    )

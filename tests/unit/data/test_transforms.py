@@ -145,7 +145,9 @@ def test_half_maps_the_value_range_to_one(data: type) -> None:
     np.testing.assert_allclose(normalize(values, modality)[0, 0], [-1, 0, 1])
 
 
-def test_imagenet_subtracts_mean_and_divides_by_deviation(pixels: np.ndarray, data: type, rng: np.random.Generator) -> None:
+def test_imagenet_subtracts_mean_and_divides_by_deviation(
+    pixels: np.ndarray, data: type, rng: np.random.Generator
+) -> None:
     found = apply(pixels, data.image_modality("x", "image", "imagenet", value_range=(0.0, 1.0)), whole(SIZE), rng)
     expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(found, expected.transpose(2, 0, 1), atol=1e-5)
@@ -179,9 +181,13 @@ def test_no_jitter_means_no_draw(rng: np.random.Generator) -> None:
     assert rng.bit_generator.state == before
 
 
-def test_jitter_factors_that_are_one_change_nothing(pixels: np.ndarray, modalities: ModalitySet, rng: np.random.Generator) -> None:
+def test_jitter_factors_that_are_one_change_nothing(
+    pixels: np.ndarray, modalities: ModalitySet, rng: np.random.Generator
+) -> None:
     plain = apply(pixels, modalities["rgb"], whole(SIZE), rng)
-    np.testing.assert_allclose(apply(pixels, modalities["rgb"], whole(SIZE), rng, jitter=Jitter(1, 1, 1)), plain, atol=1e-5)
+    np.testing.assert_allclose(
+        apply(pixels, modalities["rgb"], whole(SIZE), rng, jitter=Jitter(1, 1, 1)), plain, atol=1e-5
+    )
 
 
 def test_brightness_scales_and_saturation_zero_is_grey(pixels: np.ndarray) -> None:
@@ -191,7 +197,9 @@ def test_brightness_scales_and_saturation_zero_is_grey(pixels: np.ndarray) -> No
     np.testing.assert_allclose(grey[0], grey[2], atol=1e-6)
 
 
-def test_jitter_leaves_other_modalities_alone(pixels: np.ndarray, modalities: ModalitySet, rng: np.random.Generator) -> None:
+def test_jitter_leaves_other_modalities_alone(
+    pixels: np.ndarray, modalities: ModalitySet, rng: np.random.Generator
+) -> None:
     plain = apply(pixels, modalities["normal"], whole(SIZE), rng)
     np.testing.assert_array_equal(apply(pixels, modalities["normal"], whole(SIZE), rng, jitter=Jitter(2, 2, 2)), plain)
 
