@@ -1,0 +1,1 @@
+"""Measuring trained models on held-out data: metrics, baselines, protocols and their reports."""
