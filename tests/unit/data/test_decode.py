@@ -121,6 +121,21 @@ def test_tokens_that_do_not_fit_the_grid_are_refused(data: type, array: np.ndarr
         read(data.npy(array), TOKENS)
 
 
+LAYOUTS = {
+    "fortran": np.asfortranarray(np.arange(8).reshape(2, 4)),
+    "big endian": np.arange(8, dtype=">i2").reshape(2, 4),
+    "8-bit grid": np.arange(8, dtype=np.uint8).reshape(2, 2, 2),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_arrays_of_any_layout_are_read_as_numpy_reads_them(layout: str, version: tuple[int, int]) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, LAYOUTS[layout], version)
+    np.testing.assert_array_equal(read(buffer.getvalue(), TOKENS), np.arange(8).reshape(2, 4))
+
+
 def test_pickled_arrays_are_never_loaded() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)

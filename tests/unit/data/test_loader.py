@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset
 from fourm.data.loader import Loader, evaluate_batches
-from fourm.data.mixture import Mixture
+from fourm.data.mixture import Draw, Mixture
 from fourm.data.shards import ShardWriter
 from fourm.errors import ConfigError, DataError, MissingExtraError
 from fourm.modality import ModalitySet
@@ -180,3 +182,19 @@ def test_damaged_data_in_a_worker_ends_with_the_same_message(dataset: AlignedDat
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert "Traceback" not in messages[1]
+
+
+def test_what_travels_to_workers_can_be_pickled(dataset: AlignedDataset) -> None:
+    assemble = loader(dataset)._assemble
+    plan = [Draw("rooms", 0, n) for n in range(4)]
+    np.testing.assert_equal(pickle.loads(pickle.dumps(assemble))[plan], assemble[plan])
+
+
+def die(sample: dict[str, Any], rng: np.random.Generator) -> None:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_with_one_message(dataset: AlignedDataset) -> None:
+    with pytest.raises(DataError, match="a loader process died.*out of memory"):
+        next(iter(Loader(Mixture({"rooms": dataset}), die, list, batch_size=2, num_workers=1)))
