@@ -12,9 +12,12 @@ from fourm.data import geometry as geometries
 from fourm.data import transforms
 from fourm.data.configs import DatasetConfig
 from fourm.data.geometry import Geometry
+from fourm.data.paths import facts_folder
+from fourm.data.shards import check_tokenizer_hash
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
+from fourm.rng import generator
 
 Encoder = Callable[[Any, np.random.Generator], Any]
 CROPS = "crop_settings"
@@ -197,6 +200,37 @@ def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) ->
             )
         folders.update(dict.fromkeys(meant, folder))
     return folders
+
+
+def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hashes: Mapping[str, str]) -> None:
+    """Refuse tokens that other tokenizers made, wherever the data set keeps them.
+
+    Args:
+        name: its name in the recipe.
+        config: its description.
+        modalities: all modalities of the recipe.
+        hashes: token modality -> hash of the recipe's tokenizer for it.
+
+    Raises:
+        DataError: if the tokens carry no hash or another one.
+    """
+    chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
+    for modality, folder in source_folders(name, config, chosen).items():
+        if modality in hashes:
+            check_tokenizer_hash(*facts_folder(config.path, folder), hashes[modality])
+
+
+def verify(dataset: AlignedDataset, most: int = 20) -> list[str]:
+    """Read every sample once; the messages of the first `most` that cannot be used. Empty: all are good."""
+    problems: list[str] = []
+    for n in range(len(dataset)):
+        try:
+            dataset.sample(n, generator(0, dataset.name, n))
+        except DataError as error:
+            problems.append(str(error))
+            if len(problems) >= most:
+                break
+    return problems
 
 
 def _limited(sizes: Any, limit: int | None) -> list[int]:

@@ -59,6 +59,15 @@ def find_tars(path: str, sources: Iterable[str]) -> dict[str, list[Path]]:
     return found
 
 
+def facts_folder(path: str, source: str) -> tuple[Path, str]:
+    """Root and folder that hold the facts (`source.json`) of a source, for a folder or a pattern."""
+    match = _BRACKETS.search(path)
+    if match is None:
+        return Path(path), source
+    folder = Path(path[: match.start()] + source + path[match.end() :]).parent
+    return folder.parent, folder.name
+
+
 def _tars_in(root: Path, source: str) -> list[Path]:
     folder = source_folder(root, source)
     tars = [*folder.glob("shard-*.tar")] or [p for p in folder.glob("*.tar") if not p.name.startswith(".")]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fourm.data.configs import CropConfig, DatasetConfig
-from fourm.data.dataset import AlignedDataset, build_dataset, source_folders
-from fourm.data.shards import ShardWriter
+from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders, verify
+from fourm.data.shards import ShardWriter, write_source_facts
 from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
 from fourm.rng import generator
@@ -185,3 +185,26 @@ def test_images_of_another_shape_name_the_sample(shards: Path, data: type, modal
 def test_a_data_set_can_be_used_from_another_folder(shards: Path, modalities: ModalitySet, monkeypatch: Any) -> None:
     monkeypatch.chdir(shards.parent)
     assert len(build(Path(os.path.relpath(shards)), modalities)) == 8
+
+
+@pytest.mark.parametrize("form", ["{root}", "{root}/[rgb,tok_rgb]/shard-{{00000..00001}}.tar"])
+def test_tokens_are_checked_against_the_recipes_tokenizer(shards: Path, modalities: ModalitySet, form: str) -> None:
+    config = DatasetConfig(form.format(root=shards), modalities=("rgb", "tok_rgb"))
+    write_source_facts(shards, "tok_rgb", {"tokenizer_hash": "aaa"})
+    check_tokens("rooms", config, modalities, {"tok_rgb": "aaa", "tok_depth": "zzz"})
+    with pytest.raises(DataError, match="made with another tokenizer: its hash is aaa.*bbb.*fourm tokenize"):
+        check_tokens("rooms", config, modalities, {"tok_rgb": "bbb"})
+
+
+def test_tokens_are_checked_in_the_folder_the_map_names(shards: Path, modalities: ModalitySet) -> None:
+    write_source_facts(shards, "tokens_v2", {"tokenizer_hash": "aaa"})
+    config = DatasetConfig(str(shards), modality_name_map={"tokens_v2": "tok_rgb"})
+    with pytest.raises(DataError, match="tokens_v2"):
+        check_tokens("rooms", config, modalities, {"tok_rgb": "bbb"})
+
+
+def test_verifying_lists_what_cannot_be_read(shards: Path, modalities: ModalitySet) -> None:
+    assert verify(build(shards, modalities)) == []
+    rewrite(shards, "depth", "png", b"broken")
+    problems = verify(build(shards, modalities), most=3)
+    assert [f"key '{n:06d}'" in problem for n, problem in enumerate(problems)] == [True] * 3
