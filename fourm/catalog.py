@@ -98,7 +98,7 @@ def _text(name: str, max_tokens: int, *, vocab_size: int = 30_000, decode: str =
 
 
 def _four_m_7(size: int) -> list[Modality]:
-    """The image-like modalities of 4M-7 at `size` pixels, patch 16 (spec: 4M, sec. 3.1 and the published checkpoints)."""
+    """The image-like modalities of 4M-7 at `size` pixels, patch 16 (4M, sec. 3.1 and the published checkpoints)."""
     return [
         _image(f"rgb@{size}", size, 16, "image", "imagenet"),
         _tokens(f"tok_rgb@{size}", size, 16, 16_384, f"rgb_half@{size}"),
@@ -119,6 +119,7 @@ def _four_m_raw(size: int) -> list[Modality]:
         _image(f"depth@{size}", size, 16, "depth16", "standardize", channels=1),
         _image(f"normal@{size}", size, 16, "normal", "half", value_range=(-1.0, 1.0)),
         _labels(f"semseg_coco@{size}", size, (), num_classes=134),
+        _image(f"canny@{size}", size, 16, "gray", "half", channels=1),
     ]  # fmt: skip
 
 
@@ -175,6 +176,8 @@ MODALITIES: dict[str, Modality] = {
     for modality in [
         *_four_m_7(224),
         *_four_m_raw(224),
+        *_four_m_7(448),
+        *_four_m_raw(448),
         _text("caption", 256),
         _text("det", 256, decode="boxes"),
         *_four_m_21(224),
@@ -201,7 +204,8 @@ def get(name: str) -> Modality:
 def resolve(spec: Iterable[str] | Mapping[str, Mapping[str, Any] | None]) -> ModalitySet:
     """Modalities as a recipe lists them: names from the catalog, or a mapping with inline entries.
 
-    An inline entry holds the fields of `Modality`; `base: NAME` takes the rest from the catalog, and so does an entry whose own name is there.
+    An inline entry holds the fields of `Modality`; `base: NAME` takes the rest from the catalog, and so does an entry
+    whose own name is there.
 
     Raises:
         ConfigError: for unknown names or fields.

@@ -1,8 +1,9 @@
 """Recipes: dataclasses are the schema, YAML files the instances, `key=value` overrides come last.
 
-A file may name another one under `base:`; its own keys are merged over it. A slot with several implementations holds `kind:`. Unknown keys, wrong
-types and missing values are errors that give the full key and the closest known one. A key `variables:` may hold values of the file's own,
-used elsewhere as `${variables.NAME}`.
+A file may name another one under `base:`; its own keys are merged over it. A slot with several implementations holds
+`kind:`; naming another kind than the base drops what the base says of that slot. Unknown keys, wrong types and missing
+values are errors that give the full key and the closest known one. A key `variables:` may hold values of the file's
+own, used elsewhere as `${variables.NAME}`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def find(source: str | Path, folder: str = "") -> Path:
         p.relative_to(shipped / folder).with_suffix("").as_posix() for p in sorted((shipped / folder).rglob("*.yaml"))
     ]
     raise ConfigError(
-        f"no recipe '{source}': there is no such file and no shipped recipe of that name.{did_you_mean(str(source), names)}"
+        f"no recipe '{source}': there is no such file and no shipped recipe of that name."
+        f"{did_you_mean(str(source), names)}"
     )
 
 
@@ -82,45 +84,95 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: if the YAML is not valid, a base is missing or an interpolation cannot be resolved.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    values = _with_bases(path, ())
+    for item in overrides:
+        values = _override(values, item)
     try:
-        merged = OmegaConf.merge(_with_bases(path, ()), OmegaConf.from_dotlist(_check_dotlist(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{path}: {error.full_key} is '???', which stands for a value you have to give") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}") from None
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        raise ConfigError(f"{path}: {key}{str(error).strip().splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
-    import yaml
-    from omegaconf import OmegaConf
-
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: its base leads back to itself")
-    try:
-        own = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not OmegaConf.is_dict(own):
-        raise ConfigError(
-            f"{path}: expected keys and values at the top, found {type(OmegaConf.to_container(own)).__name__}"
-        )
+    own = _plain(path)
     base = own.pop("base", None)
     if base is None:
         return own
     parent = path.parent / str(base)
     if not parent.is_file():
         raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent})")
-    return OmegaConf.merge(_with_bases(parent, (*seen, path)), own)
+    return _merge(_with_bases(parent, (*seen, path)), own)
 
 
-def _check_dotlist(overrides: Sequence[str]) -> list[str]:
-    for item in overrides:
-        if "=" not in item:
-            raise ConfigError(f"override '{item}' is not of the form key=value, for instance train.max_steps=100")
-    return list(overrides)
+def _plain(path: Path) -> dict[str, Any]:
+    """The values of one YAML file, interpolations unresolved."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        own: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:  # what OmegaConf raises for a lone number or word
+        raise ConfigError(f"{path}: {error}; expected keys and values at the top") from None
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, found {type(own).__name__}")
+    return own
+
+
+def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `base`, key by key. A part of another `kind` starts afresh: its keys mean nothing to the new kind."""
+    if "kind" in own and "kind" in base and own["kind"] != base["kind"]:
+        return dict(own)
+    merged = dict(base)
+    for key, value in own.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _override(values: dict[str, Any], item: str) -> dict[str, Any]:
+    """`values` with one `key.subkey=value` or `key.3.subkey=value` applied."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override '{item}' is not of the form key=value, for instance train.max_steps=100")
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{item}': the value is not valid YAML; quote it") from None
+    parts = key.strip().replace("[", ".").replace("]", "").split(".")
+    result = _placed(values, parts, value, item)
+    assert isinstance(result, dict)
+    return result
+
+
+def _placed(container: Any, parts: Sequence[str], value: Any, item: str) -> Any:
+    """`container` with `value` at the place `parts`."""
+    if not parts:
+        return _merge(container, value) if isinstance(container, dict) and isinstance(value, dict) else value
+    if isinstance(container, list):
+        index = int(parts[0]) if parts[0].isdigit() else -1
+        if not 0 <= index < len(container):
+            raise ConfigError(
+                f"override '{item}': '{parts[0]}' is not an entry of this list; expected 0 to {len(container) - 1}"
+            )
+        return [*container[:index], _placed(container[index], parts[1:], value, item), *container[index + 1 :]]
+    own = container if isinstance(container, dict) else {}
+    return _merge(own, {parts[0]: _placed(own.get(parts[0]), parts[1:], value, item)})
 
 
 def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str = "") -> T:
@@ -128,7 +180,8 @@ def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str 
 
     Args:
         schema: the dataclass.
-        values: plain values, as read from YAML or JSON. A class method `expand(values)` of the dataclass sees them first (presets).
+        values: plain values, as read from YAML or JSON. A class method `expand(values)` of the dataclass sees them
+            first (presets).
         where: file named in errors.
         key: full key of this part, for errors.
 
@@ -137,7 +190,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str 
     """
     expand = getattr(schema, "expand", None)
     if expand is not None:
-        values = expand(values)
+        try:
+            values = expand(values)
+        except ConfigError as error:
+            raise _error(f"{key + ': ' if key else ''}{error}", where) from None
     fields = {f.name: f for f in dataclasses.fields(schema) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
     prefix = f"{key}." if key else ""
@@ -182,8 +238,10 @@ def to_dict(config: Any) -> Any:
 
 
 def _kind_of(registry: Registry, value: Any) -> str:
-    name = f"{type(value).__module__}:{type(value).__qualname__}"
-    return next(kind for kind in registry if registry[kind] == name)
+    for kind in registry:
+        if registry.resolve(kind) is type(value):
+            return kind
+    raise ConfigError(f"{type(value).__name__} is not one of the kinds of {registry.slot}: {', '.join(registry)}")
 
 
 def _slot_value(registry: Registry, value: Any, where: str, key: str) -> Any:
@@ -222,6 +280,8 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
 def _convert_union(args: tuple[Any, ...], value: Any, where: str, key: str) -> Any:
     if value is None and type(None) in args:
         return None
+    if type(value) in args:  # 1.0 stays a number with a point where both kinds of number are allowed
+        return value
     errors = []
     for arg in args:
         if arg is not type(None):
@@ -235,7 +295,7 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: str, key: str) -> A
 def _convert_mapping(args: tuple[Any, ...], value: Any, where: str, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise _error(f"{key} is {value!r}; expected keys and values", where)
-    return {str(k): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
+    return {_convert(args[0], k, where, key): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
 
 
 def _convert_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a modality is: a layout times a content, plus a few declared facts. Everything else in the toolkit follows from these."""
+"""What a modality is: a layout times a content, plus a few declared facts, from which all else follows."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class Grid:
     width: int
     patch_size: int = 1
 
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.patch_size) < 1:
+            raise ConfigError(
+                f"a grid has height {self.height}, width {self.width}, patch_size {self.patch_size}; "
+                "each must be at least 1"
+            )
+
     @property
     def num_tokens(self) -> int:
         return self.height * self.width
@@ -48,14 +55,22 @@ class Sequence:
 
     Args:
         max_tokens: longest sequence, its end token included.
-        num_positions: length of the position table; a masked sequence is longer than the sequence itself by its sentinels.
-        num_target_positions: positions the decoder may use; later ones fall back to position 0, as in the published models
-            (4M's decoder embeddings; None: all of the table).
+        num_positions: length of the position table; a masked sequence is longer than the sequence itself by its
+            sentinels.
+        num_target_positions: positions the decoder may use; later ones fall back to position 0, as in the published
+            models (4M's decoder embeddings; None: all of the table).
     """
 
     max_tokens: int
     num_positions: int = 512
     num_target_positions: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_tokens <= self.num_positions:
+            raise ConfigError(
+                f"a sequence has max_tokens {self.max_tokens} and num_positions {self.num_positions}; "
+                "expected 1 <= max_tokens <= num_positions"
+            )
 
     @property
     def num_tokens(self) -> int:
@@ -68,12 +83,20 @@ class Discrete:
 
     vocab_size: int
 
+    def __post_init__(self) -> None:
+        if self.vocab_size < 1:
+            raise ConfigError(f"vocab_size is {self.vocab_size}; expected at least 1")
+
 
 @dataclass(frozen=True)
 class Continuous:
     """Vectors of `dim` numbers per token."""
 
     dim: int
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"the dim of a continuous content is {self.dim}; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -86,7 +109,8 @@ class Modality:
         content: `Discrete` or `Continuous`.
         source: folder that holds its files or shards.
         decode: name of the function in `fourm.data.decode` that reads one file.
-        tokenizer: for tokens of an image-like modality, the raw modality its tokenizer encodes; `text` for WordPiece sequences.
+        tokenizer: for tokens of an image-like modality, the raw modality its tokenizer encodes; `text` for WordPiece
+            sequences.
         direction: whether a model may read it, predict it, or both.
         positions: fixed sine-cosine or learned position embeddings.
         unit: what span masking hides: single tokens, or whole chunks such as `v1=3 v0=10`.
@@ -119,8 +143,8 @@ class Modality:
             expected = self.channels * self.layout.patch_size**2
             if self.content.dim != expected:
                 raise ConfigError(
-                    f"modality '{self.name}': content.dim is {self.content.dim}, but {self.channels} channels in patches of "
-                    f"{self.layout.patch_size} x {self.layout.patch_size} pixels make {expected}"
+                    f"modality '{self.name}': content.dim is {self.content.dim}, but {self.channels} channels in "
+                    f"patches of {self.layout.patch_size} x {self.layout.patch_size} pixels make {expected}"
                 )
         if self.direction != "input" and isinstance(self.content, Continuous) and isinstance(self.layout, Sequence):
             raise ConfigError(
@@ -234,7 +258,8 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
 
     Args:
         name: its name.
-        facts: the fields of `Modality`; `layout` is a mapping with `kind: grid | sequence`, `content` with `kind: discrete | continuous`.
+        facts: the fields of `Modality`; `layout` is a mapping with `kind: grid | sequence`, `content` with `kind:
+            discrete | continuous`.
         base: a modality whose fields are the defaults.
 
     Raises:

@@ -50,7 +50,10 @@ class Registry(Mapping[str, str]):
             place = f" ({where})" if where else ""
             raise ConfigError(f"{self.slot} '{kind}' is not known{place}.{did_you_mean(kind, self)}") from None
         module, _, attribute = target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except AttributeError:
+            raise ConfigError(f"{self.slot} '{kind}' names '{target}', but {module} has no '{attribute}'") from None
 
     def _discover(self) -> None:
         if self._discovered:

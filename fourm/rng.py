@@ -6,6 +6,7 @@ Workers, ranks, resumed runs and batches of any size therefore see the same rand
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,9 @@ _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15
 
 def key_hash(*key: int | str) -> int:
     """A 128-bit integer that depends on every part of `key` and on their order and types."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    # Each part with its length: ("ab",) and ("a", "b") never read the same. Numpy's integers count as integers.
+    parts = (f"s{len(part)}:{part}" if isinstance(part, str) else f"i{operator.index(part)}" for part in key)
+    text = "\x1f".join(parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 
@@ -35,20 +38,24 @@ def torch_seed(*key: int | str) -> int:
 
 
 def uniform(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
-    """Uniform draws in the open interval (0, 1), one per combination of seed and counters (splitmix64 finaliser, Steele et al. 2014).
+    """Uniform draws in the open interval (0, 1), one per combination of seed and counters.
+
+    Each number passes through the splitmix64 finaliser (Steele et al. 2014) before the next one enters, so that seeds
+    and counters play different parts: (seed 3, step 1) shares nothing with (seed 1, step 3).
 
     Args:
         seeds: int64, broadcastable with the counters; typically (B, 1).
         counters: int64 tensors or integers, for instance the step and the positions (B, N).
 
     Returns:
-        float32 tensor of the broadcast shape. It depends on nothing but its arguments: not on the batch size, the device or the order.
+        float32 tensor of the broadcast shape. It depends on nothing but its arguments: not on the batch size, the
+        device or the order.
     """
     import torch
 
     state = _mix(seeds.to(torch.int64))
     for counter in counters:
-        state = _mix(state ^ _mix(torch.as_tensor(counter, device=seeds.device, dtype=torch.int64) + 1))
+        state = _mix(state ^ torch.as_tensor(counter, device=seeds.device, dtype=torch.int64))
     return ((state >> 41 & 0x7F_FFFF).to(torch.float32) + 0.5) * 2.0**-23
 
 
