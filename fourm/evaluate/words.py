@@ -12,7 +12,8 @@ from fourm.catalog import FASHION_CLASSES
 def names_in(text: str, names: Sequence[str]) -> list[str]:
     """The names a text holds, singular or plural, in the order of their first mention, each once.
 
-    `names_in("two beds and a rug", ROOM_CLASSES)` is `["bed", "rug"]`. A name inside a longer one does not count: `t-shirt` is no `shirt`.
+    `names_in("two beds and a rug", ROOM_CLASSES)` is `["bed", "rug"]`. A name inside a longer one does not count:
+    `t-shirt` is no `shirt`.
 
     Args:
         text: any text; hyphens may stand apart (`t - shirt`), as word pieces put them.

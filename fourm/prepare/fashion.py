@@ -65,7 +65,8 @@ def prepare_fashion(
 ) -> None:
     """Write the shards of `out/train` and `out/test`.
 
-    Complete shards are kept, so an interrupted run goes on where it stopped. The bytes do not depend on the number of workers.
+    Complete shards are kept, so an interrupted run goes on where it stopped. The bytes do not depend on the
+    number of workers.
 
     Args:
         out: folder of the data set.
@@ -210,8 +211,8 @@ def find_files(download_to: Path) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"Fashion-MNIST is not on this machine (looked in {DEBIAN_FOLDER}) and cannot be downloaded: {reason}. "
-            "Install Debian's package (apt-get install dataset-fashion-mnist), or run the same command once where there "
-            f"is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into {downloaded}"
+            "Install Debian's package (apt-get install dataset-fashion-mnist), or run the same command once where "
+            f"there is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into {downloaded}"
         ) from None
     return downloaded
 

@@ -1,0 +1,134 @@
+"""How good predictions are, as pure functions of tensors and sets. All sums are in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def align_depth(depth: Tensor, truth: Tensor) -> Tensor:
+    """The scale and shift of each image that bring `depth` closest to `truth` in least squares, applied.
+
+    A constant prediction becomes the mean of the truth.
+
+    Args:
+        depth: (B, 1, H, W) or (B, H, W), in any unit.
+        truth: the same shape, metres; pixels at or below 0 are unknown.
+
+    Returns:
+        (B, P) float64, metres.
+    """
+    predicted, true = depth.flatten(1).double(), truth.flatten(1).double()
+    known = (true > 0).double()
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    mean_p, mean_t = ((values * known).sum(1, keepdim=True) / count for values in (predicted, true))
+    centred = (predicted - mean_p) * known
+    spread = centred.square().sum(1, keepdim=True)
+    scale = (centred * (true - mean_t)).sum(1, keepdim=True) / spread.clamp(min=1e-12)
+    return torch.where(spread > 1e-9, (predicted - mean_p) * scale, 0.0) + mean_t
+
+
+def abs_rel(depth: Tensor, truth: Tensor) -> Tensor:
+    """Mean of |d - t| / t after one least-squares scale and shift per image.
+
+    Args:
+        depth: (B, 1, H, W) or (B, H, W), in any unit.
+        truth: the same shape, metres; pixels at or below 0 are unknown and left out.
+
+    Returns:
+        (B,) float64.
+    """
+    true = truth.flatten(1).double()
+    known = true > 0
+    errors = torch.where(known, (align_depth(depth, truth) - true).abs() / true.clamp(min=1e-9), 0.0)
+    return errors.sum(1) / known.sum(1).clamp(min=1)
+
+
+def mean_angle(normals: Tensor, truth: Tensor) -> Tensor:
+    """Mean angle between directions, in degrees.
+
+    Args:
+        normals: (B, 3, H, W) of any length above 0.
+        truth: the same.
+
+    Returns:
+        (B,) float64, each in [0, 180].
+    """
+    a, b = (F.normalize(vectors.double(), dim=1) for vectors in (normals, truth))
+    # Exact also for tiny angles, where the arc cosine of a rounded product is not.
+    angles = 2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
+    return torch.rad2deg(angles).flatten(1).mean(1)
+
+
+def confusion(labels: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """How often each true class (rows) was labelled as each class (columns).
+
+    Args:
+        labels: class ids of any shape.
+        truth: the same shape; ids outside [0, num_classes) are void and left out.
+        num_classes: number of classes.
+
+    Returns:
+        (num_classes, num_classes) int64; confusion matrices of batches add up.
+    """
+    known = (truth >= 0) & (truth < num_classes)
+    pairs = truth[known].long() * num_classes + labels[known].long()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """Intersection over union, averaged over the classes that occur in the truth.
+
+    Args:
+        matrix: (C, C) as `confusion` gives it, summed over a data set.
+    """
+    matrix = matrix.double()
+    hits, true, labelled = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    occurs = true > 0
+    return float((hits / (true + labelled - hits).clamp(min=1))[occurs].mean()) if bool(occurs.any()) else float("nan")
+
+
+class SetCounts(NamedTuple):
+    """Agreement of named with true sets, summed over a data set.
+
+    Args:
+        hits: true things that were named.
+        named: things named.
+        true: true things.
+    """
+
+    hits: int
+    named: int
+    true: int
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall of the sums (micro-average); 1 if there was nothing to name."""
+        return 2 * self.hits / (self.named + self.true) if self.named + self.true else 1.0
+
+
+def set_counts(named: Iterable[Set[str]], true: Iterable[Set[str]]) -> SetCounts:
+    """Compare the sets named for each sample with the true ones."""
+    pairs = list(zip(named, true, strict=True))
+    return SetCounts(sum(len(a & b) for a, b in pairs), sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs))
+
+
+def psnr(images: Tensor, truth: Tensor, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB of the mean squared error over all values given.
+
+    Args:
+        images: any shape, in [0, peak].
+        truth: the same shape.
+        peak: largest possible value.
+    """
+    error = (images.double() - truth.double()).square().mean()
+    return float(10 * torch.log10(peak**2 / error.clamp(min=1e-20)))
+
+
+def accuracy(labels: Tensor, truth: Tensor) -> float:
+    """Share of equal entries of (N,) labels; -1 stands for no answer."""
+    return float((labels == truth).double().mean())

@@ -1,0 +1,107 @@
+"""Aligned samples in natural units, whole and without augmentation: what predictions are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fourm.data import decode as decoding
+from fourm.data import transforms
+from fourm.data.source import open_source
+from fourm.errors import DataError
+from fourm.modality import Modality
+
+Batch = dict[str, Any]
+
+
+class Samples:
+    """The samples of one data set.
+
+    Args:
+        root: folder of the data set.
+        modalities: raw modalities by the name the caller uses for them, such as `depth`.
+        limit: use only the first so many; None: all.
+
+    Raises:
+        DataError: if the data is missing, not aligned or empty.
+    """
+
+    def __init__(self, root: Path, modalities: Mapping[str, Modality], limit: int | None = None) -> None:
+        self.modalities = dict(modalities)
+        self._source = open_source(str(root), [m.source for m in modalities.values()])
+        self.count = len(self._source) if limit is None else min(limit, len(self._source))
+        if not self.count:
+            raise DataError(f"{root} has no samples to evaluate on. Prepare its data first, or name another folder")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, numbers: Sequence[int], names: Sequence[str] | None = None) -> Batch:
+        """Some samples.
+
+        Args:
+            numbers: which.
+            names: which modalities; None: all.
+
+        Returns:
+            name -> colours in [0, 1], metres or unit normals (B, C, H, W) float32; labels (B, H, W) int64, void negative; a list with the
+            texts or boxes of each sample.
+
+        Raises:
+            DataError: if a file is damaged.
+        """
+        wanted = self.modalities if names is None else {name: self.modalities[name] for name in names}
+        values: dict[str, list[Any]] = {name: [] for name in wanted}
+        for n in numbers:
+            files = self._source.read(n)
+            for name, modality in wanted.items():
+                value = decoding.decode(files[modality.source], modality, self._where(n, modality))
+                values[name].append(natural(value, modality))
+        return {name: _stack(column) for name, column in values.items()}
+
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[Batch]:
+        """All samples in order, `size` at a time."""
+        for start in range(0, self.count, size):
+            yield self.read(range(start, min(start + size, self.count)), names)
+
+    def _where(self, n: int, modality: Modality) -> Any:
+        return lambda: self._source.where(n, modality.source)
+
+
+def natural(value: Any, modality: Modality) -> Any:
+    """A decoded file in natural units: (C, H, W) float32, (H, W) int64, or the value itself."""
+    if not transforms.is_image(modality):
+        return value
+    if modality.is_discrete:
+        return np.asarray(value, np.int64)
+    planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
+    if value.dtype != np.uint8:
+        return np.ascontiguousarray(planes, np.float32)
+    low, high = modality.value_range or (0.0, 1.0)
+    numbers = planes.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+    return numbers / np.linalg.norm(numbers, axis=0).clip(1e-6) if modality.decode == "normal" else numbers
+
+
+def network_input(values: Tensor, modality: Modality) -> Tensor:
+    """What a model or tokenizer reads: natural units normalised as the modality says.
+
+    Args:
+        values: (B, C, H, W) natural units, or (B, H, W) labels, which stay.
+        modality: the raw modality it reads.
+    """
+    if modality.is_discrete:
+        return values
+    images: list[NDArray[Any]] = [transforms.normalize(image, modality) for image in values.cpu().numpy()]
+    return torch.from_numpy(np.stack(images)).to(values.device)
+
+
+def _stack(values: list[Any]) -> Any:
+    if isinstance(values[0], np.ndarray):
+        return torch.from_numpy(np.stack(values))
+    return values

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fourm.evaluate import metrics
+
+
+def test_depth_error_is_zero_for_any_scale_and_shift_of_the_truth() -> None:
+    truth = torch.rand(3, 1, 8, 8) * 5 + 0.5
+    scale, shift = torch.tensor([2.0, -1.0, 0.1]).view(3, 1, 1, 1), 3.0
+    assert metrics.abs_rel(truth * scale + shift, truth) == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_a_constant_depth_becomes_the_mean_of_the_truth() -> None:
+    truth = torch.tensor([[[[1.0, 3.0]]]])
+    assert metrics.abs_rel(torch.full_like(truth, 7.0), truth).item() == pytest.approx((1 / 1 + 1 / 3) / 2)
+
+
+def test_depth_is_aligned_by_least_squares() -> None:
+    # The best line through (0, 1), (1, 2), (2, 6) is 0.5 + 2.5 x.
+    predicted, truth = torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[1.0, 2.0, 6.0]]])
+    assert metrics.align_depth(predicted, truth)[0].tolist() == pytest.approx([0.5, 3.0, 5.5])
+    assert metrics.abs_rel(predicted, truth).item() == pytest.approx((0.5 / 1 + 1 / 2 + 0.5 / 6) / 3)
+
+
+def test_pixels_without_depth_are_left_out() -> None:
+    truth = torch.tensor([[[[1.0, 2.0, 0.0]]]])
+    predicted = torch.tensor([[[[10.0, 20.0, -99.0]]]])
+    assert metrics.abs_rel(predicted, truth).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-4, 30.0, 90.0, 180.0])
+def test_angle_between_normals_of_any_length(degrees: float) -> None:
+    a = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
+    radians = math.radians(degrees)
+    b = 5 * torch.tensor([math.sin(radians), 0.0, math.cos(radians)], dtype=torch.float64).view(1, 3, 1, 1)
+    assert metrics.mean_angle(a, b).item() == pytest.approx(degrees, abs=1e-9)
+
+
+def test_mean_iou_averages_over_the_classes_of_the_truth() -> None:
+    truth = torch.tensor([0, 0, 1, 1, 255])
+    labels = torch.tensor([0, 1, 1, 1, 2])
+    matrix = metrics.confusion(labels, truth, 4)
+    assert matrix.sum() == 4  # void is left out
+    assert metrics.mean_iou(matrix) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+@pytest.mark.slow  # importing torchmetrics takes many seconds
+def test_mean_iou_agrees_with_torchmetrics() -> None:
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    generator = torch.Generator().manual_seed(0)
+    labels, truth = (torch.randint(0, 5, (2, 16, 16), generator=generator) for _ in range(2))
+    expected = MulticlassJaccardIndex(5)(labels, truth).item()
+    assert metrics.mean_iou(metrics.confusion(labels, truth, 5)) == pytest.approx(expected)
+
+
+def test_object_f1_is_micro_averaged() -> None:
+    counts = metrics.set_counts([{"bed", "rug"}, set()], [{"bed"}, {"sofa", "desk"}])
+    assert counts == (1, 2, 3)
+    assert counts.f1 == pytest.approx(2 * 0.5 * (1 / 3) / (0.5 + 1 / 3))
+
+
+def test_nothing_named_where_nothing_is_is_right() -> None:
+    assert metrics.set_counts([set()], [set()]).f1 == 1.0
+
+
+def test_psnr_of_a_constant_error() -> None:
+    assert metrics.psnr(torch.full((4,), 0.1), torch.zeros(4)) == pytest.approx(20.0)
+
+
+def test_accuracy_counts_missing_answers_as_wrong() -> None:
+    assert metrics.accuracy(torch.tensor([1, -1, 2]), torch.tensor([1, 1, 2])) == pytest.approx(2 / 3)
