@@ -58,15 +58,15 @@ def _image(
 
 
 def _labels(
-    name: str, size: int, classes: tuple[str, ...], *, source: str = "semseg", num_classes: int | None = None
+    name: str, size: int, classes: tuple[str, ...], *, num_classes: int | None = None, decode: str = "labels"
 ) -> Modality:
-    """A map of class ids, one per pixel."""
+    """A map of class ids, one per pixel; `labels_void_first` moves the ids up by one and makes void class 0."""
     return Modality(
         name,
         Grid(size, size, 1),
         Discrete(num_classes or len(classes)),
-        source=source,
-        decode="labels",
+        source="semseg",
+        decode=decode,
         direction="input",
         classes=classes,
     )
@@ -118,7 +118,7 @@ def _four_m_raw(size: int) -> list[Modality]:
         ),
         _image(f"depth@{size}", size, 16, "depth16", "standardize", channels=1),
         _image(f"normal@{size}", size, 16, "normal", "half", value_range=(-1.0, 1.0)),
-        _labels(f"semseg_coco@{size}", size, (), num_classes=134),
+        _labels(f"semseg_coco@{size}", size, (), num_classes=134, decode="labels_void_first"),
         _image(f"canny@{size}", size, 16, "gray", "half", channels=1),
     ]  # fmt: skip
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fourm import config as configs
-from fourm.data.dataset import build_dataset
+from fourm.data.dataset import build_dataset, check_tokens
 from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import build_mixture
-from fourm.data.shards import check_tokenizer_hash
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
@@ -101,10 +100,10 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
                 f"tokenizers.{name}: {recipe.tokenizers[name]} has {tokenizer.vocab_size} codes, but the modality declares a vocabulary of "
                 f"{modality.vocab_size}; correct modalities.{name}.content.vocab_size"
             )
-        for mixture in (recipe.data.train, recipe.data.val):
-            for dataset in mixture.datasets.values():
-                if dataset.modalities is None or name in dataset.modalities:
-                    check_tokenizer_hash(Path(dataset.path), modality.source, tokenizer.hash)
+    hashes = {name: tokenizer.hash for name, tokenizer in tokenizers.items()}
+    for mixture in (recipe.data.train, recipe.data.val):
+        for name, dataset in mixture.datasets.items():
+            check_tokens(name, dataset, modalities, hashes)
 
 
 def _evaluation(
