@@ -1,7 +1,8 @@
 """Rooms: rendered furnished rooms with exactly aligned rgb, depth, normals, semantic labels, boxes, captions and edges.
 
-`layout` furnishes a room from the pieces of `furniture` and `decor`, `camera` finds a view of it, `shading` renders that view with
-the rays of `rays`, `caption` describes it, `encode` turns it into files and `writer` fills shards with them.
+`layout` furnishes a `room` with the pieces of `furniture` and `decor` (made of `shapes`), `camera` finds a view of it,
+`view` and `shading` render it with the rays of `rays` and the light of `light`, `caption` describes it, `encode` turns
+it into files and `writer` fills shards with them.
 """
 
 from fourm.prepare.rooms.classes import CLASSES, OBJECTS, SOURCES

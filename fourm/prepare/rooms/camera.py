@@ -10,16 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.prepare.rooms.classes import CLASSES, OBJECTS
-from fourm.prepare.rooms.layout import Room
 from fourm.prepare.rooms.rays import Tracer
+from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shapes import Box, Mesh, Placed
 
 _PROBE = 12
-_CANDIDATES = 8
+_CANDIDATES = 10
 _CLEARANCE = 0.3
-_GOOD = 1.0
+_GOOD = 1.3
 # Small and rare kinds are looked at more often, so that a data set has enough of each.
-_AIM = {"plant": 2.5, "lamp": 1.6, "desk": 2.0, "chair": 0.7, "picture": 0.8, "shelf": 0.6, "bed": 1.4}
+_WANTED = {
+    "plant": 3.0,
+    "lamp": 2.0,
+    "desk": 2.0,
+    "door": 1.6,
+    "window": 1.6,
+    "sofa": 1.6,
+    "chair": 1.2,
+    "rug": 0.4,
+    "shelf": 0.6,
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def look_at(position: NDArray[np.float64], target: NDArray[np.float64], roll: fl
 
 
 def find_view(rng: np.random.Generator, room: Room, mesh: Mesh, tracer: Tracer) -> Camera:
-    """The first of some random cameras that sees enough different objects at a sensible distance, or else the best of them."""
+    """The first of some random cameras that sees enough objects at a sensible distance, or else the best of them."""
     solid = [item for item in room.objects if item.piece.kind != "rug"]
     boxes = [item.bounds().grown(_CLEARANCE) for item in solid]
     best, best_score = None, -math.inf
@@ -107,7 +117,7 @@ def _candidate(rng: np.random.Generator, room: Room, solid: list[Placed], boxes:
     far = [item for item in solid if math.hypot(item.x - position[0], item.z - position[2]) > 1.5] or solid
     aim = np.array([room.width / 2, 0.5, room.depth / 2])
     if far:
-        weights = np.array([_AIM.get(item.piece.kind, 1.0) for item in far])
+        weights = np.array([_WANTED.get(item.piece.kind, 1.0) for item in far])
         aim = _aim(far[rng.choice(len(far), p=weights / weights.sum())])
     target = aim + rng.normal(0.0, 0.35, 3) * (1.0, 0.6, 1.0)
     flat = math.hypot(target[0] - position[0], target[2] - position[2])
@@ -120,6 +130,9 @@ def _candidate(rng: np.random.Generator, room: Room, solid: list[Placed], boxes:
 
 def _aim(item: Placed) -> NDArray[np.float64]:
     return np.array([item.x, item.y + item.piece.height * 0.5, item.z])
+
+
+_BONUS = np.array([_WANTED.get(kind, 1.0) for kind in OBJECTS])
 
 
 def _score(camera: Camera, room: Room, mesh: Mesh, tracer: Tracer) -> float:
@@ -141,8 +154,8 @@ def _score(camera: Camera, room: Room, mesh: Mesh, tracer: Tracer) -> float:
     largest = float(counts[room.num_shell :].max(initial=0.0))
     near = float((depth < 0.9).mean())
     return (
-        1.2 * min(float(named.sum()), 0.5)
-        + 0.16 * float((named > 0.04).sum())
+        1.6 * min(float(named.sum()), 0.6)
+        + 0.13 * float(_BONUS[named > 0.035].sum())
         - 2.0 * near
         - max(0.0, largest - 0.4) * 3
     )

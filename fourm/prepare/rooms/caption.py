@@ -1,12 +1,13 @@
 """Captions: true sentences about what a view shows, in varied words.
 
-A caption names every class that covers at least `NAMED_SHARE` of the image and no other, so that `objects_in` recovers the set.
-It never names floor, wall or ceiling, which are everywhere.
+A caption names every class that covers at least `NAMED_SHARE` of the image and no other, so that `objects_in` recovers
+the set. It never names floor, wall or ceiling, which are everywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _OPENINGS = (
     "an interior with {}",
     "a view of {}",
 )
-_EMPTY = ("an almost empty room", "a bare corner of a room", "a room with nothing much in it", "an empty room", "nothing but the bare room")  # fmt: skip
+_EMPTY = ("an almost empty room", "a bare corner of a room", "a room with nothing much in it", "an empty room")
 _SIDE = ("to the {} of", "{} of")
 
 
@@ -78,7 +79,7 @@ class _Group:
 
 
 def visible_objects(semseg: NDArray[np.integer]) -> set[str]:
-    """The object classes a caption of this (H, W) map of class ids names: those that cover at least `NAMED_SHARE` of it."""
+    """The classes a caption of this (H, W) map of class ids names: those that cover at least `NAMED_SHARE` of it."""
     counts = np.bincount(np.asarray(semseg).ravel(), minlength=len(CLASSES))
     return {name for name in OBJECTS if counts[CLASSES.index(name)] >= NAMED_SHARE * semseg.size}
 
@@ -136,7 +137,7 @@ def _across(rng: np.random.Generator, groups: list[_Group]) -> str:
     if len(groups) < 2 or not all(group.single for group in groups):
         return _listing(rng, groups)
     ordered = sorted(groups, key=lambda group: group.middle)
-    if min(b.middle - a.middle for a, b in zip(ordered, ordered[1:])) < 0.04:
+    if min(b.middle - a.middle for a, b in pairwise(ordered)) < 0.04:
         return _listing(rng, groups)
     opening = _pick(rng, ("from left to right: {}", "from left to right {}", "left to right, {}"))
     return opening.format(_join([group.words(colours=bool(rng.integers(2))) for group in ordered]))
@@ -163,7 +164,7 @@ def _relating(rng: np.random.Generator, groups: list[_Group]) -> str:
 
 
 def _relations(rng: np.random.Generator, groups: list[_Group]) -> list[tuple[_Group, str, _Group]]:
-    """All clear relations between single objects: side by side in the image, or one behind the other where they overlap in x."""
+    """All clear relations between single objects: side by side, or one behind the other where they overlap in x."""
     found = []
     single = [group for group in groups if group.single]
     for a in single:

@@ -34,5 +34,5 @@ _PATTERN = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 
 
 def objects_in(text: str) -> set[str]:
-    """The object classes a caption names, singular or plural: `objects_in("two beds and a rug")` is `{"bed", "rug"}`."""
+    """The object classes a caption names: `objects_in("two beds and a rug")` is `{"bed", "rug"}`."""
     return {_WORDS[word] for word in _PATTERN.findall(text.lower())}

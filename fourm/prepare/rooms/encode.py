@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from fourm.prepare.rooms.camera import find_view
 from fourm.prepare.rooms.caption import Seen, describe, visible_objects
 from fourm.prepare.rooms.classes import MAX_DEPTH_METRES
-from fourm.prepare.rooms.layout import Room, furnish
+from fourm.prepare.rooms.layout import furnish
 from fourm.prepare.rooms.rays import tracer
+from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shapes import build
 from fourm.prepare.rooms.view import View, render_view
 from fourm.rng import generator

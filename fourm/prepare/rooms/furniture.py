@@ -15,7 +15,7 @@ def bed(rng: np.random.Generator) -> Piece:
     """Frame with headboard, mattress, blanket, one or two pillows."""
     u = rng.uniform
     width, depth, frame = u(0.95, 1.8), u(1.95, 2.15), u(0.26, 0.38)
-    head = u(0.75, 1.25)
+    head = u(0.86, 1.25)
     colour, cloth = choose(rng, FABRICS)
     wood = choose(rng, WOODS)[1]
     sheet = tint(rng, "white")
@@ -65,7 +65,7 @@ def sofa(rng: np.random.Generator) -> Piece:
         accent = choose(rng, FABRICS)[1]
         for side in (-1, 1)[: rng.integers(1, 3)]:
             at = (side * inner * 0.36, seat + 0.02, z + 0.42)
-            piece.add("cushion", at, (0.36, 0.34, 0.14), accent, tilt=-0.3)
+            piece.add("cushion", at, (0.36, min(0.34, height - seat - 0.06), 0.14), accent, tilt=-0.3)
     return piece
 
 

@@ -1,71 +1,16 @@
-"""Furnishing a room: what stands where, so that nothing interpenetrates and doors, windows and pictures stay visible."""
+"""Furnishing a room, so that nothing interpenetrates and doors, windows and pictures stay visible."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from fourm.prepare.rooms import decor, furniture
-from fourm.prepare.rooms.palette import Rgb, shade, tint
-from fourm.prepare.rooms.shapes import Box, Piece, Placed
-
-_THICK = 0.2
-_QUARTER = math.pi / 2
-
-
-@dataclass
-class Room:
-    """A furnished room: x in [0, width], y (up) in [0, height], z in [0, depth]; metres.
-
-    Args:
-        sky: linear colour behind the windows.
-        placed: floor, walls, ceiling and baseboards first, then the objects.
-        num_shell: how many of `placed` are the room itself.
-        floor_pattern: 0 plain, 1 planks, 2 tiles.
-    """
-
-    width: float
-    height: float
-    depth: float
-    sky: Rgb
-    floor_pattern: int
-    placed: list[Placed] = field(default_factory=list)
-    num_shell: int = 0
-    reserved: list[Box] = field(default_factory=list)
-    on_rug: list[Box] = field(default_factory=list)
-
-    @property
-    def objects(self) -> list[Placed]:
-        """Everything but the room itself."""
-        return self.placed[self.num_shell :]
-
-    def free(self, box: Box) -> bool:
-        """Whether nothing stands in `box` and nothing needs it free."""
-        return not any(box.overlaps(other) for other in self.reserved)
-
-    def put(self, item: Placed, keep_free: Box | None = None) -> bool:
-        """Place an item if its extent (or the larger `keep_free` around it) is free and inside; say whether it was."""
-        own = item.bounds()
-        box = keep_free or own
-        inside = own.x0 >= 0 and own.z0 >= 0 and own.x1 <= self.width and own.z1 <= self.depth and own.y1 <= self.height
-        if not inside or not self.free(box):
-            return False
-        self.placed.append(item)
-        self.reserved.append(box)
-        return True
-
-    def wall_length(self, wall: int) -> float:
-        """Walls 0 to 3 are at z = 0, x = 0, z = depth, x = width."""
-        return self.width if wall % 2 == 0 else self.depth
-
-    def at_wall(self, piece: Piece, wall: int, along: float, gap: float, y: float = 0.0) -> Placed:
-        """A piece with its back towards a wall, `gap` from it, its centre at `along`."""
-        away = gap + piece.depth / 2
-        x, z = [(along, away), (away, along), (along, self.depth - away), (self.width - away, along)][wall]
-        return Placed(piece, x, y, z, wall * _QUARTER)
+from fourm.prepare.rooms.palette import shade, tint
+from fourm.prepare.rooms.room import QUARTER, Room, build_shell
+from fourm.prepare.rooms.shapes import Piece, Placed
 
 
 def furnish(rng: np.random.Generator) -> Room:
@@ -73,7 +18,7 @@ def furnish(rng: np.random.Generator) -> Room:
     u = rng.uniform
     sky = shade(tint(rng, "blue"), 2.2) if u() < 0.3 else (u(0.55, 0.9), u(0.7, 0.95), u(0.85, 1.0))
     room = Room(u(3.0, 5.4), u(2.35, 3.0), u(3.0, 5.4), sky, int(rng.integers(3)))
-    _shell(rng, room)
+    build_shell(rng, room)
     _openings(rng, room)
     plans = (
         _bedroom,
@@ -90,11 +35,11 @@ def furnish(rng: np.random.Generator) -> Room:
     plans[rng.integers(len(plans))](rng, room)
     _add_rug(rng, room)
     if u() < 0.9:
-        _stand(rng, room, decor.plant, corner=True)
+        _stand(rng, room, decor.plant)
     if u() < 0.5:
-        _stand(rng, room, decor.plant, corner=True)
+        _stand(rng, room, decor.plant)
     if u() < 0.6:
-        _stand(rng, room, lambda rng: decor.lamp(rng, "floor"), corner=True)
+        _stand(rng, room, lambda rng: decor.lamp(rng, "floor"))
     if u() < 0.35:
         _hang_lamp(rng, room)
     _small_lamps(rng, room)
@@ -103,46 +48,9 @@ def furnish(rng: np.random.Generator) -> Room:
     return room
 
 
-def _shell(rng: np.random.Generator, room: Room) -> None:
-    """Floor, walls and ceiling as slabs outside the room, baseboards inside."""
-    u = rng.uniform
-    names = ("brown", "brown", "beige", "gray", "white", "black")
-    floor = shade(tint(rng, names[rng.integers(len(names))]), u(0.8, 1.1))
-    names = ("white", "white", "beige", "gray", "blue", "green", "yellow", "pink", "teal", "orange", "red", "purple")
-    name = names[rng.integers(len(names))]
-    base = tint(rng, name)
-    # Walls are pale: a named colour mixed with white.
-    mix = u(0.0, 0.35) if u() < 0.7 else u(0.35, 0.8)
-    wall = (0.8 + (base[0] - 0.8) * mix, 0.8 + (base[1] - 0.8) * mix, 0.78 + (base[2] - 0.78) * mix)
-    accent = int(rng.integers(4)) if u() < 0.3 else -1
-    trim = tint(rng, "white") if u() < 0.6 else shade(floor, 0.7)
-    w, h, d, t = room.width, room.height, room.depth, _THICK
-    slabs = [("floor", (w / 2, -t, d / 2), (w + 2 * t, t, d + 2 * t), floor)]
-    slabs.append(("ceiling", (w / 2, h, d / 2), (w + 2 * t, t, d + 2 * t), tint(rng, "white")))
-    for wall_id, (x, z, wide, deep) in enumerate(
-        [
-            (w / 2, -t / 2, w + 2 * t, t),
-            (-t / 2, d / 2, t, d),
-            (w / 2, d + t / 2, w + 2 * t, t),
-            (w + t / 2, d / 2, t, d),
-        ]
-    ):
-        colour = shade(base, 1.1) if wall_id == accent else wall
-        slabs.append(("wall", (x, 0, z), (wide, h, deep), colour))
-    for kind, at, size, colour in slabs:
-        piece = Piece(kind, "", *size)
-        piece.box((0, 0, 0), size, colour)
-        room.placed.append(Placed(piece, *at, 0.0))
-    for wall_id in range(4):
-        board = Piece("wall", "", room.wall_length(wall_id), 0.08, 0.012)
-        board.box((0, 0, 0), (board.width, board.height, board.depth), trim)
-        room.placed.append(room.at_wall(board, wall_id, board.width / 2, 0.0))
-    room.num_shell = len(room.placed)
-
-
 def _openings(rng: np.random.Generator, room: Room) -> None:
     """Windows and doors."""
-    walls = rng.permutation(4)
+    walls = [int(wall) for wall in rng.permutation(4)]
     if rng.uniform() < 0.85:
         _hang(rng, room, decor.door(rng), low=0.0, high=0.0, clear=0.7, walls=walls[:2])
     for wall in walls[2 : 2 + rng.integers(1, 3)]:
@@ -156,12 +64,11 @@ def _hang(
     low: float,
     high: float,
     clear: float,
-    walls: np.ndarray | list[int] | None = None,
+    walls: Sequence[int] = (0, 1, 2, 3),
 ) -> bool:
     """Hang a piece on a wall, its bottom between `low` and `high`, with `clear` metres in front kept free."""
-    choices = np.arange(4) if walls is None else walls
     for _ in range(8):
-        wall = int(choices[rng.integers(len(choices))])
+        wall = walls[int(rng.integers(len(walls)))]
         length, half = room.wall_length(wall), piece.width / 2
         y = rng.uniform(low, min(high, room.height - piece.height - 0.1)) if high > low else low
         if length < piece.width + 0.2 or y + piece.height > room.height - 0.05:
@@ -247,7 +154,7 @@ def _study(rng: np.random.Generator, room: Room) -> None:
 def _dining_room(rng: np.random.Generator, room: Room) -> None:
     u = rng.uniform
     table = furniture.table(rng, low=False)
-    yaw = _QUARTER * rng.integers(2)
+    yaw = QUARTER * rng.integers(2)
     for _ in range(10):
         item = Placed(table, u(1.1, room.width - 1.1), 0.0, u(1.1, room.depth - 1.1), yaw)
         if room.put(item):
@@ -285,13 +192,13 @@ def _desk_and_chair(rng: np.random.Generator, room: Room) -> None:
         _in_front(rng, room, desk, furniture.chair(rng), rng.uniform(0.03, 0.3), facing=True)
 
 
-def _stand(rng: np.random.Generator, room: Room, make: Callable[[np.random.Generator], Piece], corner: bool) -> None:
+def _stand(rng: np.random.Generator, room: Room, make: Callable[[np.random.Generator], Piece]) -> None:
     """Put something round on the floor: in a corner, or beside furniture at a wall."""
     piece = make(rng)
     for _ in range(10):
         edge = piece.width / 2 + rng.uniform(0.03, 0.12)
         x, z = (edge, room.width - edge)[rng.integers(2)], (edge, room.depth - edge)[rng.integers(2)]
-        if not corner or rng.uniform() < 0.5:
+        if rng.uniform() < 0.5:
             if rng.uniform() < 0.5:
                 x = rng.uniform(edge, room.width - edge)
             else:
@@ -319,9 +226,11 @@ def _small_lamps(rng: np.random.Generator, room: Room) -> None:
         x, y, z = item.point(*item.piece.spot)
         lamp = Placed(piece, x, y, z, 0.0)
         # It stands on the furniture, so only the others must leave it room.
-        others = [box for box in room.reserved if box != item.bounds()]
+        own = item.bounds()
+        others = [box for box in room.reserved if (box.x0, box.z0) != (own.x0, own.z0)]
         box = lamp.bounds()
-        if box.y1 < room.height and not any(box.overlaps(other) for other in others):
+        inside = min(box.x0, box.z0) > 0 and box.x1 < room.width and box.y1 < room.height and box.z1 < room.depth
+        if inside and not any(box.overlaps(other) for other in others):
             room.placed.append(lamp)
             room.reserved.append(box)
 
@@ -332,8 +241,8 @@ def _add_rug(rng: np.random.Generator, room: Room) -> None:
         return
     piece = decor.rug(rng)
     main = [item for item in room.objects if item.piece.kind in ("bed", "sofa", "table")]
-    yaw = _QUARTER * rng.integers(2)
-    x, z = room.width * rng.uniform(0.4, 0.6), room.depth * rng.uniform(0.4, 0.6)
+    yaw = QUARTER * float(rng.integers(2))
+    x, z = float(room.width * rng.uniform(0.4, 0.6)), float(room.depth * rng.uniform(0.4, 0.6))
     if main and rng.uniform() < 0.7:
         yaw = main[0].yaw
         out = 0.0 if main[0].piece.kind == "table" else rng.uniform(0.1, 0.9) + main[0].piece.depth / 2
@@ -341,8 +250,8 @@ def _add_rug(rng: np.random.Generator, room: Room) -> None:
     half = Placed(piece, 0, 0, 0, yaw).bounds()
     if half.x1 * 2 > room.width - 0.2 or half.z1 * 2 > room.depth - 0.2:
         return
-    x = min(max(x, half.x1 + 0.05), room.width - half.x1 - 0.05)
-    z = min(max(z, half.z1 + 0.05), room.depth - half.z1 - 0.05)
+    x = min(max(x, half.x1 + 0.08), room.width - half.x1 - 0.08)
+    z = min(max(z, half.z1 + 0.08), room.depth - half.z1 - 0.08)
     laid = Placed(piece, x, 0.0, z, yaw)
     area = laid.bounds()
     for k in range(room.num_shell, len(room.placed)):

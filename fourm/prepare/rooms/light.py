@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fourm.prepare.rooms.layout import Room
 from fourm.prepare.rooms.rays import Tracer
+from fourm.prepare.rooms.room import Room
 
 F32 = NDArray[np.float32]
 
@@ -75,7 +75,7 @@ def direct(rng: np.random.Generator, tracer: Tracer, light: Light, points: F32, 
     lit = np.flatnonzero(strength > 1e-4)
     reach = np.full(len(lit), 0.995, np.float32)
     strength[lit[tracer.blocked(points.T[lit], towards.T[lit], reach)]] = 0
-    return strength
+    return strength.astype(np.float32, copy=False)
 
 
 def openness(rng: np.random.Generator, tracer: Tracer, points: F32, normals: F32) -> F32:

@@ -9,7 +9,8 @@ Rgb = tuple[float, float, float]
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (176, 42, 38), "orange": (222, 122, 40), "yellow": (226, 190, 62), "green": (78, 136, 66),
     "teal": (38, 132, 132), "blue": (48, 88, 170), "purple": (116, 70, 150), "pink": (224, 138, 162),
-    "white": (234, 232, 228), "gray": (134, 135, 138), "black": (42, 42, 45), "brown": (112, 72, 44), "beige": (208, 184, 146),
+    "white": (234, 232, 228), "gray": (134, 135, 138), "black": (42, 42, 45), "brown": (112, 72, 44),
+    "beige": (208, 184, 146),
 }  # fmt: skip
 """sRGB, 0..255."""
 

@@ -1,4 +1,4 @@
-"""Which triangle a ray meets first, and whether anything is in its way: embree, or trimesh's own engine where embree has no wheel."""
+"""What a ray meets first, and whether it is blocked: embree, or trimesh's own engine where embree has no wheel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ class Tracer(Protocol):
     """Ray queries on one mesh."""
 
     def first(self, origins: Floats, directions: Floats) -> NDArray[np.int64]:
-        """(N,) index of the first triangle along each ray, -1 for none. Origins (N, 3) or (1, 3), directions (N, 3) of any length."""
+        """The first triangle along each ray.
+
+        Args:
+            origins: (N, 3) or (1, 3).
+            directions: (N, 3), of any length.
+
+        Returns:
+            (N,) index of the triangle, -1 for none.
+        """
         ...
 
     def blocked(self, origins: Floats, directions: Floats, reach: Floats) -> NDArray[np.bool_]:
@@ -91,7 +99,7 @@ def _float32(values: Floats, rays: int) -> NDArray[np.float32]:
 def _start_embree_on_one_thread() -> None:
     """Start embree while the process may use one core only, so that it builds its trees without helper threads.
 
-    Several threads would order equal primitives by chance (and get in each other's way: rooms are rendered by several processes).
+    Several threads would order equal primitives by chance, and get in the way of the other processes that render.
     """
     from embreex.rtcore_scene import EmbreeScene
 

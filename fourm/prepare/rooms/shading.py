@@ -1,4 +1,4 @@
-"""The colour of a view: 2 x 2 samples per pixel, lit with soft shadows and ambient occlusion, exposed like a photograph."""
+"""The colour of a view: 2 x 2 samples per pixel, with soft shadows and ambient occlusion, exposed like a photograph."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from fourm.prepare.rooms.camera import Camera
 from fourm.prepare.rooms.classes import MAX_DEPTH_METRES
-from fourm.prepare.rooms.layout import Room
 from fourm.prepare.rooms.light import F32, Light, direct, dot, openness
 from fourm.prepare.rooms.rays import Tracer
+from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shapes import Mesh
 from fourm.prepare.rooms.smooth import Smoother
 

@@ -18,7 +18,7 @@ _COLUMNS = 13  # shape, centre (3), size (3), yaw, tilt, colour (3), glow
 
 @dataclass
 class Piece:
-    """One object in its own frame: metres, y up, front towards +z, the footprint centred on the origin, bottom at y = 0.
+    """One object in its own frame: metres, y up, front towards +z, footprint centred on the origin, bottom at y = 0.
 
     Args:
         kind: class name.

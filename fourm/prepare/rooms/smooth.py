@@ -15,8 +15,8 @@ _SHIFTS = (1, 2, 3)
 class Smoother:
     """Averages a value over neighbouring samples of the same surface.
 
-    A few random rays per sample are noisy; light on one surface varies slowly. Edges stay sharp, since samples of other pieces or
-    other orientations never mix.
+    A few random rays per sample are noisy; light on one surface varies slowly. Edges stay sharp, since samples of other
+    pieces or other orientations never mix.
 
     Args:
         mesh: the scene.

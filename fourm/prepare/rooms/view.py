@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from fourm.prepare.rooms.camera import Camera
 from fourm.prepare.rooms.classes import CLASSES, MAX_DEPTH_METRES, VOID
-from fourm.prepare.rooms.layout import Room
 from fourm.prepare.rooms.light import place_light
 from fourm.prepare.rooms.rays import Tracer
+from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shading import shade_view
 from fourm.prepare.rooms.shapes import Mesh
 
@@ -46,7 +46,7 @@ def render_view(rng: np.random.Generator, room: Room, mesh: Mesh, tracer: Tracer
 def trace_labels(
     mesh: Mesh, tracer: Tracer, camera: Camera, size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
-    """Depth (S, S), normals (S, S, 3) and index of the piece (S, S), from the plane of the triangle each ray meets first."""
+    """Depth (S, S), normals (S, S, 3) and index of the piece (S, S), from the triangle that each ray meets first."""
     directions = camera.directions(size)
     triangle = tracer.first(camera.position[None], directions)
     met = triangle >= 0

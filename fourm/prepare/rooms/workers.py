@@ -1,7 +1,7 @@
 """Rendering shards in several processes.
 
-Each process is driven through its own pipe: it is sent one shard at a time and reports every room. If the parent dies, the pipe
-breaks and the process ends by itself; if a process dies, the parent notices.
+Each process is driven through its own pipe: it is sent one shard at a time and reports every room. If the parent dies,
+the pipe breaks and the process ends by itself; if a process dies, the parent notices.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def render_shards(tasks: list[ShardTask], workers: int, on_room: Callable[[], No
     try:
         _drive(started, list(reversed(tasks)), on_room)
     finally:
-        for process, pipe in started:
+        for _, pipe in started:
             pipe.close()
         for process, _ in started:
             process.join(5)

@@ -26,8 +26,8 @@ def render(
 ) -> None:
     """Render `num` rooms into shards below `out`.
 
-    Room i of a seed is a pure function of (seed, i, size): the number of workers, interruptions and what was rendered before change no
-    byte. Shards that are complete are kept, so an interrupted run continues, and a larger `num` adds rooms.
+    Room i of a seed is a pure function of (seed, i, size): the number of workers, interruptions and what was rendered
+    before change no byte. Shards that are complete are kept: an interrupted run continues, a larger `num` adds rooms.
 
     Args:
         out: folder of the data set; made if missing.
@@ -91,7 +91,8 @@ def _check_folder(out: Path, num: int, settings: dict[str, Any]) -> None:
         for key in settings if facts else ():
             if facts.get(key) != settings[key]:
                 raise DataError(
-                    f"{out} already holds rooms with {key} {facts.get(key)}; this run asks for {key} {settings[key]}: {remedy}"
+                    f"{out} already holds rooms with {key} {facts.get(key)}; "
+                    f"this run asks for {key} {settings[key]}: {remedy}"
                 )
         last = (num - 1) // settings["shard_size"]
         surplus = [path for path in shards if int(path.stem.removeprefix("shard-")) > last]
