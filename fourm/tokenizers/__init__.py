@@ -1,0 +1,1 @@
+"""Tokenizers: what turns images, labels, text and boxes into token ids and back."""

@@ -1,0 +1,71 @@
+"""What every image tokenizer offers, and how a saved one is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fourm.errors import CheckpointError, did_you_mean
+from fourm.modality import Grid, Modality
+from fourm.tokenizers.configs import TOKENIZERS
+from fourm.tokenizers.saved import CONFIG_FILE, read_facts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Tokenizer(Protocol):
+    """Turns images, label maps or features into token ids and back.
+
+    Attributes:
+        modality: the raw modality it reads and writes.
+        grid: tokens per side, and pixels per token side.
+        vocab_size: number of ids.
+        hash: equal hashes give equal tokens.
+        codebook: (V, d) vectors behind the ids; None if there is no such table.
+    """
+
+    modality: Modality
+    grid: Grid
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def hash(self) -> str: ...
+
+    @property
+    def codebook(self) -> Tensor | None: ...
+
+    def encode(self, image: Tensor, /) -> Tensor:
+        """Ids (B, h, w) of normalised images (B, C, H, W) or labels (B, H, W)."""
+        ...
+
+    def decode(self, ids: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
+        """Images of ids, in natural units; `raw`: what the network puts out.
+
+        `seeds` (B,) own the randomness of each sample.
+        """
+        ...
+
+    def decode_embeddings(self, vectors: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
+        """Images of codes (B, h, w, d) or mixtures of codes."""
+        ...
+
+
+def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> Any:
+    """Read a saved image tokenizer of any kind.
+
+    Raises:
+        CheckpointError: if the folder holds none, or one of an unknown kind.
+    """
+    kind = str(read_facts(Path(folder))["kind"])
+    if kind not in TOKENIZERS:
+        raise CheckpointError(
+            f"{Path(folder) / CONFIG_FILE}: tokenizer kind '{kind}' is not known.{did_you_mean(kind, TOKENIZERS)}"
+        )
+    module, _, name = TOKENIZERS.resolve(kind).target.partition(":")
+    import importlib
+
+    return getattr(importlib.import_module(module), name).load(folder, device)

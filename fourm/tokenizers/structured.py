@@ -1,0 +1,52 @@
+"""Facts written as text: boxes as `v0=x1 v1=y1 v2=x2 v3=y2 class` (4M, Mizrahi et al. 2023, sec. A.3), and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+_NUMBER = r"([0-9]{1,6})"
+_BOX = re.compile(
+    rf"(?<!\S)v0={_NUMBER}\s+v1={_NUMBER}\s+v2={_NUMBER}\s+v3={_NUMBER}\s+(.*?)\s*(?=v[0-9]=|$)", re.DOTALL
+)
+
+
+def boxes_to_text(instances: Sequence[Mapping[str, Any]], *, num_bins: int = 1000, min_score: float = 0.6) -> str:
+    """Boxes as text, those near the top left corner first; no boxes give an empty text.
+
+    Args:
+        instances: `{"boxes": [x1, y1, x2, y2], "class_name": ..., "score": ...}` with coordinates in [0, 1].
+        num_bins: numbers a coordinate can take; a coordinate c becomes round(c * (num_bins - 1)).
+        min_score: instances with a lower score are left out.
+    """
+    kept = [one for one in instances if float(one.get("score", 1.0)) >= min_score]
+    kept.sort(key=lambda one: float(one["boxes"][0]) ** 2 + float(one["boxes"][1]) ** 2)
+    return " ".join(_box_to_text(one, num_bins) for one in kept)
+
+
+def text_to_boxes(text: str, *, num_bins: int = 1000, classes: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The boxes in a text. Whatever is not a box is passed over: any text, also a badly generated one, gives a list.
+
+    Args:
+        text: what `boxes_to_text` writes, or anything else.
+        num_bins: as in `boxes_to_text`.
+        classes: names that count; empty: any.
+
+    Returns:
+        instances as `boxes_to_text` takes them, with score 1: coordinates in [0, 1], x1 <= x2, y1 <= y2, a class name.
+    """
+    instances = []
+    for match in _BOX.finditer(text):
+        bins = [int(number) for number in match.groups()[:4]]
+        name = " ".join(match[5].split())
+        ordered = bins[0] <= bins[2] and bins[1] <= bins[3]
+        known = name in classes if classes else bool(name)
+        if ordered and known and max(bins) < num_bins:
+            instances.append({"boxes": [b / (num_bins - 1) for b in bins], "class_name": name, "score": 1.0})
+    return instances
+
+
+def _box_to_text(instance: Mapping[str, Any], num_bins: int) -> str:
+    bins = [round(min(max(float(c), 0.0), 1.0) * (num_bins - 1)) for c in instance["boxes"]]
+    return " ".join([*(f"v{axis}={value}" for axis, value in enumerate(bins)), str(instance["class_name"])])

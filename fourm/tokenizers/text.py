@@ -1,0 +1,228 @@
+"""WordPiece text tokens in 4M's layout: special tokens, sentinels, numbers `v0=0` ..., class names, learned pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fourm.errors import CheckpointError, ConfigError, DataError
+from fourm.tokenizers.wordpiece import PREFIX, learn_pieces
+from fourm.tokens import SpecialIds
+
+FILE = "tokenizer.json"
+NUM_VALUES = 4
+"""Values have four axes, `v0` to `v3`: the sides of a box."""
+_PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[SOS]", "[EOS]"
+
+
+class TextTokenizer:
+    """Text to ids and back. Special ids follow the published layout; `encode` adds none of them.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`.
+
+    Raises:
+        ConfigError: if its special tokens are not where 4M's layout has them.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        for place, token in enumerate([_PAD, _UNKNOWN, _START, _END, "[S_0]"]):
+            if vocabulary.get(token) != place:
+                raise ConfigError(
+                    f"text tokenizer: {token} has id {vocabulary.get(token)}, expected {place}; train it with fourm"
+                )
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self.num_sentinels = _count(vocabulary, "[S_{}]")
+        self.num_coordinates = _count(vocabulary, "v0={}")
+        self.special = SpecialIds(num_sentinels=self.num_sentinels)
+        self._unwritten = {self.pad_id, self.special.start, *(self.sentinel(k) for k in range(self.num_sentinels))}
+
+    @property
+    def pad_id(self) -> int:
+        return self.special.pad
+
+    @property
+    def eos_id(self) -> int:
+        return self.special.end
+
+    def sentinel(self, number: int) -> int:
+        """Id of `[S_number]`.
+
+        Raises:
+            ConfigError: if the vocabulary has fewer sentinels.
+        """
+        if not 0 <= number < self.num_sentinels:
+            raise ConfigError(
+                f"sentinel {number} is not in the vocabulary, which has [S_0] to [S_{self.num_sentinels - 1}]"
+            )
+        return self.special.sentinel(number)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of vocabulary and rules: equal hashes give equal ids."""
+        facts = json.loads(self._backend.to_str())
+        parts = {key: facts[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Ids (L,) of a text, without end token."""
+        return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def encode_chunks(self, chunks: Iterable[str]) -> list[NDArray[np.int64]]:
+        """Ids of texts that are masked as wholes, such as `v1=3 v0=10`."""
+        return [self.encode(chunk) for chunk in chunks]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids up to the first end token; padding, sentinels and ids outside the vocabulary are left out."""
+        kept: list[int] = []
+        for token in map(int, ids):
+            if token == self.eos_id:
+                break
+            if 0 <= token < self.vocab_size and token not in self._unwritten:
+                kept.append(token)
+        # Class names are special tokens too, and must stay.
+        return str(self._backend.decode(kept, skip_special_tokens=False))
+
+    def token(self, id: int) -> str | None:
+        """The token behind an id; None outside the vocabulary."""
+        return self._backend.id_to_token(id) if 0 <= id < self.vocab_size else None
+
+    def save(self, path: str | Path) -> str:
+        """Write the tokenizer to a `.json` file, or as `tokenizer.json` in a folder; returns the hash.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        path = _file(Path(path))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise CheckpointError(f"cannot write {path}: {error}. Free space or choose another folder") from error
+        return self.hash
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """Read a tokenizer: the published `.json` file, or what `save` wrote.
+
+        Raises:
+            CheckpointError: if the file is missing or damaged.
+        """
+        from tokenizers import Tokenizer
+
+        path = _file(Path(path))
+        if not path.is_file():
+            raise CheckpointError(
+                f"there is no text tokenizer at {path}. Train one with `fourm train-wordpiece`, or correct the path"
+            )
+        try:
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        except Exception as error:
+            raise CheckpointError(f"{path} is not a text tokenizer: {error}. Train it again") from None
+
+
+def train_wordpiece(
+    texts: Iterable[str],
+    vocab_size: int = 30_000,
+    classes: Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    num_sentinels: int = 200,
+    num_coordinates: int = 1000,
+    min_frequency: int = 0,
+) -> TextTokenizer:
+    """Learn word pieces from texts (4M, Mizrahi et al. 2023, sec. A.3).
+
+    The ids are `[PAD] [UNK] [SOS] [EOS]`, the sentinels, `v0=0 ... v3=999`, class names in alphabetical order, then
+    characters and word pieces. The same texts give the same ids.
+
+    Args:
+        texts: captions; read once.
+        vocab_size: largest number of ids; few texts give fewer.
+        classes: names that become one id each, also inside captions ("hot dog" is one id, "hot" and "dogs" are not it).
+        out: file or folder to write to.
+        num_sentinels: markers of masked spans; fewer save embeddings in small models.
+        num_coordinates: values each of `v0` to `v3` can take; fewer save embeddings too.
+        min_frequency: pairs seen less often are not joined.
+
+    Raises:
+        ConfigError: if the vocabulary is too small for the special tokens, or a class name is not usable.
+        DataError: if there are no texts.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    special = _special_tokens(num_sentinels, num_coordinates)
+    names = _class_names(classes, special)
+    reserved = len(special) + len(names)
+    if vocab_size <= reserved:
+        raise ConfigError(
+            f"vocab_size {vocab_size} leaves no room for text: {reserved} ids are special tokens and class names. "
+            "Raise vocab_size, or lower num_coordinates or num_sentinels"
+        )
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=True
+    )
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    if not words:
+        raise DataError("there are no texts to learn word pieces from. Check the folder of captions")
+    pieces = learn_pieces(words, vocab_size - reserved, {*special, *names}, min_frequency)
+    vocabulary = {piece: i for i, piece in enumerate([*special, *names, *pieces])}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = splitter
+    backend.decoder = decoders.WordPiece(prefix=PREFIX)
+    first = [AddedToken(token, single_word=i > 3, normalized=False, special=True) for i, token in enumerate(special)]
+    backend.add_special_tokens(
+        [*first, *(AddedToken(n, single_word=True, normalized=True, special=True) for n in names)]
+    )
+    tokenizer = TextTokenizer(backend)
+    if out is not None:
+        tokenizer.save(out)
+    return tokenizer
+
+
+def _special_tokens(num_sentinels: int, num_coordinates: int) -> list[str]:
+    if num_sentinels < 3 or num_coordinates < 2:
+        raise ConfigError(
+            f"num_sentinels is {num_sentinels} (at least 3) and num_coordinates {num_coordinates} (at least 2)"
+        )
+    tokens = [_PAD, _UNKNOWN, _START, _END]
+    tokens += [f"[S_{k}]" for k in range(num_sentinels)]
+    return tokens + [f"v{axis}={value}" for axis in range(NUM_VALUES) for value in range(num_coordinates)]
+
+
+def _class_names(classes: Sequence[str], special: Sequence[str]) -> list[str]:
+    names = [" ".join(name.lower().split()) for name in classes]
+    for name in names:
+        if not name or name in special or names.count(name) > 1:
+            raise ConfigError(f"class name '{name}' is empty, listed twice or a special token")
+    return sorted(names)
+
+
+def _count(vocabulary: dict[str, int], pattern: str) -> int:
+    number = 0
+    while pattern.format(number) in vocabulary:
+        number += 1
+    return number
+
+
+def _file(path: Path) -> Path:
+    return path if path.suffix == ".json" else path / FILE

@@ -1,0 +1,53 @@
+"""From what a network puts out to natural units: colours in [0, 1], metres, unit normals."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourm.errors import ConfigError
+from fourm.modality import Modality
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_natural(values: Tensor, modality: Modality) -> Tensor:
+    """Undo a modality's normalization.
+
+    Args:
+        values: (B, C, H, W) normalised, as a decoder puts them out.
+        modality: a raw, continuous image modality.
+
+    Returns:
+        (B, C, H, W) float32 within the modality's value range; normals have length 1. Depth standardised per image has
+        lost its scale, and stays standardised.
+
+    Raises:
+        ConfigError: if the normalization needs a value range and there is none.
+    """
+    values = values.float()
+    if modality.decode == "normal":
+        return F.normalize(values, dim=1)
+    if modality.normalization in ("none", "standardize"):
+        return values
+    low, high = _value_range(modality)
+    if modality.normalization == "half":
+        natural = low + (values + 1) / 2 * (high - low)
+    elif modality.normalization == "log":
+        natural = torch.exp(math.log(low) + (values + 1) / 2 * (math.log(high) - math.log(low)))
+    else:
+        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (_IMAGENET_MEAN, _IMAGENET_STD))
+        natural = values * std + mean
+    return natural.clamp(low, high)
+
+
+def _value_range(modality: Modality) -> tuple[float, float]:
+    if modality.value_range is None:
+        raise ConfigError(
+            f"modality '{modality.name}' has normalization '{modality.normalization}' but no value_range: add one"
+        )
+    return modality.value_range

@@ -1,0 +1,133 @@
+"""Vision-transformer encoder and decoder of image tokenizers (4M, Mizrahi et al. 2023, sec. A.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourm.modality import Grid
+from fourm.nn.configs import TrunkConfig
+from fourm.nn.position import sincos_2d
+from fourm.nn.trunk import Trunk
+from fourm.tokenizers.configs import ViTConfig
+from fourm.tokenizers.quantize import full_precision
+from fourm.tokens import AttentionPattern
+
+
+class _Blocks(nn.Module):
+    """Position table, transformer blocks, and the float32 MLP behind them."""
+
+    pos_emb: Tensor
+
+    def __init__(self, config: ViTConfig, grid: Grid) -> None:
+        super().__init__()
+        trunk = TrunkConfig(
+            dim=config.dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+        height, width = (config.grid_size, config.grid_size) if config.grid_size else (grid.height, grid.width)
+        table = sincos_2d(height, width, config.dim).T.reshape(1, config.dim, height, width).contiguous()
+        self.register_buffer("pos_emb", table)
+        self.trunk = Trunk(trunk)
+        self.trunk.norm = nn.Identity()  # the published networks go from the last block into `norm_mlp`
+        self.norm_mlp = nn.LayerNorm(config.dim, eps=trunk.norm_eps) if config.post_mlp else None
+        self.post_mlp = PostMlp(config.dim, trunk.mlp_dim) if config.post_mlp else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, h * w, dim)."""
+        height, width = features.shape[-2:]
+        x = (features + self.positions(height, width).to(features.dtype)).flatten(2).transpose(1, 2)
+        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        x = self.trunk(x, attention=AttentionPattern.full(valid))
+        if self.post_mlp is None or self.norm_mlp is None:
+            return x
+        with full_precision(x.device):
+            x = x.float()
+            return x + self.post_mlp(self.norm_mlp(x))
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """(1, dim, height, width) table for a grid of this size."""
+        if self.pos_emb.shape[-2:] == (height, width):
+            return self.pos_emb
+        return F.interpolate(self.pos_emb, size=(height, width), mode="bicubic", align_corners=False)
+
+
+class PostMlp(nn.Module):
+    """fc2(tanh(fc1 x)), the MLP behind the blocks of ViT-VQGAN (Yu et al. 2022)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        return self.fc2(torch.tanh(self.fc1(x)))
+
+
+class ConvNextBlock(nn.Module):
+    """x + gamma * fc2(gelu(fc1(norm(depthwise 7 x 7 of x)))) (Liu et al. 2022)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
+        self.gamma = nn.Parameter(torch.full((width,), 1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> the same."""
+        hidden = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        hidden = self.gamma * self.pwconv2(F.gelu(self.pwconv1(hidden)))
+        return x + hidden.permute(0, 3, 1, 2)
+
+
+class Encoder(nn.Module):
+    """Image to features.
+
+    Args:
+        config: sizes.
+        channels: of the image.
+        grid: tokens per side the network is made for.
+    """
+
+    def __init__(self, config: ViTConfig, channels: int, grid: Grid) -> None:
+        super().__init__()
+        self.out_dim = config.dim
+        self.proj = nn.Conv2d(channels, config.dim, config.patch_size, stride=config.patch_size)
+        self.blocks = _Blocks(config, grid)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_dim, H / patch, W / patch)."""
+        features = self.proj(image)
+        return self.blocks(features).transpose(1, 2).reshape(features.shape)
+
+
+class Decoder(nn.Module):
+    """Features to image.
+
+    Args:
+        config: sizes.
+        channels: of the image.
+        grid: tokens per side the network is made for.
+    """
+
+    def __init__(self, config: ViTConfig, channels: int, grid: Grid) -> None:
+        super().__init__()
+        self.in_dim = config.dim
+        self.patch_size = config.patch_size
+        self.blocks = _Blocks(config, grid)
+        self.out_proj = nn.Linear(config.dim, channels * config.patch_size**2)
+        self.out_conv = nn.Sequential(*[ConvNextBlock(channels) for _ in range(config.output_blocks)])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_dim, h, w) -> (B, C, h * patch, w * patch)."""
+        patches = self.out_proj(self.blocks(features)).transpose(1, 2)
+        image = F.pixel_shuffle(patches.reshape(len(patches), -1, *features.shape[-2:]), self.patch_size)
+        return self.out_conv(image)

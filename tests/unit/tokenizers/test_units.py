@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fourm.catalog import get
+from fourm.data.transforms import normalize
+from fourm.errors import ConfigError
+from fourm.modality import Continuous, Grid, Modality
+from fourm.tokenizers.units import to_natural
+
+
+@pytest.mark.parametrize("name", ["rgb@64", "rgb@224", "depth@64", "image@28"])
+def test_undoes_the_normalization_of_the_data(name, rng):
+    modality = get(name)
+    low, high = modality.value_range
+    natural = rng.uniform(low, high, (modality.channels, 4, 4)).astype(np.float32)
+    back = to_natural(torch.from_numpy(normalize(natural, modality))[None], modality)[0]
+    np.testing.assert_allclose(back, natural, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_clamped_to_their_range():
+    values = to_natural(torch.tensor([-3.0, 3.0]).reshape(1, 1, 1, 2), get("image@28"))
+    assert values.flatten().tolist() == [0.0, 1.0]
+
+
+def test_log_depth_has_the_geometric_mean_in_the_middle():
+    low, high = get("depth@64").value_range
+    metres = to_natural(torch.zeros(1, 1, 1, 1), get("depth@64"))
+    assert metres.item() == pytest.approx(math.sqrt(low * high))
+
+
+def test_normals_have_length_one():
+    normals = to_natural(torch.randn(2, 3, 4, 4), get("normal@64"))
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(2, 4, 4))
+
+
+def test_standardised_depth_stays_as_it_is():
+    values = torch.randn(1, 1, 2, 2)
+    assert torch.equal(to_natural(values, get("depth@224")), values)
+
+
+def test_a_missing_value_range_is_named():
+    modality = Modality("x", Grid(1, 1), Continuous(1), "x", "gray", channels=1, normalization="half")
+    with pytest.raises(ConfigError, match="'x' has normalization 'half' but no value_range"):
+        to_natural(torch.zeros(1, 1, 1, 1), modality)

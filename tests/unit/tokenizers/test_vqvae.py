@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fourm.config import build, to_dict
+from fourm.errors import CheckpointError, ConfigError
+from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.tokenizers.base import load_tokenizer
+from fourm.tokenizers.configs import VQVAEConfig
+from fourm.tokenizers.saved import saved_hash
+from fourm.tokenizers.vqvae import VQVAE
+
+RGB = Modality(
+    "rgb", Grid(2, 2, 8), Continuous(192), "rgb", "image", channels=3, value_range=(0.0, 1.0), normalization="half"
+)
+LABELS = Modality("semseg", Grid(16, 16, 1), Discrete(5), "semseg", "labels")
+CONV = {"kind": "conv", "stem": 4, "widths": [8, 16], "num_blocks": [1, 1], "groups": 4}
+VIT = {"kind": "vit", "dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8}
+EMA = {"kind": "ema", "codebook_size": 12, "dim": 4}
+
+
+def make(modality: Modality = RGB, network: dict = CONV, **quantizer) -> VQVAE:
+    torch.manual_seed(0)
+    config = build(VQVAEConfig, {"encoder": network, "decoder": network, "quantizer": {**EMA, **quantizer}})
+    return VQVAE(modality, config)
+
+
+def image(modality: Modality, batch: int = 3, device: str = "cpu") -> torch.Tensor:
+    if modality.is_discrete:
+        return torch.randint(0, modality.vocab_size, (batch, 16, 16), device=device)
+    return torch.randn(batch, 3, 16, 16, device=device)
+
+
+@pytest.mark.parametrize("network", [CONV, VIT], ids=["conv", "vit"])
+@pytest.mark.parametrize("modality", [RGB, LABELS], ids=["colours", "labels"])
+def test_shapes_and_ranges_of_ids_and_images(modality, network):
+    model = make(modality, network).eval()
+    ids = model.encode(image(modality))
+    assert ids.shape == (3, 2, 2)
+    assert ids.dtype == torch.int64
+    assert 0 <= ids.min() <= ids.max() < model.vocab_size == 12
+    decoded, raw = model.decode(ids), model.decode(ids, raw=True)
+    if modality.is_discrete:
+        assert decoded.shape == (3, 16, 16)
+        assert raw.shape == (3, 5, 16, 16)
+        assert torch.equal(decoded, raw.argmax(1))
+    else:
+        assert decoded.shape == raw.shape == (3, 3, 16, 16)
+        assert 0 <= decoded.min() <= decoded.max() <= 1
+
+
+def test_forward_is_encode_then_decode():
+    model = make().eval()
+    x = image(RGB)
+    result = model(x)
+    assert torch.equal(result.ids, model.encode(x))
+    torch.testing.assert_close(result.output, model.decode(result.ids, raw=True))
+
+
+def test_decoding_codes_equals_decoding_their_ids_and_mixtures_of_codes_decode_too():
+    model = make().eval()
+    ids = torch.randint(0, 12, (2, 2, 2))
+    codebook = model.codebook
+    assert codebook is not None
+    one_hot = F.one_hot(ids, 12).float()
+    torch.testing.assert_close(model.decode_embeddings(one_hot @ codebook), model.decode(ids))
+    assert model.decode_embeddings(torch.full((2, 2, 2, 12), 1 / 12) @ codebook).isfinite().all()
+
+
+def test_encoding_is_inference_even_in_training_mode():
+    model = make().train()
+    before = copy.deepcopy(model.state_dict())
+    assert not model.encode(image(RGB)).requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_void_labels_neither_fail_nor_depend_on_their_number():
+    model = make(LABELS).eval()
+    labels = image(LABELS, 1)
+    labels[:, :4] = -1
+    other = labels.clone()
+    other[:, :4] = 255
+    assert torch.equal(model(labels).output, model(other).output)
+
+
+def test_gradients_reach_every_parameter():
+    for modality, network in ((RGB, CONV), (LABELS, VIT)):
+        model = make(modality, network)
+        result = model(image(modality))
+        (result.output.square().mean() + result.commitment.mean()).backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_a_vit_decodes_other_sizes_by_resizing_its_positions():
+    model = make(RGB, {**VIT, "grid_size": 4}).eval()
+    assert model.encode(torch.randn(1, 3, 16, 16)).shape == (1, 2, 2)
+    assert model.decode(model.encode(torch.randn(1, 3, 32, 24))).shape == (1, 3, 32, 24)
+
+
+@pytest.mark.parametrize("network", [CONV, VIT], ids=["conv", "vit"])
+@pytest.mark.parametrize("modality", [RGB, LABELS], ids=["colours", "labels"])
+def test_a_training_step_runs_on_meta_tensors(modality, network):
+    with torch.device("meta"):
+        model = make(modality, network)
+    result = model(image(modality, device="meta"))
+    (result.output.float().mean() + result.commitment.mean()).backward()
+
+
+def test_save_and_load_give_the_same_tokens_hash_and_config(tmp_path):
+    model = make(LABELS).train()
+    model(image(LABELS))
+    digest = model.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    x = image(LABELS)
+    assert isinstance(again, VQVAE)
+    assert torch.equal(again.encode(x), model.eval().encode(x))
+    assert again.hash == digest == model.hash == saved_hash(tmp_path)
+    assert again.modality == model.modality
+    assert again.config == model.config
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert not again.training
+
+
+def test_saving_over_an_earlier_tokenizer_replaces_it(tmp_path):
+    make().save(tmp_path)
+    second = make(codebook_size=20)
+    second.save(tmp_path)
+    assert load_tokenizer(tmp_path).hash == second.hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_hash_changes_with_any_weight_any_code_and_the_modality():
+    model = make()
+    hashes = {model.hash}
+    with torch.no_grad():
+        model.decoder.layers[-1].bias[0] += 1e-3
+        hashes.add(model.hash)
+        model.quantizer.codebook[0, 0] += 1e-3
+        hashes.add(model.hash)
+    model.modality = Modality(**{**vars(RGB), "name": "other"})
+    hashes.add(model.hash)
+    assert len(hashes) == 4
+
+
+def test_config_survives_plain_values():
+    config = make(RGB, VIT).config
+    assert build(VQVAEConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"not a saved tokenizer: it has no config\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    make().save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_tokenizer(tmp_path)
+
+
+def test_weights_of_another_tokenizer_are_refused(tmp_path):
+    make().save(tmp_path / "a")
+    other = make()
+    with torch.no_grad():
+        other.quantizer.codebook.mul_(-1)
+    other.save(tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").replace(tmp_path / "a" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        load_tokenizer(tmp_path / "a")
+
+
+def test_an_unknown_kind_or_format_is_refused(tmp_path):
+    make().save(tmp_path)
+    path = tmp_path / "config.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "kind": "vqvaa"}))
+    with pytest.raises(CheckpointError, match=r"'vqvaa' is not known.*Did you mean 'vqvae'"):
+        load_tokenizer(tmp_path)
+    path.write_text(json.dumps({**facts, "format": 2}))
+    with pytest.raises(CheckpointError, match="format 2"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_image_that_patches_do_not_fit_is_refused():
+    odd = Modality("odd", Grid(5, 5, 2), Continuous(12), "odd", "image", channels=3)
+    with pytest.raises(ConfigError, match="10 x 10 pixels, not a multiple of the tokenizer's patch size 8"):
+        make(odd)
+
+
+def test_networks_of_different_patch_size_are_refused():
+    with pytest.raises(ConfigError, match="agree on pixels per token: 8 and 16"):
+        build(VQVAEConfig, {"encoder": VIT, "decoder": {**VIT, "patch_size": 16}})
+
+
+def test_learns_to_rebuild_a_few_images(one_thread):
+    torch.manual_seed(0)
+    grid = torch.linspace(0, 3, 16)
+    waves = [torch.sin(a * grid[:, None] + b * grid[None]) for a, b in ((1, 0), (0, 2), (2, 1), (1, 3))]
+    x = torch.stack(waves)[:, None].expand(-1, 3, -1, -1).contiguous()
+    model = make(RGB, {**CONV, "widths": [16, 32]}, codebook_size=16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        result = model(x)
+        loss = (result.output - x).abs().mean() + result.commitment.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    error = (model.eval().decode(model.encode(x), raw=True) - x).abs().mean()
+    assert error < 0.1  # the mean absolute value of the images is 0.56
