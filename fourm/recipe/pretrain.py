@@ -17,6 +17,7 @@ from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
+from fourm.models.transplant import copy_weights
 from fourm.objectives.base import Objective
 from fourm.recipe.build import implementation
 from fourm.recipe.bundle import Bundle
@@ -87,7 +88,7 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
             raise ConfigError("model.codebook_init needs tokenizers with a codebook under `tokenizers:`")
         model.fill_from_codebooks(codebooks, recipe.seed)
     if recipe.init_from is not None:
-        folders.copy_weights(folders.load_model(recipe.init_from), model)
+        copy_weights(folders.load_model(recipe.init_from), model)
     return model
 
 

@@ -1,0 +1,117 @@
+"""Start a model from another one with other modalities, as 4M-21 starts from 4M-7: tables are copied modality by modality."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from fourm.errors import CheckpointError
+from fourm.models.embed import PositionTable, TokenTable
+from fourm.models.multimodal import Multimodal
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """What was done.
+
+    Args:
+        copied: modalities whose weights came from the source.
+        fresh: modalities that keep their initial weights.
+        dropped: modalities of the source that the target lacks.
+    """
+
+    copied: list[str]
+    fresh: list[str]
+    dropped: list[str]
+
+
+@torch.no_grad()
+def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
+    """Copy all weights of `source` that have a place in `target`.
+
+    Args:
+        source: a trained model.
+        target: a new model with the same trunk; its modalities may differ.
+
+    Returns:
+        which modalities were copied, stayed new, or were dropped.
+
+    Raises:
+        CheckpointError: if the trunks differ, or a shared modality has another vocabulary or layout.
+    """
+    shared = [name for name in target.modalities if name in source.modalities]
+    for name in shared:
+        old, new = source.modalities[name], target.modalities[name]
+        if old.content != new.content or old.layout.num_positions != new.layout.num_positions:
+            raise CheckpointError(
+                f"modality '{name}' is {old.layout} x {old.content} in the source and {new.layout} x {new.content} here; "
+                "give the new one another name, or the same layout and content"
+            )
+    _copy_common(source, target)
+    _copy_tables(source, target, shared)
+    result = Transplant(
+        shared,
+        [name for name in target.modalities if name not in source.modalities],
+        [name for name in source.modalities if name not in target.modalities],
+    )
+    _LOG.info(
+        "started from trained weights: %s; new: %s", ", ".join(shared) or "none", ", ".join(result.fresh) or "none"
+    )
+    return result
+
+
+def _copy_common(source: Multimodal, target: Multimodal) -> None:
+    """Everything that is not a table over modalities."""
+    tables = {
+        f"{prefix}.{key}"
+        for model in (source, target)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, TokenTable | PositionTable) or prefix.endswith("modality_embedding")
+        for key in module.state_dict(keep_vars=True)
+    }
+    theirs, ours = source.state_dict(), target.state_dict()
+    for name, value in ours.items():
+        if name in tables or name.startswith("input_embedder.projections."):
+            continue
+        if name not in theirs or theirs[name].shape != value.shape:
+            found = tuple(theirs[name].shape) if name in theirs else "nothing"
+            raise CheckpointError(
+                f"init_from: {name} is {tuple(value.shape)} here and {found} in the source; the trunks must be the same"
+            )
+        value.copy_(theirs[name])
+
+
+def _copy_tables(source: Multimodal, target: Multimodal, names: list[str]) -> None:
+    """Rows and projections of the shared modalities."""
+    for part in ("input_embedder", "target_embedder"):
+        old, new = getattr(source, part), getattr(target, part)
+        for name in names:
+            new.modality_embedding.weight[target.modalities.index(name)] = old.modality_embedding.weight[
+                source.modalities.index(name)
+            ]
+            _copy_rows(old.table, new.table, name)
+            _copy_positions(old.positions, new.positions, name)
+    for name in names:
+        _copy_rows(source.heads, target.heads, name)
+        if name in source.input_embedder.projections and name in target.input_embedder.projections:
+            target.input_embedder.projections[name].load_state_dict(
+                source.input_embedder.projections[name].state_dict()
+            )
+
+
+def _copy_rows(old: TokenTable, new: TokenTable, name: str) -> None:
+    if name in old.map.rows and name in new.map.rows:
+        new.rows(name).copy_(old.rows(name))
+
+
+def _copy_positions(old: PositionTable, new: PositionTable, name: str) -> None:
+    if old.learned is None or new.learned is None or name not in old.map.rows or name not in new.map.rows:
+        return
+    start, stop = (edge - old.num_fixed for edge in old.map.rows[name])
+    first, last = (edge - new.num_fixed for edge in new.map.rows[name])
+    if start >= 0 and first >= 0:
+        new.learned[first:last] = old.learned[start:stop]
