@@ -295,7 +295,11 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: str, key: str) -> A
 def _convert_mapping(args: tuple[Any, ...], value: Any, where: str, key: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise _error(f"{key} is {value!r}; expected keys and values", where)
-    return {_convert(args[0], k, where, key): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
+    converted = {}
+    for name, item in value.items():
+        own = int(name) if args[0] is int and str(name).isdigit() else name  # JSON has only text as keys
+        converted[_convert(args[0], own, where, key)] = _convert(args[1], item, where, f"{key}.{name}")
+    return converted
 
 
 def _convert_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str, key: str) -> Any:

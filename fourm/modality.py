@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from fourm.config import build
 from fourm.errors import ConfigError, did_you_mean
 
 Direction = Literal["both", "input", "output"]
@@ -278,14 +279,11 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
             values[key] = dict(value) if isinstance(value, Mapping) else value
     values.pop("name", None)
     where = f"modality '{name}'"
-    layout = _variant(where, "layout", values.pop("layout", None), {"grid": Grid, "sequence": Sequence})
-    content = _variant(where, "content", values.pop("content", None), {"discrete": Discrete, "continuous": Continuous})
+    values["layout"] = _variant(where, "layout", values.get("layout"), {"grid": Grid, "sequence": Sequence})
+    contents = {"discrete": Discrete, "continuous": Continuous}
+    values["content"] = _variant(where, "content", values.get("content"), contents)
     values.setdefault("source", name.split("@")[0])
-    for key in ("classes", "aliases", "value_range"):
-        if isinstance(values.get(key), list):
-            values[key] = tuple(values[key])
-    _check_fields(where, values, Modality, exclude=("name", "layout", "content"))
-    return Modality(name=name, layout=layout, content=content, **values)
+    return build(Modality, {"name": name, **values}, where=where)
 
 
 def to_dict(modality: Modality) -> dict[str, Any]:
@@ -305,17 +303,5 @@ def _variant(where: str, slot: str, facts: Any, kinds: Mapping[str, type]) -> An
         raise ConfigError(f"{where}: '{slot}' is missing; write {slot}: {{kind: {' | '.join(kinds)}, ...}}")
     if facts["kind"] not in kinds:
         raise ConfigError(f"{where}: {slot}.kind is '{facts['kind']}'.{did_you_mean(str(facts['kind']), kinds)}")
-    kind = kinds[str(facts["kind"])]
     values = {key: value for key, value in facts.items() if key != "kind"}
-    _check_fields(f"{where}, {slot}", values, kind)
-    return kind(**values)
-
-
-def _check_fields(where: str, values: Mapping[str, Any], kind: type, exclude: tuple[str, ...] = ()) -> None:
-    known = [f for f in fields(kind) if f.name not in exclude]
-    for key in values:
-        if key not in {f.name for f in known}:
-            raise ConfigError(f"{where}: '{key}' is not a field.{did_you_mean(key, [f.name for f in known])}")
-    for field in known:
-        if field.default is MISSING and field.name not in values:
-            raise ConfigError(f"{where}: '{field.name}' is missing")
+    return build(kinds[str(facts["kind"])], values, where=where, key=slot)

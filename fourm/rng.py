@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15
 
 
-def key_hash(*key: int | str) -> int:
+def key_hash(*key: SupportsIndex | str) -> int:
     """A 128-bit integer that depends on every part of `key` and on their order and types."""
     # Each part with its length: ("ab",) and ("a", "b") never read the same. Numpy's integers count as integers.
     parts = (f"s{len(part)}:{part}" if isinstance(part, str) else f"i{operator.index(part)}" for part in key)
@@ -27,12 +27,12 @@ def key_hash(*key: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 
-def generator(*key: int | str) -> np.random.Generator:
+def generator(*key: SupportsIndex | str) -> np.random.Generator:
     """A numpy generator (Philox, counter-based) for `key`, for instance `generator(seed, "masks", epoch, n)`."""
     return np.random.Generator(np.random.Philox(key=key_hash(*key)))
 
 
-def torch_seed(*key: int | str) -> int:
+def torch_seed(*key: SupportsIndex | str) -> int:
     """A seed for `torch.Generator.manual_seed` that depends on every part of `key`."""
     return key_hash(*key) & 0x7FFF_FFFF_FFFF_FFFF
 

@@ -1,0 +1,118 @@
+"""The table of built-in modalities holds what the published models and the shipped recipes need."""
+
+from __future__ import annotations
+
+import pytest
+
+from fourm import catalog
+from fourm.errors import ConfigError
+from fourm.modality import Continuous, Discrete, Modality, Sequence
+
+# Name, tokens, vocabulary (None: vectors), as in the published registry of 4M-7 and 4M-21.
+PUBLISHED = [
+    ("rgb@224", 196, None),
+    ("rgb@448", 784, None),
+    ("caption", 256, 30_000),
+    ("det", 256, 30_000),
+    ("tok_rgb@224", 196, 16_384),
+    ("tok_depth@224", 196, 8_192),
+    ("tok_normal@224", 196, 8_192),
+    ("tok_semseg@224", 196, 4_096),
+    ("tok_clip@224", 196, 8_192),
+    ("tok_rgb@448", 784, 16_384),
+    ("tok_depth@448", 784, 8_192),
+    ("tok_normal@448", 784, 8_192),
+    ("tok_semseg@448", 784, 4_096),
+    ("tok_clip@448", 784, 8_192),
+    ("t5_caption", 77, None),
+    ("metadata", 40, 30_000),
+    ("human_poses", 275, 30_000),
+    ("color_palette", 23, 30_000),
+    ("sam_instance", 290, 30_000),
+    ("tok_canny_edge@224", 196, 8_192),
+    ("tok_sam_edge@224", 196, 8_192),
+    ("tok_dinov2@224", 256, 8_192),
+    ("tok_imagebind@224", 256, 8_192),
+    ("tok_dinov2_global", 16, 8_192),
+    ("tok_imagebind_global", 16, 8_192),
+]
+# Read by networks from elsewhere, whose modality is not a picture.
+FEATURES = {"clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global"}
+
+
+@pytest.mark.parametrize(("name", "tokens", "vocab"), PUBLISHED)
+def test_published_modalities_have_the_published_sizes(name: str, tokens: int, vocab: int | None) -> None:
+    modality = catalog.get(name)
+    assert modality.num_tokens == tokens
+    assert (modality.vocab_size if modality.is_discrete else None) == vocab
+    assert modality.is_input
+    assert modality.is_output == modality.is_discrete
+
+
+def test_published_facts_that_are_not_sizes() -> None:
+    assert catalog.get("rgb@224").normalization == "imagenet"
+    assert catalog.get("rgb@224").content == Continuous(16 * 16 * 3)
+    assert catalog.get("t5_caption").content == Continuous(4096)
+    assert catalog.get("metadata").unit == "chunk"
+    assert {m.name for m in catalog.MODALITIES.values() if m.positions == "learned"} == {
+        "tok_dinov2_global",
+        "tok_imagebind_global",
+    }
+    assert all(m.layout.num_positions == 512 for m in catalog.MODALITIES.values() if isinstance(m.layout, Sequence))
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES.values(), ids=lambda m: m.name)
+def test_every_token_modality_names_a_known_tokenizer_of_the_same_grid(modality: Modality) -> None:
+    if modality.tokenizer is None or modality.tokenizer.split("@")[0] in FEATURES:
+        return
+    if modality.tokenizer == "text":
+        assert not modality.is_grid
+        return
+    raw = catalog.get(modality.tokenizer)
+    assert raw.tokenizer is None
+    assert raw.grid.image_size == modality.grid.image_size
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES.values(), ids=lambda m: m.name)
+def test_the_source_is_a_folder_name_and_labels_fit_their_classes(modality: Modality) -> None:
+    assert "@" not in modality.source
+    if modality.classes:
+        assert modality.content == Discrete(len(modality.classes))
+
+
+def test_names_resolve_in_the_order_given() -> None:
+    assert list(catalog.resolve(["caption", "rgb@64"])) == ["caption", "rgb@64"]
+
+
+def test_inline_entries_build_on_the_catalog() -> None:
+    modalities = catalog.resolve(
+        {
+            "rgb@64": None,
+            "caption": {"layout": {"max_tokens": 40}, "content": {"vocab_size": 700}},
+            "tok_mine": {"base": "tok_rgb@64", "content": {"vocab_size": 9}},
+        }
+    )
+    assert modalities["rgb@64"] == catalog.get("rgb@64")
+    assert modalities["caption"].num_tokens == 40
+    assert modalities["caption"].vocab_size == 700
+    assert modalities["caption"].decode == "text"
+    assert modalities["tok_mine"].vocab_size == 9
+    assert modalities["tok_mine"].tokenizer == "rgb@64"
+
+
+def test_an_inline_entry_may_stand_alone() -> None:
+    heat = {
+        "layout": {"kind": "grid", "height": 4, "width": 4, "patch_size": 8},
+        "content": {"kind": "continuous", "dim": 64},
+        "channels": 1,
+        "decode": "gray",
+        "direction": "input",
+    }
+    modality = catalog.resolve({"heat@32": heat})["heat@32"]
+    assert (modality.source, modality.num_tokens) == ("heat", 16)
+
+
+@pytest.mark.parametrize("spec", [["capton"], {"capton": None}, {"x": {"base": "capton"}}])
+def test_unknown_names_are_answered_with_the_closest(spec: object) -> None:
+    with pytest.raises(ConfigError, match=r"'capton' is not in the catalog\..*Did you mean 'caption'\?"):
+        catalog.resolve(spec)  # type: ignore[arg-type]
