@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fourm.config import build
+from fourm.errors import ConfigError
+from fourm.tokenizers.configs import DECODERS, ENCODERS, QUANTIZERS, TOKENIZERS, ConvConfig, ViTConfig, VQVAEConfig
+
+
+def test_every_kind_names_an_existing_config_and_implementation():
+    import importlib
+
+    for registry in (TOKENIZERS, QUANTIZERS, ENCODERS, DECODERS):
+        for kind in registry:
+            module, _, name = registry.resolve(kind).target.partition(":")
+            assert not name or hasattr(importlib.import_module(module), name)
+
+
+def test_configs_come_without_torch(checkout):
+    modules = "fourm.tokenizers.configs, fourm.tokenizers.saved, fourm.tokenizers.base"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=checkout).returncode == 0
+
+
+def test_a_preset_fills_sizes_and_leaves_room_for_changes():
+    vit = build(ViTConfig, {"preset": "base", "depth": 3, "patch_size": 14})
+    assert (vit.dim, vit.depth, vit.num_heads, vit.patch_size) == (768, 3, 12, 14)
+
+
+def test_conv_tokens_cover_the_stem_times_two_per_further_level():
+    assert ConvConfig(widths=(8, 16, 32), stem=2, num_blocks=(1, 1, 1)).patch_size == 8
+    assert ConvConfig(widths=(8,), stem=4, num_blocks=(1,)).patch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoder": {"kind": "vit", "preset": "huge"}}, "preset 'huge' is not known; known: small, base, large"),
+        ({"encoder": {"kind": "conv", "widths": [8, 16]}, "quantizer": {"kind": "emma"}}, "Did you mean 'ema'"),
+        ({"encoder": {"kind": "conv", "widths": [8, 16, 32]}}, "widths has 3 levels and num_blocks 2"),
+        ({"encoder": {"kind": "conv", "widths": [12, 16]}}, r"widths \[12\] are not multiples of groups 8"),
+        ({"quantizer": {"kind": "ema", "decay": 1.0}}, "decay is 1.0"),
+        ({"quantizer": {"kind": "ema", "codebook_size": 1}}, "codebook_size 1"),
+        ({"quantizer": {"kind": "ema", "codebok_size": 4}}, "quantizer.codebok_size is not a known key.*codebook_size"),
+    ],
+)
+def test_mistakes_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        build(VQVAEConfig, values)
