@@ -206,7 +206,7 @@ def _root_cause(error: BaseException) -> BaseException | str:
     """The error of a rank inside DCP's wrapper; of torch's long texts the first sentence."""
     if isinstance(error, CheckpointException):
         error = next((cause for cause, _ in error.failures.values()), error)
-    return error if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0]
+    return error if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ class ToyModel(nn.Module):
 class ToyBatch:
     def __init__(self, ids: Tensor) -> None:
         self.ids = ids
-        self.num = {"even": int((ids % 2 == 0).sum()), "odd": int((ids % 2 == 1).sum())}
+        odd = sum(i % 2 for i in ids.tolist())
+        self.num = {"even": len(ids) - odd, "odd": odd}
 
     def to(self, device: Any, non_blocking: bool = False) -> ToyBatch:
         return self
@@ -84,12 +85,16 @@ class ToyLoader:
         self.size = config.batch_size // config.accumulation
         self.accumulation, self.world, self.seed, self.end = config.accumulation, world, seed, end
 
+    def order(self, whole: Tensor) -> Tensor:
+        """The ids of a step in the order they are handed out."""
+        return whole
+
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[tuple[ToyBatch, dict[str, Any]]]:
         n = cursor["n"] if cursor else 0
         share = self.size // self.world.size
         while self.end is None or n < self.end:
             step, micro = divmod(n, self.accumulation)
-            whole = batch_ids(self.seed, step, self.size * self.accumulation)
+            whole = self.order(batch_ids(self.seed, step, self.size * self.accumulation))
             ids = whole[micro * self.size : (micro + 1) * self.size][self.world.rank * share :][:share]
             n += 1
             yield ToyBatch(ids), {"n": n}

@@ -1,0 +1,88 @@
+"""A run that is killed and started again is the run that was never killed, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm.train.tracking import read_log
+from tests.unit.train import toy_job
+
+pytestmark = pytest.mark.slow
+CONFIG = {"max_steps": 40, "save_every_steps": 7, "log_every_steps": 1, "ema_decay": 0.9}
+
+
+def start(checkout: Path, output: Path, **options: Any) -> subprocess.Popen[str]:
+    given = {"output": str(output), "config": CONFIG, "dropout": 0.5, **options}
+    command = [sys.executable, "-m", "tests.unit.train.toy_job", json.dumps(given)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def finish(output: Path) -> None:
+    """Go on to the end, in this process."""
+    toy_job.run({"output": str(output), "config": CONFIG, "dropout": 0.5})
+
+
+def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(record["step"] >= step for record in read_log(output / "log.jsonl")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def losses(output: Path) -> list[tuple[int, float, float]]:
+    """Step, loss and gradient norm of every record: any difference in weights shows in these."""
+    found = [r for r in read_log(output / "log.jsonl") if r["kind"] == "train"]
+    return [(r["step"], r["loss"], r["grad_norm"]) for r in found]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float, float]]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    finish(output)
+    assert [step for step, _, _ in losses(output)] == list(range(1, 41))
+    return losses(output)
+
+
+def test_killed_twice_between_checkpoints(checkout: Path, tmp_path: Path, undisturbed: list) -> None:
+    for step in (11, 24):
+        process = start(checkout, tmp_path, sleep=0.02)
+        wait_for_step(tmp_path, step, process)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "completed.json").exists()
+    finish(tmp_path)
+    assert losses(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("stage", ["write", "publish", "retention"])
+def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undisturbed: list, stage: str) -> None:
+    # keep_checkpoints is 2: the save of step 28 is the one that deletes step 14.
+    process = start(checkout, tmp_path, die_in=stage, die_step=14 if stage == "retention" else 21)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    finish(tmp_path)
+    assert losses(tmp_path) == undisturbed
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000035", "step-00000040"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: list, number: int, status: int) -> None:
+    process = start(checkout, tmp_path, sleep=0.02)
+    wait_for_step(tmp_path, 9, process)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "the same command goes on from there" in messages
+    assert "Traceback" not in messages
+    finish(tmp_path)
+    assert losses(tmp_path) == undisturbed
