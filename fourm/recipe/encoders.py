@@ -27,7 +27,7 @@ class TextEncoder:
     def __call__(self, value: Any, rng: np.random.Generator) -> Any:
         """(L,) int64 ids of a text; a list of them for a list of chunks."""
         if self.decode == "boxes":
-            value = structured.boxes_to_text(value, num_bins=self.tokenizer.num_bins)
+            value = structured.boxes_to_text(value, num_bins=self.tokenizer.num_coordinates)
         if isinstance(value, list):
             return self.tokenizer.encode_chunks(value)
         return self.tokenizer.encode(value)

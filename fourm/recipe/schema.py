@@ -146,7 +146,7 @@ class TextTokenizerRecipe:
         output: the tokenizer's file.
         vocab_size: largest vocabulary.
         classes: class names that become tokens of their own.
-        num_bins: values of each of `v0=`, `v1=`, `v2=`, `v3=`; 1000 as published.
+        num_coordinates: values of each of `v0=`, `v1=`, `v2=`, `v3=`; 1000 as published.
         num_sentinels: span-masking sentinels; 200 as published.
     """
 
@@ -155,5 +155,5 @@ class TextTokenizerRecipe:
     output: Path
     vocab_size: int = 30_000
     classes: list[str] = field(default_factory=list)
-    num_bins: int = 1000
+    num_coordinates: int = 1000
     num_sentinels: int = 200

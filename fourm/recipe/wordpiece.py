@@ -30,7 +30,7 @@ def run(recipe: TextTokenizerRecipe) -> None:
         recipe.classes,
         recipe.output,
         num_sentinels=recipe.num_sentinels,
-        num_bins=recipe.num_bins,
+        num_coordinates=recipe.num_coordinates,
     )
     _LOG.info("%s: %d entries", recipe.output, tokenizer.vocab_size)
 
