@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fourm.prepare.rooms.camera import find_view
 from fourm.prepare.rooms.caption import Seen, describe, visible_objects
 from fourm.prepare.rooms.classes import MAX_DEPTH_METRES
 from fourm.prepare.rooms.layout import furnish
@@ -16,6 +15,7 @@ from fourm.prepare.rooms.rays import tracer
 from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shapes import build
 from fourm.prepare.rooms.view import View, render_view
+from fourm.prepare.rooms.viewpoint import find_view
 from fourm.rng import generator
 
 _BOXED_SHARE = 1 / 512

@@ -115,7 +115,12 @@ def _start_embree_on_one_thread() -> None:
 
 def tracer(mesh: Mesh) -> Tracer:
     """The best tracer that is installed."""
-    return EmbreeTracer(mesh) if _has("embreex") else TrimeshTracer(mesh)
+    return EmbreeTracer(mesh) if has_fast_tracer() else TrimeshTracer(mesh)
+
+
+def has_fast_tracer() -> bool:
+    """Whether embree is installed."""
+    return _has("embreex")
 
 
 def check_installed() -> None:
@@ -129,7 +134,7 @@ def check_installed() -> None:
         raise MissingExtraError("trimesh", "rooms", purpose)
     if not _has("cv2"):
         raise MissingExtraError("opencv-python-headless", "rooms", purpose)
-    if not _has("embreex") and not _has("rtree"):
+    if not has_fast_tracer() and not _has("rtree"):
         raise MissingExtraError("embreex' (or, where it has no wheel, 'rtree", "rooms", purpose)
 
 

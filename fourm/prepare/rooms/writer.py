@@ -11,7 +11,7 @@ from typing import Any
 
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.rooms.classes import CLASSES, SOURCES
-from fourm.prepare.rooms.rays import check_installed
+from fourm.prepare.rooms.rays import check_installed, has_fast_tracer
 from fourm.prepare.rooms.workers import ShardTask, render_shards
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def render(
     _unlink(out / MANIFEST)
     for source in SOURCES:
         write_source_facts(out, source, {"made_by": "fourm prepare rooms", **settings})
+    if not has_fast_tracer():
+        logger.warning("embreex is not installed: trimesh traces the rays, about a hundred times slower")
     done = num - sum(task.stop - task.start for task in todo)
     with _progress_bar(num, done, progress) as on_room:
         render_shards(todo, workers, on_room)

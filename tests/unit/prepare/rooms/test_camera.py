@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from fourm.prepare.rooms.camera import find_view, look_at
+from fourm.prepare.rooms.camera import look_at
 from fourm.prepare.rooms.layout import furnish
 from fourm.prepare.rooms.rays import tracer
 from fourm.prepare.rooms.shapes import build
+from fourm.prepare.rooms.viewpoint import find_view
 from fourm.rng import generator
 
 

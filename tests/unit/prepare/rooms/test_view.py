@@ -69,8 +69,8 @@ def test_normals_are_unit_vectors_towards_the_viewer(rendered, index: int) -> No
 
 @pytest.mark.parametrize("index", range(4))
 def test_depth_is_the_plane_its_normal_says(rendered, index: int) -> None:
-    from fourm.prepare.rooms.camera import find_view
     from fourm.prepare.rooms.layout import furnish
+    from fourm.prepare.rooms.viewpoint import find_view
     from fourm.rng import generator
 
     room, view = rendered(index)
