@@ -1,0 +1,1 @@
+"""Thin entry points that train tokenizers and apply them; the same as the `fourm` commands."""
