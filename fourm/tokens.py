@@ -25,7 +25,7 @@ _GROUP_STRIDE = 1 << 15
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids with a meaning of their own in every text vocabulary of 4M's layout (spec of the published WordPiece tokenizer).
+    """Ids with a meaning of their own in every text vocabulary of 4M's layout.
 
     Args:
         pad, unknown, start, end: padding, unknown word, start and end of a text.
@@ -73,7 +73,7 @@ class AttentionPattern:
 
     @classmethod
     def prefix_causal(cls, valid: Tensor, prefix: Tensor) -> AttentionPattern:
-        """Causal, but the first `prefix` (B,) tokens see one another in both directions (AIM, El-Nouby et al. 2024, sec. 3.3)."""
+        """Causal, but the first `prefix` (B,) tokens see one another too (AIM, El-Nouby et al. 2024, sec. 3.3)."""
         return cls(
             reach=_where_valid(valid, torch.maximum(_ends(valid), prefix[:, None].to(torch.int32))),
             group=_group_of_valid(valid),
@@ -97,7 +97,12 @@ class AttentionPattern:
         return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys))
 
     def separate(self, by: Tensor, key_by: Tensor | None = None) -> AttentionPattern:
-        """Split every group further by `by` (B, Q), for instance by modality (4M's decoder) or document; values in [0, 2**15)."""
+        """Split every group further, for instance by modality (4M's decoder) or document.
+
+        Args:
+            by: (B, Q) integers in [0, 2**15); only queries and keys of the same number still meet.
+            key_by: (B, K) the same for the keys of a pattern that has keys of its own.
+        """
         keys = self.key_group
         if keys is not None and key_by is None:
             raise ValueError("a pattern with keys of its own needs key_by")
@@ -105,7 +110,10 @@ class AttentionPattern:
         return replace(self, group=_join_groups(self.group, by), key_group=joined)
 
     def prepend(self, count: int) -> AttentionPattern:
-        """The same pattern with `count` more tokens in front, seen by all of group 0 and seeing as far as the whole row (registers)."""
+        """The same pattern with `count` more tokens in front: registers, in group 0.
+
+        They see all of group 0, and all of group 0 without a `start` of its own sees them.
+        """
         if self.key_group is not None:
             raise ValueError("only patterns of one token table can be extended")
         front = self.group.new_zeros(self.group.shape[0], count)
@@ -208,8 +216,8 @@ class TokenBatch:
         attention: self-attention of the table.
         values: modality -> (n_m, dim) float32 vectors.
         value_rows: modality -> (n_m,) int64, the tokens the vectors belong to.
-        target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so a step
-            that uses them needs no synchronisation with the device.
+        target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so
+            a step that uses them needs no synchronisation with the device.
     """
 
     modality: Tensor
@@ -266,13 +274,14 @@ def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int |
     Args:
         rows: one table per sample.
         modalities: names the modality numbers.
-        num_tokens: length of the batch's table; None: that of the longest sample.
+        num_tokens: length of the batch's table; None: that of the longest sample, but at least 1, so that no backend
+            meets an empty dimension.
 
     Raises:
         DataError: if a sample is longer than `num_tokens`.
     """
     longest = max((len(row) for row in rows), default=0)
-    length = longest if num_tokens is None else num_tokens
+    length = max(longest, 1) if num_tokens is None else num_tokens
     if longest > length:
         raise DataError(f"a sample has {longest} tokens, but the table is declared to hold {length}")
 

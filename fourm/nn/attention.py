@@ -1,8 +1,10 @@
-"""Multi-head attention over an `AttentionPattern`, with one result in every backend: a query that sees nothing yields zero."""
+"""Multi-head attention over an `AttentionPattern`; in every backend, a query that sees nothing yields zero."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,12 +31,20 @@ class AttentionMask:
 
     @classmethod
     def prepare(cls, pattern: AttentionPattern, backend: Backend, dtype: torch.dtype) -> AttentionMask:
-        """Args: pattern; backend (`auto` is resolved by device); dtype of the attention scores."""
+        """Make a pattern ready.
+
+        Args:
+            pattern: who may attend to whom.
+            backend: `auto` is resolved by device.
+            dtype: of the attention scores.
+        """
         device = pattern.reach.device.type
         if backend == "auto":
             backend = "math" if device in ("cpu", "meta") else "sdpa"
         dense = pattern.dense()[:, None]
         sees = dense.any(-1, keepdim=True)
+        if dense.numel() == 0:  # nothing to attend with or to: the kernels of the other backends may refuse
+            backend = "math"
         if backend == "flex":
             return cls(backend, pattern.block_mask(), sees)
         if backend == "sdpa":
@@ -56,11 +66,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
         (B, H, Q, d); zero where a query sees nothing.
     """
     grouped = key.shape[1] != query.shape[1]
+    query, key = query.to(value.dtype), key.to(value.dtype)  # normalised heads stay in float32 under autocast
     if mask.backend == "flex":
-        from torch.nn.attention.flex_attention import flex_attention
-
-        kernel = torch.compile(flex_attention) if query.is_cuda else flex_attention
-        out = kernel(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
+        out = _flex_kernel(query.is_cuda)(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
     elif mask.backend == "sdpa":
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.allowed, enable_gqa=grouped)
     else:
@@ -70,6 +78,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         out = (scores + mask.allowed).softmax(-1).to(value.dtype) @ value
     return out.masked_fill(~mask.sees, 0.0)
+
+
+@lru_cache
+def _flex_kernel(compiled: bool) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    kernel: Callable[..., Any] = flex_attention
+    return torch.compile(kernel) if compiled else kernel
 
 
 class LayerCache:
@@ -133,7 +149,7 @@ class Attention(nn.Module):
 
         Args:
             x: (B, Q, dim).
-            mask: (Q, K) pattern.
+            mask: who may attend to whom.
             context: (B, K, dim), for attention to a context.
             cache: earlier keys and values; a context's are computed once and then reused.
 

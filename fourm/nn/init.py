@@ -1,8 +1,8 @@
-"""Initial weights that depend only on the seed and the name of each module, not on construction order, device or sharding."""
+"""Initial weights that depend only on the seed and the name of each module, not on construction order or device."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,17 +20,17 @@ class HasInitialWeights(Protocol):
 
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> None:
-    """Fill all parameters: Xavier-uniform linear layers, zero biases, unit norms, and what modules with `fill_parameters` say of their own.
+    """Fill all parameters: Xavier-uniform linear layers, zero biases, unit norms.
 
-    Fused projections (`qkv`, `kv`) are initialised as the separate square layers they stand for.
+    Modules with `fill_parameters` fill their own. Fused projections (`qkv`, `kv`) are initialised as the separate
+    layers they stand for.
     """
     for name, module in model.named_modules():
         generator = torch.Generator().manual_seed(torch_seed(seed, "weights", name))
         if isinstance(module, HasInitialWeights):
             module.fill_parameters(generator)
         elif isinstance(module, nn.Linear):
-            parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
-            fill_xavier(module.weight, generator, fan_out=module.weight.shape[0] // parts)
+            fill_xavier(module.weight, generator, _fused(name.rpartition(".")[2], *module.weight.shape))
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
@@ -38,10 +38,24 @@ def initialise(model: nn.Module, seed: int) -> None:
                 parameter.fill_(1.0 if key == "weight" else 0.0)
 
 
-def fill_xavier(weight: Tensor, generator: torch.Generator, fan_out: int | None = None) -> None:
-    """Xavier-uniform values (Glorot and Bengio 2010) for a (out, in) matrix, drawn on the host."""
+def _fused(leaf: str, rows: int, columns: int) -> list[int]:
+    """Rows of the layers that one weight holds: queries, keys and values; or keys and values."""
+    if leaf == "qkv":
+        return [columns, (rows - columns) // 2, (rows - columns) // 2]
+    return [rows // 2, rows // 2] if leaf == "kv" else [rows]
+
+
+def fill_xavier(weight: Tensor, generator: torch.Generator, parts: Sequence[int] = ()) -> None:
+    """Xavier-uniform values (Glorot and Bengio 2010), drawn on the host.
+
+    Args:
+        weight: (out, in).
+        generator: source of randomness.
+        parts: rows of the layers stacked in `weight`, each scaled on its own; one by default.
+    """
     rows, columns = weight.shape
-    bound = math.sqrt(6.0 / ((fan_out or rows) + columns))
+    sizes = torch.tensor(parts or [rows])
+    bound = (6.0 / (sizes + columns)).sqrt().repeat_interleave(sizes)[:, None]
     weight.copy_((torch.rand(rows, columns, generator=generator) * 2 - 1) * bound)
 
 

@@ -1,4 +1,4 @@
-"""The transformer trunk that every system shares: pre-norm blocks with self-attention, optional cross-attention, and an MLP."""
+"""The transformer trunk that every system shares: pre-norm blocks of self-attention, cross-attention and an MLP."""
 
 from __future__ import annotations
 
@@ -105,7 +105,18 @@ class Block(nn.Module):
         cross_mask: AttentionMask | None = None,
         cache: BlockCache | None = None,
     ) -> Tensor:
-        """Args: x (B, N, dim); mask; context (B, K, dim) with its mask for blocks with cross-attention; cache of earlier steps."""
+        """Run the block.
+
+        Args:
+            x: (B, N, dim).
+            mask: of the self-attention.
+            context: (B, K, dim), for blocks with cross-attention.
+            cross_mask: of the cross-attention.
+            cache: keys and values of earlier decoding steps.
+
+        Returns:
+            (B, N, dim).
+        """
         x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=cache.own if cache else None))
         if context is not None and cross_mask is not None:
             context_cache = cache.context if cache else None
