@@ -1,4 +1,4 @@
-"""Raw shards to token shards, for `torchrun tokenizers_train/tokenize_shards.py TOKENIZER DATA`; as `fourm tokenize`."""
+"""Raw shards to token shards: `torchrun tokenizers_train/tokenize_shards.py TOKENIZER DATA`; as `fourm tokenize`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train the text tokenizer: `python -m tokenizers_train.wordpiece RECIPE [KEY=VALUE]...`; as `fourm train-wordpiece`."""
+"""Train the text tokenizer: `python -m tokenizers_train.wordpiece RECIPE [KEY=VALUE]...`; `fourm train-wordpiece`."""
 
 import sys
 
