@@ -21,7 +21,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def cli(verbose: bool) -> None:
     """Any-to-any masked multimodal modeling: tokenize, pretrain, generate, evaluate.
 
-    Recipes are YAML files, or names of shipped ones such as `4m_tiny`; any key can be set behind them: train.max_steps=100
+    Recipes are YAML files, or names of shipped ones such as `4m_tiny`; any key can be set behind them:
+    train.max_steps=100
     """
     import logging
 
@@ -110,9 +111,10 @@ def crops(root: Path, **options: Any) -> None:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace tokens that another tokenizer made.")
 def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
-    """Turn a modality of the data set ROOT into token shards with a trained TOKENIZER, one row of tokens for each stored crop.
+    """Turn a modality of the data set ROOT into token shards with a trained TOKENIZER, one row for each stored crop.
 
-    Complete shards are skipped, so an interrupted run goes on where it stopped. Under torchrun or SLURM arrays the shards are shared out.
+    Complete shards are skipped, so an interrupted run goes on where it stopped. Under torchrun the ranks share the
+    shards.
     """
     from fourm.recipe.tokenize import run
 
@@ -251,7 +253,10 @@ def doctor() -> None:
 @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--list", "listing", is_flag=True, help="Show the stages and their commands, and stop.")
 def run(pipeline: str, overrides: tuple[str, ...], listing: bool) -> None:
-    """Run the stages of a PIPELINE (`quickstart`, `fashion`, or a YAML file); complete stages are skipped, interrupted ones resume."""
+    """Run the stages of a PIPELINE (`quickstart`, `fashion`, or a YAML file).
+
+    Complete stages are skipped, and an interrupted one resumes.
+    """
     from fourm.pipeline import describe, load, run_pipeline
 
     loaded = load(pipeline, overrides)

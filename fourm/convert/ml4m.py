@@ -1,6 +1,7 @@
 """The published 4M transformers (layout of the `EPFL-VILAB/4M-*` repositories on the Hub).
 
-Every key of a published state is used or reported. Tables that fourm computes itself (fixed positions, zero norm biases) are checked, not stored.
+Every key of a published state is used or reported. Tables that fourm computes itself (fixed positions, zero norm
+biases) are checked, not stored.
 """
 
 from __future__ import annotations
@@ -122,13 +123,11 @@ def model_state(published: Mapping[str, Tensor], model: Multimodal) -> dict[str,
                 if not m.is_grid:
                     put(f"{target}.bias", reader.take(f"{source}.bias"))
     for key in list(reader.remaining):
-        target = _block_key(key)
-        if target in state:
-            put(target, reader.take(key))
-        elif (
-            target is not None
-            and target.endswith("norm.bias")
-            or key.endswith((".norm1.bias", ".norm2.bias", "_norm.bias"))
+        block = _block_key(key)
+        if block is not None and block in state:
+            put(block, reader.take(key))
+        elif (block is not None and block.endswith("norm.bias")) or key.endswith(
+            (".norm1.bias", ".norm2.bias", "_norm.bias")
         ):
             reader.skip_zeros(key)
     reader.finish()

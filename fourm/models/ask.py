@@ -1,7 +1,8 @@
 """Token tables from plain tensors: what a caller gives, and what a caller asks, modality by modality.
 
-Each modality comes as a mapping of tensors: grids as `ids` (B, n) and `positions` (B, n); pixels as `values` (B, C, H, W), normalised, and
-`positions` (B, n); sequences as `ids` (B, n); sequences of vectors as `values` (B, n, dim) and `valid` (B, n). Padding is -1.
+Each modality comes as a mapping of tensors: grids as `ids` (B, n) and `positions` (B, n); pixels as `values`
+(B, C, H, W), normalised, and `positions` (B, n); sequences as `ids` (B, n); sequences of vectors as `values`
+(B, n, dim) and `valid` (B, n). Padding is -1.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def _given_part(modality: Modality, facts: Mapping[str, Tensor], index: int) -> 
             height, width = modality.grid.image_size
             if values.shape[-2:] != (height, width) or values.shape[1] != modality.channels:
                 raise DataError(
-                    f"modality '{modality.name}': values have shape {tuple(values.shape)}; expected (B, {modality.channels}, {height}, {width})"
+                    f"modality '{modality.name}': values have shape {tuple(values.shape)}; "
+                    f"expected (B, {modality.channels}, {height}, {width})"
                 )
             patches = patchify(values, modality.grid.patch_size)
             values = patches.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, patches.shape[-1]))
@@ -102,7 +104,7 @@ def _given_part(modality: Modality, facts: Mapping[str, Tensor], index: int) -> 
 
 
 def ask(asked: Given, modalities: ModalitySet) -> tuple[TokenBatch, dict[str, tuple[int, int]]]:
-    """The decoder's table of what is asked: grids in parallel, sequences teacher-forced, modalities apart from one another.
+    """The decoder's table of what is asked: grids in parallel, sequences teacher-forced, modalities kept apart.
 
     Returns:
         the table, and modality -> (first, one past last) column.
@@ -121,8 +123,9 @@ def ask(asked: Given, modalities: ModalitySet) -> tuple[TokenBatch, dict[str, tu
         start = columns[name][1]
         parts.append(part)
     joined = {key: torch.cat([part[key] for part in parts], 1) for key in parts[0]}
-    attention = AttentionPattern(reach=joined.pop("reach").int(), group=joined["modality"].int())
-    return TokenBatch(target_ids=torch.full_like(joined["ids"], PADDING), attention=attention, **joined), columns
+    modality, ids = joined["modality"], joined["ids"]
+    attention = AttentionPattern(reach=joined["reach"].int(), group=modality.int())
+    return TokenBatch(modality, joined["position"], ids, torch.full_like(ids, PADDING), attention), columns
 
 
 def _asked_part(modality: Modality, facts: Mapping[str, Tensor], index: int, start: int) -> dict[str, Tensor]:
@@ -164,5 +167,6 @@ def _check_range(modality: Modality, what: str, numbers: Tensor, limit: int) -> 
         return
     if int(numbers.max()) >= limit or int(numbers.min()) < PADDING:
         raise DataError(
-            f"modality '{modality.name}': {what} {int(numbers.max())} is out of range; expected 0 to {limit - 1}, or -1 for padding"
+            f"modality '{modality.name}': {what} {int(numbers.max())} is out of range; "
+            f"expected 0 to {limit - 1}, or -1 for padding"
         )

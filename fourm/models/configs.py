@@ -29,8 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class MultimodalConfig:
     """An encoder-decoder over any set of modalities (4M, Mizrahi et al. 2023, sec. 3).
 
-    `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or `_swiglu_qknorm_nobias`
-    appended, fills the sizes and options of the published models; other keys override it.
+    `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or
+    `_swiglu_qknorm_nobias` appended, fills the sizes and options of the published models; other keys override it.
 
     Args:
         dim, encoder_depth, decoder_depth, num_heads: sizes.
@@ -40,8 +40,8 @@ class MultimodalConfig:
         activation_checkpointing: recompute activations in the backward pass.
         tie_heads: sequence heads share their weights with the decoder's token embeddings.
         share_modality_embeddings: encoder and decoder use the same modality embeddings.
-        embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the position table, learns
-            far sooner in short runs.
+        embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
+            position table, learns far sooner in short runs.
         codebook_init: start token embeddings and heads from the tokenizers' codebooks, mapped by a random matrix.
         backend: attention kernel.
     """

@@ -1,6 +1,7 @@
-"""From token tables to vectors and back: one concatenated table for all discrete modalities, one projection per continuous one.
+"""Token tables to vectors and back: one table for all discrete modalities, a projection per continuous one.
 
-Row numbers of the concatenated table come from a map modality -> rows, so embedding is a single gather without a loop over modalities.
+Row numbers of the concatenated table come from a map modality -> rows, so embedding is a single gather without a loop
+over modalities.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class TokenTable(nn.Module):
 
 
 class InputEmbedder(nn.Module):
-    """Embeds what the encoder reads. Content, and position plus modality, are kept apart: the decoder's context needs the latter alone."""
+    """Embeds what the encoder reads; content apart from position plus modality, which the decoder needs alone."""
 
     def __init__(self, modalities: ModalitySet, dim: int, std: float, modality_embedding: ModalityEmbedding) -> None:
         super().__init__()

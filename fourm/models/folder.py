@@ -1,4 +1,4 @@
-"""A model as a self-contained folder: `config.json`, `model.safetensors`, and copies of the tokenizers it speaks with."""
+"""A model as a self-contained folder: `config.json`, `model.safetensors`, copies of the tokenizers it speaks with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
 
 from fourm import config as configs
 from fourm.errors import CheckpointError
@@ -61,7 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} is not a model folder: it has no config.json. Pass the folder `model` inside the output of `fourm pretrain`"
+            f"{folder} is not a model folder: it has no config.json. "
+            "Pass the folder `model` inside the output of `fourm pretrain`"
         )
     try:
         facts = json.loads(path.read_text())
@@ -89,7 +89,9 @@ def load_model(folder: Path) -> Multimodal:
     model = Multimodal(modalities, configs.build(schema, kind, where=str(folder / "config.json")))
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise CheckpointError(f"{weights} is missing: the export was not finished. Run the training command again to export")
+        raise CheckpointError(
+            f"{weights} is missing: the export was not finished. Run the training command again to export"
+        )
     try:
         load_weights(model, str(weights))
     except Exception as error:
@@ -100,5 +102,3 @@ def load_model(folder: Path) -> Multimodal:
 def tokenizer_paths(folder: Path) -> dict[str, Path]:
     """Token modality (or `text`) -> its tokenizer inside the model folder."""
     return {name: folder / relative for name, relative in read_config(folder).get("tokenizers", {}).items()}
-
-

@@ -1,4 +1,4 @@
-"""The any-to-any model: embedders, an encoder, a decoder that attends to it, and one head per output modality (4M, sec. 3)."""
+"""The any-to-any model: embedders, an encoder, a decoder attending to it, a head per output modality (4M, sec. 3)."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Multimodal(nn.Module):
 
     @torch.no_grad()
     def fill_from_codebooks(self, codebooks: Mapping[str, Tensor], seed: int) -> None:
-        """Start the embeddings and heads of token modalities from their tokenizers' codebooks, mapped by one random matrix each.
+        """Start embeddings and heads of token modalities from their tokenizers' codebooks, by one random matrix each.
 
         Near codes then start with near embeddings, which short runs would otherwise have to learn.
 

@@ -1,4 +1,4 @@
-"""Start a model from another one with other modalities, as 4M-21 starts from 4M-7: tables are copied modality by modality."""
+"""Start a model from one with other modalities, as 4M-21 from 4M-7: tables are copied modality by modality."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
         old, new = source.modalities[name], target.modalities[name]
         if old.content != new.content or old.layout.num_positions != new.layout.num_positions:
             raise CheckpointError(
-                f"modality '{name}' is {old.layout} x {old.content} in the source and {new.layout} x {new.content} here; "
+                f"modality '{name}' is {old.layout} x {old.content} in the source and "
+                f"{new.layout} x {new.content} here; "
                 "give the new one another name, or the same layout and content"
             )
     _copy_common(source, target)

@@ -19,8 +19,9 @@ class Loss:
 
     Args:
         parts: name -> (sum over this micro-batch, count known on the host).
-        reduction: `token`: all sums over all counts; `modality`: mean over the parts of sum over count, where absent parts count as zero
-            (the published `mod` loss); `weighted`: sum over the parts of weight times sum over count.
+        reduction: `token`: all sums over all counts; `modality`: mean over the parts of sum over count, where absent
+            parts count as zero (the published `mod` loss); `weighted`: sum over the parts of weight times sum over
+            count.
         weights: factor of each part; 1 where it has no entry.
     """
 
@@ -32,7 +33,8 @@ class Loss:
         """This micro-batch's share of the loss of a whole step.
 
         Args:
-            totals: part -> count summed over all micro-batches and ranks of the step. The shares of a step add up to its loss.
+            totals: part -> count summed over all micro-batches and ranks of the step. The shares of a step add up to
+                its loss.
         """
         sums = {name: total * self.weights.get(name, 1.0) for name, (total, _) in self.parts.items()}
         if self.reduction == "token":

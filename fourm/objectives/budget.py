@@ -26,8 +26,9 @@ def dirichlet_budget(
 ) -> np.ndarray:
     """Split `total` tokens over modalities.
 
-    Shares are drawn from a Dirichlet distribution and rounded down; the remainder goes, token by token, to the largest share of further
-    draws. What exceeds a modality's capacity is lost, as in the published training, unless `redistribute` is set.
+    Shares are drawn from a Dirichlet distribution and rounded down; the remainder goes, token by token, to the largest
+    share of further draws. What exceeds a modality's capacity is lost, as in the published training, unless
+    `redistribute` is set.
 
     Args:
         alphas: (M,) concentration per modality; 0 never draws it.

@@ -17,9 +17,11 @@ class MaskComponent:
 
     Args:
         weight: how often it is drawn.
-        input_alphas: modality -> Dirichlet concentration of the input budget; `*` stands for all others. 0 never draws it.
+        input_alphas: modality -> Dirichlet concentration of the input budget; `*` stands for all others. 0 never draws
+            it.
         target_alphas: the same for the target budget.
-        keep: modality -> how much of a sequence stays visible: `random` (a uniform share), `all`, or `binary` (all or nothing).
+        keep: modality -> how much of a sequence stays visible: `random` (a uniform share), `all`, or `binary` (all or
+            nothing).
         min_tokens: modality -> fewest input tokens; budgets are redrawn until they hold.
         num_input_tokens, num_target_tokens: replace the objective's budgets in this component.
     """
@@ -43,8 +45,8 @@ class MaskedConfig:
         components: the mixture; one component of concentration 1 by default.
         max_tokens: modality -> longest part of it a sample may use.
         redistribute: hand what a modality cannot take on to the others. The published training loses it.
-        reduction: `token`: mean over all predicted tokens; `modality`: the published `mod` loss, the mean over modalities of their means,
-            where modalities without tokens count as zero.
+        reduction: `token`: mean over all predicted tokens; `modality`: the published `mod` loss, the mean over
+            modalities of their means, where modalities without tokens count as zero.
         modality_weights: factor of a modality's loss.
         separate: the decoder's modalities do not see one another.
     """
@@ -66,12 +68,18 @@ class MaskedConfig:
         for name in ("input", "target"):
             largest, smallest = getattr(self, f"num_{name}_tokens"), getattr(self, f"min_{name}_tokens")
             if largest < 1 or (smallest is not None and not 0 <= smallest <= largest):
-                raise ConfigError(f"min_{name}_tokens ({smallest}) and num_{name}_tokens ({largest}) must satisfy 0 <= min <= num, num >= 1")
+                raise ConfigError(
+                    f"min_{name}_tokens ({smallest}) and num_{name}_tokens ({largest}) must satisfy "
+                    "0 <= min <= num, num >= 1"
+                )
         if not self.components or not any(c.weight > 0 for c in self.components):
             raise ConfigError("components: at least one needs a weight above 0")
 
 
 OBJECTIVES = Registry(
     "objective",
-    {"masked": "fourm.objectives.configs:MaskedConfig", "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig"},
+    {
+        "masked": "fourm.objectives.configs:MaskedConfig",
+        "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig",
+    },
 )

@@ -1,4 +1,4 @@
-"""Predict masked target tokens from visible input tokens, any modality from any other (4M, Mizrahi et al. 2023, sec. 2.2)."""
+"""Predict masked target tokens from visible input tokens, any modality from any (4M, Mizrahi et al. 2023, sec. 2.2)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class _Component:
 class Masked:
     """The objective of 4M.
 
-    A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), images as (C, H, W) normalised, sequences as (L,) ids
-    without end token or as a list of chunks, sequences of vectors as (L, dim). Modalities may be missing.
+    A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), images as (C, H, W)
+    normalised, sequences as (L,) ids without end token or as a list of chunks, sequences of vectors as (L, dim).
+    Modalities may be missing.
 
     Args:
         config: budgets and mixture.
@@ -71,7 +72,9 @@ class Masked:
                 continue
             modality = self.modalities[name]
             if modality.is_grid:
-                self._mask_grid(modality, index, sample[name], int(shown[index]), int(asked[index]), rng, inputs, targets)
+                self._mask_grid(
+                    modality, index, sample[name], int(shown[index]), int(asked[index]), rng, inputs, targets
+                )
             elif modality.is_discrete:
                 keep = component.config.keep.get(name, component.config.keep.get("*", "random"))
                 visible, target = draw_span_mask(units[name], int(shown[index]), keep, self.special, rng)
@@ -104,7 +107,10 @@ class Masked:
         logits = model(batch)
         counts = batch.decoder.num_targets
         parts = {
-            name: (F.cross_entropy(logits[name].float(), batch.decoder.targets(name), reduction="sum"), float(counts[name]))
+            name: (
+                F.cross_entropy(logits[name].float(), batch.decoder.targets(name), reduction="sum"),
+                float(counts[name]),
+            )
             for name in self.parts
         }
         return Loss(parts, self.config.reduction, self.config.modality_weights)
@@ -115,7 +121,9 @@ class Masked:
         inputs = self._alphas(config.input_alphas, [m.is_input for m in self.modalities.values()])
         targets = self._alphas(config.target_alphas, [m.is_output for m in self.modalities.values()])
         if not targets.any():
-            raise ConfigError(f"objective.{where}.target_alphas: no output modality has an alpha above 0, so nothing would be asked")
+            raise ConfigError(
+                f"objective.{where}.target_alphas: no output modality has an alpha above 0, so nothing would be asked"
+            )
         minimum = np.array([config.min_tokens.get(name, 0) for name in self.names], np.int64)
         return _Component(config, inputs, targets, minimum)
 
@@ -126,17 +134,29 @@ class Masked:
     def _check_names(self, key: str, mapping: Mapping[str, Any]) -> None:
         for name in mapping:
             if name != "*" and name not in self.modalities:
-                raise ConfigError(f"objective.{key}: '{name}' is not a modality of this recipe.{did_you_mean(name, self.modalities)}")
+                raise ConfigError(
+                    f"objective.{key}: '{name}' is not a modality of this recipe.{did_you_mean(name, self.modalities)}"
+                )
 
     def _budgets(
-        self, component: _Component, present: np.ndarray, units: Mapping[str, list[np.ndarray]], rng: np.random.Generator
+        self,
+        component: _Component,
+        present: np.ndarray,
+        units: Mapping[str, list[np.ndarray]],
+        rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Input and target budgets (M,) of one sample."""
         config = self.config
-        num_inputs = draw_total(config.min_input_tokens, component.config.num_input_tokens or config.num_input_tokens, rng)
-        num_targets = draw_total(config.min_target_tokens, component.config.num_target_tokens or config.num_target_tokens, rng)
+        num_inputs = draw_total(
+            config.min_input_tokens, component.config.num_input_tokens or config.num_input_tokens, rng
+        )
+        num_targets = draw_total(
+            config.min_target_tokens, component.config.num_target_tokens or config.num_target_tokens, rng
+        )
         capacity = np.where(present, self.capacity, 0)
-        if config.redistribute:  # no use in handing a sequence more than it has: its ids, a sentinel in front and one behind
+        if (
+            config.redistribute
+        ):  # no use in handing a sequence more than it has: its ids, a sentinel in front and one behind
             for name, pieces in units.items():
                 i = self.modalities.index(name)
                 capacity[i] = min(capacity[i], sum(map(len, pieces)) + 2)
@@ -173,10 +193,13 @@ class Masked:
             return
         ids = np.asarray(value).reshape(-1)
         if len(ids) != modality.num_tokens:
-            raise DataError(f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}")
+            raise DataError(
+                f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}"
+            )
         if int(ids.max()) >= modality.vocab_size or int(ids.min()) < 0:
             raise DataError(
-                f"modality '{modality.name}': token {int(ids.max())} is outside its vocabulary of {modality.vocab_size}; "
+                f"modality '{modality.name}': token {int(ids.max())} is outside its vocabulary of "
+                f"{modality.vocab_size}; "
                 "was it made with another tokenizer? Run `fourm tokenize` again or correct vocab_size"
             )
         inputs.add(index, shown, ids=ids[shown])
@@ -184,7 +207,14 @@ class Masked:
         targets.add(index, asked, target_ids=ids[asked])
 
     def _mask_vectors(
-        self, modality: Modality, index: int, value: np.ndarray, num_shown: int, component: _Component, rng: np.random.Generator, inputs: _TableBuilder
+        self,
+        modality: Modality,
+        index: int,
+        value: np.ndarray,
+        num_shown: int,
+        component: _Component,
+        rng: np.random.Generator,
+        inputs: _TableBuilder,
     ) -> None:
         """Show part of a sequence of vectors; hidden runs become one zero vector each."""
         if num_shown == 0:
@@ -209,7 +239,10 @@ class Masked:
             return leading_chunks([*(np.asarray(chunk, np.int64) for chunk in value), end], int(limit))
         tokens = np.append(np.asarray(value, np.int64), end)[:limit]
         if int(tokens.max()) >= modality.vocab_size:
-            raise DataError(f"modality '{modality.name}': token {int(tokens.max())} is outside its vocabulary of {modality.vocab_size}")
+            raise DataError(
+                f"modality '{modality.name}': token {int(tokens.max())} is outside its vocabulary of "
+                f"{modality.vocab_size}"
+            )
         return list(tokens[:, None])
 
 
@@ -225,7 +258,8 @@ def select_patches(image: np.ndarray, modality: Modality, positions: np.ndarray)
     p = grid.patch_size
     if image.shape != (modality.channels, *grid.image_size):
         raise DataError(
-            f"modality '{modality.name}': an image has shape {image.shape}; expected {(modality.channels, *grid.image_size)}"
+            f"modality '{modality.name}': an image has shape {image.shape}; "
+            f"expected {(modality.channels, *grid.image_size)}"
         )
     blocks = image.reshape(-1, grid.height, p, grid.width, p).transpose(1, 3, 2, 4, 0)
     return blocks[positions // grid.width, positions % grid.width].reshape(len(positions), -1)
@@ -241,7 +275,9 @@ class _TableBuilder:
 
     def __init__(self, *, full: bool = False, separate: bool = False) -> None:
         self.full, self.separate = full, separate
-        self.columns: dict[str, list[np.ndarray]] = {k: [] for k in ("modality", "position", "ids", "target_ids", "reach", "group")}
+        self.columns: dict[str, list[np.ndarray]] = {
+            k: [] for k in ("modality", "position", "ids", "target_ids", "reach", "group")
+        }
         self.values: dict[str, np.ndarray] = {}
         self.length = 0
 

@@ -1,4 +1,4 @@
-"""Crops that are stored with the data, so that tokens made beforehand and raw images are cut alike (4M's `crop_settings`)."""
+"""Crops stored with the data, so that tokens made beforehand and raw images are cut alike (4M's `crop_settings`)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Cost:
             *parts,
             f"tokens per step       {self.tokens_per_step:12,}",
             f"FLOPs per step        {self.flops_per_step:12.3e}",
-            f"training state        {self.state_bytes / 2**30:12.2f} GiB (weights, gradients, AdamW moments in float32)",
+            f"training state        {self.state_bytes / 2**30:12.2f} GiB (float32 weights, gradients, AdamW moments)",
         ]
 
 

@@ -42,7 +42,7 @@ def text_encoders(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> d
     names = [m.name for m in modalities.values() if m.tokenizer == TEXT]
     if names and tokenizer is None:
         raise ConfigError(
-            f"tokenizers.{TEXT} is missing: '{names[0]}' is text. Train one with `python -m tokenizers_train.wordpiece` and set "
+            f"tokenizers.{TEXT} is missing: '{names[0]}' is text. Train one with `fourm train-wordpiece` and set "
             f"tokenizers.{TEXT} to its file"
         )
     return {name: TextEncoder(tokenizer, modalities[name].decode) for name in names if tokenizer is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -19,7 +18,7 @@ from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.models.transplant import copy_weights
 from fourm.objectives.base import Objective
-from fourm.recipe.build import implementation
+from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.bundle import Bundle
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
 from fourm.recipe.evaluation import MeanLoss
@@ -38,6 +37,8 @@ def run(recipe: PretrainRecipe) -> None:
     Raises:
         FourmError: whatever is wrong with recipe, data, checkpoint or loss, before or during training.
     """
+    if is_complete(recipe):
+        return
     text = load_text_tokenizer(recipe.tokenizers)
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     tokenizers = {name: load_tokenizer(path) for name, path in recipe.tokenizers.items() if name != TEXT}
@@ -48,18 +49,19 @@ def run(recipe: PretrainRecipe) -> None:
         objective = implementation(recipe.objective)(recipe.objective, modalities, text.special if text else None)
         model = build_model(recipe, modalities, tokenizers)
         mixture = build_mixture(recipe.data.train, modalities, encoders)
-        sizes = {"batch_size": config.micro_batch_size(world.size), "rank": world.rank, "world_size": world.size}
 
         def loader(cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
             return Loader(
                 mixture,
                 objective.prepare,
                 objective.collate,
+                batch_size=config.micro_batch_size(world.size),
+                rank=world.rank,
+                world_size=world.size,
                 num_workers=recipe.data.num_workers,
                 seed=recipe.seed,
                 window=recipe.data.shuffle_window,
                 start=cursor,
-                **sizes,
             )
 
         bundle = Bundle(model, tokenizers, text)
@@ -98,8 +100,8 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
         modality = modalities[name]
         if tokenizer.vocab_size != modality.vocab_size:
             raise ConfigError(
-                f"tokenizers.{name}: {recipe.tokenizers[name]} has {tokenizer.vocab_size} codes, but the modality declares a vocabulary of "
-                f"{modality.vocab_size}; correct modalities.{name}.content.vocab_size"
+                f"tokenizers.{name}: {recipe.tokenizers[name]} has {tokenizer.vocab_size} codes, but the modality "
+                f"declares a vocabulary of {modality.vocab_size}; correct modalities.{name}.content.vocab_size"
             )
     hashes = {name: tokenizer.hash for name, tokenizer in tokenizers.items()}
     for mixture in (recipe.data.train, recipe.data.val):

@@ -59,8 +59,8 @@ class PretrainRecipe:
         model: sizes and options, `kind: multimodal`.
         objective: what is shown and asked, `kind: masked`.
         train: optimizer, schedule, length, checkpoints.
-        tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts, for pictures, and
-            for an exported model that can read and write images.
+        tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts,
+            for pictures, and for an exported model that can read and write images.
         init_from: model folder whose weights are the start.
         seed: of weights, data order and masks.
         output: folder of the run.

@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class CropShards:
-    """Samples of one raw modality, each as the stack of its stored crops; without stored crops, as the centre crop alone.
+    """Samples of one raw modality, each as the stack of its stored crops; without any, as the centre crop alone.
 
     Args:
         root: folder of the data set.

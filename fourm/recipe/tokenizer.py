@@ -13,7 +13,7 @@ from fourm.data.dataset import build_dataset
 from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import build_mixture
 from fourm.modality import ModalitySet
-from fourm.recipe.build import implementation
+from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.evaluation import MeanLoss
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.rng import torch_seed
@@ -27,6 +27,8 @@ def run(recipe: TokenizerRecipe) -> None:
     Raises:
         FourmError: whatever is wrong with recipe, data, checkpoint or loss, before or during training.
     """
+    if is_complete(recipe):
+        return
     modality = recipe.raw_modality()
     modalities = ModalitySet([modality])
     config = replace(recipe.train, seed=recipe.seed)

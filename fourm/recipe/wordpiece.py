@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 from fourm.data import decode as decoding
 from fourm.data.source import open_source
@@ -41,5 +42,5 @@ def texts(recipe: TextTokenizerRecipe) -> Iterator[str]:
         source = open_source(str(recipe.path), [name])
         modality = Modality(name, Sequence(1), Discrete(1), source=name, decode="text")
         for n in range(len(source)):
-            value = decoding.decode(source.read(n)[name], modality, lambda n=n, name=name: source.where(n, name))  # type: ignore[misc]
+            value = decoding.decode(source.read(n)[name], modality, partial(source.where, n, name))
             yield from [value] if isinstance(value, str) else value
