@@ -1,0 +1,186 @@
+"""The trunk: causal means causal, caches change nothing, options do what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from fourm.errors import ConfigError
+from fourm.nn.configs import TrunkConfig
+from fourm.nn.init import initialise
+from fourm.nn.trunk import DropPath, KVCache, Mlp, Trunk
+from fourm.tokens import AttentionPattern
+
+SMALL = TrunkConfig(dim=16, depth=3, num_heads=4)
+
+
+def trunk(config: TrunkConfig = SMALL, seed: int = 0) -> Trunk:
+    model = Trunk(config)
+    initialise(model, seed)
+    return model.eval()
+
+
+def run(model: Trunk, x: Tensor, attention: AttentionPattern, **more: Any) -> Tensor:
+    return cast(Tensor, model(x, attention=attention, **more))
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ones(*shape: int) -> Tensor:
+    return torch.ones(shape, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("dim", "hidden"), [(384, 1024), (512, 1365), (768, 2048), (1024, 2730), (2048, 5461)])
+def test_gated_mlps_have_the_published_widths(dim: int, hidden: int) -> None:
+    assert TrunkConfig(dim=dim, depth=1, num_heads=dim // 64, activation="swiglu").mlp_dim == hidden
+    assert TrunkConfig(dim=dim, depth=1, num_heads=dim // 64).mlp_dim == 4 * dim
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"num_heads": 3}, "dim 16"), ({"num_kv_heads": 3}, "num_kv_heads 3")])
+def test_heads_must_divide_the_width(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(SMALL, **wrong)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "swiglu"])
+def test_activations(activation: Any) -> None:
+    functional = torch.nn.functional
+    mlp = Mlp(replace(SMALL, activation=activation))
+    x = noise(2, 16)
+    hidden = {
+        "gelu": lambda h: functional.gelu(h),
+        "gelu_tanh": lambda h: functional.gelu(h, approximate="tanh"),
+        "relu": lambda h: functional.relu(h),
+        "silu": lambda h: functional.silu(h),
+        "swiglu": lambda h: functional.silu(h) * cast(Any, mlp.fc3)(x),
+    }[activation](mlp.fc1(x))
+    torch.testing.assert_close(mlp(x), mlp.fc2(hidden))
+
+
+def test_a_token_sees_only_what_its_pattern_allows() -> None:
+    model, x = trunk(), noise(1, 5, 16)
+    changed = x.clone()
+    changed[:, 3] += 1
+    attention = AttentionPattern.causal(ones(1, 5))
+    before, after = run(model, x, attention), run(model, changed, attention)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert (before[:, 3:] != after[:, 3:]).any(-1).all()
+
+
+def test_the_prefix_sees_its_own_end_and_nothing_sees_the_future() -> None:
+    model, x = trunk(), noise(1, 6, 16)
+    changed = x.clone()
+    changed[:, 4] += 1
+    attention = AttentionPattern.prefix_causal(ones(1, 6), torch.tensor([3]))
+    assert torch.equal(run(model, x, attention)[:, :4], run(model, changed, attention)[:, :4])
+    changed = x.clone()
+    changed[:, 2] += 1
+    assert (run(model, x, attention)[:, 0] != run(model, changed, attention)[:, 0]).any()
+
+
+def test_the_whole_prefix_is_full_attention_and_none_is_causal() -> None:
+    model, x = trunk(), noise(2, 5, 16)
+    valid = ones(2, 5)
+    prefix = torch.tensor([5, 0])
+    both = run(model, x, AttentionPattern.prefix_causal(valid, prefix))
+    torch.testing.assert_close(both[0], run(model, x, AttentionPattern.full(valid))[0])
+    torch.testing.assert_close(both[1], run(model, x, AttentionPattern.causal(valid))[1])
+
+
+def test_padding_changes_nothing() -> None:
+    model, x = trunk(), noise(1, 5, 16)
+    short = run(model, x[:, :3], AttentionPattern.full(ones(1, 3)))
+    padded = run(model, x, AttentionPattern.full(torch.tensor([[True] * 3 + [False] * 2])))
+    torch.testing.assert_close(padded[:, :3], short)
+
+
+CROSS = replace(SMALL, cross_attention=True, num_kv_heads=2, qk_norm=True, activation="swiglu")
+
+
+@pytest.mark.parametrize("steps", [[1] * 6, [3, 1, 2], [6]])
+def test_decoding_with_a_cache_equals_decoding_at_once(steps: list[int]) -> None:
+    model, x, context = trunk(CROSS), noise(2, 6, 16), noise(2, 4, 16, seed=1)
+    seen = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    valid = ones(2, 6)
+    whole = AttentionPattern.causal(valid)
+    cross = AttentionPattern.cross(valid, seen)
+    at_once = run(model, x, whole, context=context, cross=cross)
+    cache, parts, start = KVCache(3), [], 0
+    for n in steps:
+        rows = slice(start, start + n)
+        attention = AttentionPattern(whole.reach[:, rows], whole.group[:, rows], whole.group[:, : start + n])
+        part = AttentionPattern(cross.reach[:, rows], cross.group[:, rows], cross.key_group)
+        parts.append(run(model, x[:, rows], attention, context=context, cross=part, cache=cache))
+        start += n
+    torch.testing.assert_close(torch.cat(parts, 1), at_once, atol=1e-5, rtol=1e-5)
+
+
+def test_a_context_reaches_only_queries_that_may_see_it() -> None:
+    model, x = trunk(CROSS), noise(1, 2, 16)
+    cross = AttentionPattern.cross(ones(1, 2), torch.tensor([[True, False]]))
+    one, other = noise(1, 2, 16, seed=1), noise(1, 2, 16, seed=2)
+    other[:, 0] = one[:, 0]
+    valid = AttentionPattern.full(ones(1, 2))
+    assert torch.equal(run(model, x, valid, context=one, cross=cross), run(model, x, valid, context=other, cross=cross))
+
+
+def test_an_invisible_context_is_as_good_as_none() -> None:
+    model, x = trunk(replace(CROSS, proj_bias=False)), noise(1, 2, 16)
+    valid = AttentionPattern.full(ones(1, 2))
+    cross = AttentionPattern.cross(ones(1, 2), ~ones(1, 3))
+    torch.testing.assert_close(run(model, x, valid, context=noise(1, 3, 16), cross=cross), run(model, x, valid))
+
+
+def test_asked_layers_are_returned_before_the_final_norm() -> None:
+    model, x = trunk(), noise(1, 2, 16)
+    attention = AttentionPattern.full(ones(1, 2))
+    layers = model(x, attention=attention, layers=(0, 2))
+    assert isinstance(layers, list)
+    assert len(layers) == 2
+    torch.testing.assert_close(model.norm(layers[1]), run(model, x, attention))
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    x, attention = noise(1, 4, 16), AttentionPattern.causal(ones(1, 4))
+    gradients = []
+    for recompute in (False, True):
+        model = trunk(replace(SMALL, activation_checkpointing=recompute)).train()
+        run(model, x, attention).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_drop_path_leaves_out_whole_samples_and_scales_the_rest() -> None:
+    layer = DropPath(0.25).train()
+    torch.manual_seed(0)
+    out = layer(torch.ones(4000, 3, 2))
+    kept = out[:, 0, 0] != 0
+    assert torch.equal(out, kept[:, None, None].float().expand_as(out) / 0.75)
+    assert abs(kept.float().mean() - 0.75) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    assert torch.equal(layer.eval()(out), out)
+
+
+def test_drop_path_grows_linearly_over_the_blocks() -> None:
+    model = Trunk(replace(SMALL, drop_path=0.4))
+    assert [block.drop_path.rate for block in model.blocks] == pytest.approx([0.0, 0.2, 0.4])
+
+
+def test_a_trunk_of_no_blocks_is_its_norm() -> None:
+    model, x = trunk(replace(SMALL, depth=0)), noise(1, 2, 16)
+    torch.testing.assert_close(
+        run(model, x, AttentionPattern.full(ones(1, 2))), torch.nn.functional.layer_norm(x, (16,)), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_both_norms_build_and_run(norm: Any) -> None:
+    model = trunk(replace(SMALL, norm=norm, norm_bias=False))
+    assert not [name for name, _ in model.named_parameters() if "norm" in name and "bias" in name]
+    assert torch.isfinite(run(model, noise(1, 2, 16), AttentionPattern.full(ones(1, 2)))).all()
