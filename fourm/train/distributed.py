@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import logging
 import os
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError, FourmError
 
 T = TypeVar("T")
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +94,18 @@ class World:
         # Running buffers (codebooks, batch statistics) follow rank 0; constant tables are not persistent and stay.
         saved = module.state_dict().keys()
         running = any(name in saved and buffer.is_floating_point() for name, buffer in module.named_buffers())
-        return nn.parallel.DistributedDataParallel(
+        wrapper = nn.parallel.DistributedDataParallel
+        # torch 2.15 gave the option another name.
+        name = (
+            "forward_sync_buffers" if "forward_sync_buffers" in signature(wrapper).parameters else "broadcast_buffers"
+        )
+        renamed: dict[str, Any] = {name: running}
+        return wrapper(
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=running,
             gradient_as_bucket_view=True,
             find_unused_parameters=find_unused,
+            **renamed,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from fourm.train.optimizer import empty_state, optimizer_state, set_optimizer_st
 from fourm.train.provenance import provenance
 from fourm.train.state import RunState
 
+# Parts of a recipe that decide what the weights mean.
+_MUST_STAY = ("model", "modalities", "tokenizer", "modality")
 _LOG = logging.getLogger(__name__)
 
 
@@ -124,7 +127,7 @@ class Snapshot:
         changes = recipe_differences(saved, current, "recipe")
         if changes:
             _LOG.warning("the recipe differs from the checkpoint's: %s", "; ".join(changes[:10]))
-        changes = [line for line in changes if line.startswith("recipe.model")]
+        changes = [line for line in changes if re.split(r"[.:]", line)[1] in _MUST_STAY]
         if changes and not self.config.allow_changed_recipe:
             raise CheckpointError(
                 f"{path} was made with another model ({'; '.join(changes[:5])}). Choose another output folder, "
