@@ -1,0 +1,1 @@
+"""Generation: any modality from any others, step by step along a plan."""

@@ -1,0 +1,179 @@
+"""Decoding grids in parallel, by MaskGIT or ROAR. Every missing token is filled once; given tokens never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fourm.generate.branches import Branches, append_tokens
+from fourm.generate.plan import Step
+from fourm.generate.sampling import Drawn, draw
+from fourm.generate.schedule import temperatures, token_counts
+from fourm.models.multimodal import Multimodal
+from fourm.rng import key_hash, uniform
+from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+
+Context = tuple[Tensor, Tensor]
+
+
+def stream(target: str, purpose: str) -> int:
+    """A number that keeps the draws of one target and purpose apart from all others."""
+    return key_hash(target, purpose) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+@dataclass
+class GridCanvas:
+    """A grid while it is filled.
+
+    Args:
+        ids: (B, N) int64, -1 where a token is missing.
+        probabilities: (B, N, V) of each token when it was chosen; None: not kept.
+    """
+
+    ids: Tensor
+    probabilities: Tensor | None = None
+
+    def known(self, most: int) -> tuple[Tensor, Tensor]:
+        """Positions and ids (B, most) of the tokens that exist, in order, padded with -1."""
+        order = torch.argsort((self.ids < 0).byte(), dim=1, stable=True)[:, :most]
+        ids = self.ids.gather(1, order)
+        return torch.where(ids >= 0, order, PADDING), ids
+
+    def missing(self, most: int) -> Tensor:
+        """(B, most) positions without a token, in order, padded with -1."""
+        order = torch.argsort((self.ids >= 0).byte(), dim=1, stable=True)[:, :most]
+        return torch.where(self.ids.gather(1, order) < 0, order, PADDING)
+
+    def write(self, positions: Tensor, ids: Tensor) -> None:
+        """Put (B, m) ids at their positions; -1 writes nothing."""
+        spare = torch.cat([self.ids, self.ids[:, :1]], 1)
+        spare.scatter_(1, torch.where(positions >= 0, positions, spare.shape[1] - 1), ids)
+        self.ids = spare[:, :-1]
+
+    def write_probabilities(self, positions: Tensor, probabilities: Tensor) -> None:
+        """Keep the (B, m, V) probabilities of these positions."""
+        if self.probabilities is not None:
+            rows, columns = (positions >= 0).nonzero(as_tuple=True)
+            self.probabilities[rows, positions[rows, columns]] = probabilities[rows, columns]
+
+
+class GridDecoder:
+    """Fills a grid step by step.
+
+    Args:
+        model: predicts the tokens.
+        step: scheme, schedule and temperatures; its target is a grid.
+        branches: what the model sees beside the target's own tokens.
+        seeds: (B,) of the samples.
+    """
+
+    def __init__(self, model: Multimodal, step: Step, branches: Branches, seeds: Tensor) -> None:
+        self.model, self.step, self.branches, self.seeds = model, step, branches, seeds
+        modality = model.modalities[step.target]
+        self.index, self.vocab_size = model.modalities.index(step.target), modality.vocab_size
+        self.can_read = modality.is_input
+        self.stream = stream(step.target, "token")
+
+    def run(self, ids: Tensor) -> GridCanvas:
+        """Fill a grid.
+
+        Args:
+            ids: (B, N) given tokens, -1 where one is to be generated.
+        """
+        canvas = GridCanvas(ids)
+        if self.step.keep_probabilities:
+            certain = torch.nn.functional.one_hot(ids.clamp(min=0), self.vocab_size).float()
+            canvas.probabilities = certain * (ids >= 0)[..., None]
+        num_missing = (ids < 0).sum(1).tolist()
+        counts = token_counts(self.step.schedule, num_missing, self.step.num_steps)
+        heat = temperatures(self.step.temperature_schedule, self.step.temperature, counts)
+        order = self._random_order(ids)
+        done = np.zeros(len(num_missing), np.int64)
+        for number, count in enumerate(counts):
+            if count.any():
+                known = ids.shape[1] - np.array(num_missing) + done
+                context = self._context(canvas, int(known.max()))
+                temperature = torch.from_numpy(heat[number]).float().to(ids.device)
+                if self.step.scheme == "roar":
+                    positions = _window(order, done, count)
+                    self._fill(canvas, context, positions, temperature, number)
+                else:
+                    positions = canvas.missing(int((np.array(num_missing) - done).max()))
+                    self._fill(canvas, context, positions, temperature, number, keep=count)
+            done += count
+        return canvas
+
+    def _random_order(self, ids: Tensor) -> Tensor:
+        """(B, N) the missing positions of each sample in an order of its own, then the others."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        keys = uniform(self.seeds[:, None], stream(self.step.target, "order"), positions)
+        return torch.argsort(keys.masked_fill(ids >= 0, 2.0), dim=1, stable=True)
+
+    def _context(self, canvas: GridCanvas, num_known: int) -> Context:
+        """Encode what is given and what exists of the target."""
+        table = self.branches.table
+        if self.can_read:
+            positions, ids = canvas.known(num_known)
+            table = append_tokens(table, self.index, self.branches.repeat(positions), self.branches.repeat(ids))
+        return self.model.encode(table)
+
+    def _fill(
+        self,
+        canvas: GridCanvas,
+        context: Context,
+        positions: Tensor,
+        temperature: Tensor,
+        number: int,
+        keep: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Predict tokens at (B, m) positions and write them, or of each sample the `keep` most confident ones."""
+        logits = self._logits(context, positions)
+        uniforms = uniform(self.seeds[:, None], self.stream, number, positions.clamp(min=0))
+        drawn = draw(logits, uniforms, temperature, top_k=self.step.top_k, top_p=self.step.top_p)
+        if keep is not None:
+            positions = most_confident(drawn, positions, torch.from_numpy(keep).to(positions.device))
+        canvas.write(positions, drawn.ids)
+        if canvas.probabilities is not None:
+            canvas.write_probabilities(positions, logits.softmax(-1))
+
+    def _logits(self, context: Context, positions: Tensor) -> Tensor:
+        """(B, m, V) guided logits."""
+        asked = self.branches.repeat(positions)
+        valid = asked >= 0
+        nothing = torch.full_like(asked, PADDING)
+        table = TokenBatch(
+            modality=torch.where(valid, self.index, PADDING),
+            position=asked.clamp(min=0),
+            ids=nothing,
+            target_ids=nothing,
+            attention=AttentionPattern.full(valid),
+        )
+        return self.branches.combine(self.model.heads.logits(self.step.target, self.model.decode(table, *context)))
+
+
+def most_confident(drawn: Drawn, positions: Tensor, count: Tensor) -> Tensor:
+    """Of each row the `count` positions whose tokens had the highest probability; -1 elsewhere.
+
+    Args:
+        drawn: (B, m) tokens.
+        positions: (B, m), -1 for padding.
+        count: (B,).
+    """
+    confidence = drawn.confidence.masked_fill(positions < 0, -1.0)
+    order = torch.argsort(confidence, dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    return torch.where(rank < count[:, None], positions, PADDING)
+
+
+def _window(order: Tensor, done: NDArray[np.int64], count: NDArray[np.int64]) -> Tensor:
+    """(B, max count) the next positions in each sample's order, padded with -1."""
+    steps = torch.arange(int(count.max()), device=order.device)
+    start, number = (torch.from_numpy(n).to(order.device)[:, None] for n in (done, count))
+    chosen = order.gather(1, (start + steps).clamp(max=order.shape[1] - 1))
+    return torch.where(steps < number, chosen, PADDING)

@@ -1,0 +1,180 @@
+"""What to generate, in which order and how: plain values, free of torch, as `--plan FILE.yaml` holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from fourm.errors import ConfigError
+from fourm.generate.names import base_name, resolve
+from fourm.generate.schedule import check_counts, parse_temperature_schedule
+from fourm.modality import Modality, ModalitySet
+
+Scheme = Literal["autoregressive", "maskgit", "roar"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One modality to generate.
+
+    Args:
+        target: the modality; in a file, any name that `fourm generate --to` takes.
+        scheme: `autoregressive` for sequences; for grids `maskgit` (keep the most confident of all missing tokens,
+            Chang et al. 2022) or `roar` (random order, 4M sec. 4).
+        num_steps: decoding steps of a grid; with `roar`, 1 predicts all tokens at once.
+        schedule: tokens per step: `cosine` (few first), `linear`, or a list of counts, one per step.
+        temperature: of the draws; 0 takes the most probable token.
+        temperature_schedule: `constant`, `linear` (down to 0), or `onex:MIN:POWER` (as 1/x**POWER, down to MIN).
+        top_k: draw among so many tokens, or such a share of the vocabulary; None: all.
+        top_p: draw among the most probable tokens that make up this share; None: all.
+        guidance: weight of classifier-free guidance (Ho & Salimans 2022); 1 is none.
+        conditions: several guiding conditions and their weights instead, negative to keep away from; `caption#LABEL`
+            names a further caption that was given under this name. Other given modalities are seen by all branches.
+        grow_conditioning: later guided steps count this modality among their conditions; otherwise both of their
+            branches see it.
+        num_tokens: most tokens of a sequence; None: what its modality declares.
+        keep_probabilities: also return the probabilities of all tokens (grids).
+    """
+
+    target: str
+    scheme: Scheme = "roar"
+    num_steps: int = 1
+    schedule: Literal["cosine", "linear"] | list[int] = "cosine"
+    temperature: float = 1.0
+    temperature_schedule: str = "constant"
+    top_k: int | float | None = None
+    top_p: float | None = None
+    guidance: float = 1.0
+    conditions: dict[str, float] = field(default_factory=dict)
+    grow_conditioning: bool = False
+    num_tokens: int | None = None
+    keep_probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        known = Scheme.__args__  # type: ignore[attr-defined]
+        self._require(self.scheme in known, "scheme", self.scheme, f"one of {', '.join(known)}")
+        self._require(self.num_steps >= 1, "num_steps", self.num_steps, "at least 1")
+        self._require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        k = self.top_k
+        self._require(
+            k is None or (isinstance(k, int) and k >= 1) or (isinstance(k, float) and 0 < k < 1),
+            "top_k",
+            k,
+            "a whole number of at least 1, or a share between 0 and 1",
+        )
+        self._require(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+        self._require(self.num_tokens is None or self.num_tokens >= 1, "num_tokens", self.num_tokens, "at least 1")
+        if self.conditions and self.guidance != 1.0:
+            raise ConfigError(
+                f"step '{self.target}': guidance {self.guidance} and conditions are both set; "
+                "give the weights under conditions and leave guidance out"
+            )
+        if isinstance(self.schedule, list):
+            if self.num_steps == 1 and self.schedule:
+                object.__setattr__(self, "num_steps", len(self.schedule))
+            check_counts(self.schedule, self.num_steps, f"step '{self.target}'")
+        else:
+            self._require(
+                self.schedule in ("cosine", "linear"), "schedule", self.schedule, "cosine, linear or a list of counts"
+            )
+        parse_temperature_schedule(self.temperature_schedule, f"step '{self.target}'")
+
+    def _require(self, holds: bool, key: str, given: object, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"step '{self.target}': {key} is {given!r}; expected {expected}")
+
+    def check(self, modality: Modality) -> None:
+        """See that the scheme suits the target.
+
+        Raises:
+            ConfigError: if not.
+        """
+        where = f"step '{self.target}'"
+        if not modality.is_output:
+            raise ConfigError(f"{where}: modality '{modality.name}' is an input only; this model cannot generate it")
+        if modality.is_grid and self.scheme == "autoregressive":
+            raise ConfigError(
+                f"{where}: scheme autoregressive is for sequences, and '{modality.name}' is a grid: use roar or maskgit"
+            )
+        if not modality.is_grid and self.scheme != "autoregressive":
+            raise ConfigError(f"{where}: '{modality.name}' is a sequence: use scheme autoregressive, not {self.scheme}")
+        if not modality.is_grid and self.keep_probabilities:
+            raise ConfigError(f"{where}: keep_probabilities is for grids, and '{modality.name}' is a sequence")
+        if modality.is_grid and self.num_tokens not in (None, modality.num_tokens):
+            raise ConfigError(
+                f"{where}: num_tokens is {self.num_tokens}, but the grid '{modality.name}' always has "
+                f"{modality.num_tokens}; leave num_tokens out"
+            )
+        if not modality.is_input and modality.is_grid and self.num_steps > 1:
+            raise ConfigError(
+                f"{where}: the model cannot read '{modality.name}', so later steps would not see the tokens of earlier "
+                "ones: use num_steps 1"
+            )
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """The steps of a chain.
+
+    Args:
+        steps: in order.
+        chained: each generated modality is given to the later steps; otherwise every step sees only what was given at
+            the start.
+    """
+
+    steps: list[Step]
+    chained: bool = True
+
+    def __post_init__(self) -> None:
+        targets = self.targets
+        if not targets:
+            raise ConfigError("a generation plan needs at least one step under `steps:`")
+        twice = [name for name in targets if targets.count(name) > 1]
+        if twice:
+            raise ConfigError(f"a generation plan generates '{twice[0]}' twice; every target may appear once")
+
+    @property
+    def targets(self) -> list[str]:
+        return [step.target for step in self.steps]
+
+    def resolve(self, modalities: ModalitySet) -> GenerationPlan:
+        """The same plan with the full names of a model's modalities.
+
+        Raises:
+            ConfigError: for names the model does not know.
+        """
+        return replace(self, steps=[_resolve_step(step, modalities) for step in self.steps])
+
+    def check(self, modalities: ModalitySet, given: Iterable[str]) -> None:
+        """See that a model can follow the plan.
+
+        Args:
+            modalities: those of the model.
+            given: names of what is given at the start.
+
+        Raises:
+            ConfigError: if a target, scheme or condition does not fit.
+        """
+        seen = set(given)
+        for step in self.steps:
+            step.check(modalities[step.target])
+            missing = [name for name in step.conditions if name not in seen]
+            if missing:
+                raise ConfigError(
+                    f"step '{step.target}': condition '{missing[0]}' is neither given nor generated before; "
+                    f"there are: {', '.join(sorted(seen)) or 'none'}"
+                )
+            if base_name(step.target) in {base_name(name) for name in step.conditions}:
+                raise ConfigError(f"step '{step.target}': its target cannot be one of its conditions")
+            if self.chained:
+                seen.add(step.target)
+
+
+def _resolve_step(step: Step, modalities: ModalitySet) -> Step:
+    inputs: Sequence[Modality] = modalities.inputs
+    conditions = {
+        resolve(name, inputs, "read").name + name.removeprefix(base_name(name)): weight
+        for name, weight in step.conditions.items()
+    }
+    return replace(step, target=resolve(step.target, modalities.outputs, "generate").name, conditions=conditions)

@@ -1,0 +1,132 @@
+"""From logits to tokens: guidance, filters, and draws that belong to each sample alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+COLDEST = 1e-6
+"""Below this temperature the most probable token is taken."""
+
+
+class Drawn(NamedTuple):
+    """Sampled tokens.
+
+    Args:
+        ids: (B, n) int64.
+        confidence: (B, n) probability each had when it was drawn. At temperature 0, where that would be 1 everywhere,
+            its probability at temperature 1.
+    """
+
+    ids: Tensor
+    confidence: Tensor
+
+
+def guide(unconditional: Tensor, conditional: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Classifier-free guidance with any number of conditions: l_u + sum_i w_i (l_i - l_u).
+
+    One condition of weight s is the usual l_u + s (l_c - l_u) (Ho & Salimans 2022); negative weights keep away from a
+    condition (Liu et al. 2022).
+
+    Args:
+        unconditional: (..., V) logits l_u.
+        conditional: (..., V) logits l_i of each condition.
+        weights: w_i.
+    """
+    guided = unconditional
+    for logits, weight in zip(conditional, weights, strict=True):
+        guided = guided + weight * (logits - unconditional)
+    return guided
+
+
+def keep_top_k(logits: Tensor, top_k: int | float) -> Tensor:
+    """(..., V) logits with all but the `top_k` largest at -inf; a share below 1 is one of V, and at least one token."""
+    size = logits.shape[-1]
+    count = min(size, top_k) if isinstance(top_k, int) else max(1, round(top_k * size))
+    values, index = logits.topk(count, dim=-1)
+    return torch.full_like(logits, -torch.inf).scatter(-1, index, values)
+
+
+def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Nucleus sampling (Holtzman et al. 2020).
+
+    Returns:
+        (..., V) logits, at -inf outside the smallest set of tokens whose probabilities add up to `top_p`.
+    """
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    outside = before >= top_p
+    outside[..., 0] = False
+    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), -torch.inf)
+
+
+def categorical(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw by inverting the distribution function: one uniform number gives one token.
+
+    Args:
+        probabilities: (..., V), not necessarily normalised; tokens with probability 0 are never drawn.
+        uniforms: (...) in (0, 1).
+
+    Returns:
+        (...) int64.
+    """
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[..., -1:]
+    drawn = torch.searchsorted(cumulative, (uniforms[..., None] * total).contiguous(), right=True)
+    # Rounding may put the point on the very end, behind the last token that has any probability.
+    last = torch.searchsorted(cumulative, total.contiguous())
+    return torch.minimum(drawn, last)[..., 0]
+
+
+def draw(
+    logits: Tensor,
+    uniforms: Tensor,
+    temperature: Tensor | float,
+    *,
+    top_k: int | float | None = None,
+    top_p: float | None = None,
+) -> Drawn:
+    """Filter, heat and draw (in this order, as in 4M).
+
+    Args:
+        logits: (B, n, V) after guidance.
+        uniforms: (B, n), one per token.
+        temperature: one, or (B,).
+        top_k: see `keep_top_k`.
+        top_p: see `keep_top_p`.
+    """
+    logits = logits.float()
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    heat = torch.as_tensor(temperature, dtype=torch.float32, device=logits.device).reshape(-1, 1)
+    cold = heat <= COLDEST
+    likely = logits.argmax(-1)
+    probabilities = (logits / heat.clamp(min=COLDEST)[..., None]).softmax(-1)
+    ids = torch.where(cold, likely, categorical(probabilities, uniforms))
+    confidence = torch.where(cold, _at(logits.softmax(-1), likely), _at(probabilities, ids))
+    return Drawn(ids, confidence)
+
+
+def _at(probabilities: Tensor, ids: Tensor) -> Tensor:
+    return probabilities.gather(-1, ids[..., None])[..., 0]
+
+
+def expected_embedding(probabilities: Tensor, codebook: Tensor) -> Tensor:
+    """The mean code under the model's belief, for `Tokenizer.decode_embeddings`.
+
+    It gives smoother images than the likeliest codes, and closer ones where all tokens are predicted at once.
+
+    Args:
+        probabilities: (..., V), summing to 1.
+        codebook: (V, d).
+
+    Returns:
+        (..., d).
+    """
+    return probabilities.to(codebook.dtype) @ codebook
