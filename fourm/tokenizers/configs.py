@@ -30,9 +30,9 @@ class ConvConfig:
 
     target: ClassVar[str] = "fourm.tokenizers.conv"
 
-    widths: tuple[int, ...] = (64, 128)
+    widths: tuple[int, ...] = (32, 128)
     stem: int = 4
-    num_blocks: tuple[int, ...] = (1, 2)
+    num_blocks: tuple[int, ...] = (1, 1)
     groups: int = 8
 
     def __post_init__(self) -> None:
