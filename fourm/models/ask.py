@@ -8,6 +8,7 @@ Each modality comes as a mapping of tensors: grids as `ids` (B, n) and `position
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,9 +38,12 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
         device: where the table lives.
 
     Raises:
-        DataError: for ids outside the vocabulary, positions outside the grid or missing tensors.
+        DataError: for ids outside the vocabulary, positions outside the grid, missing tensors or wrong shapes.
     """
-    parts = [_given_part(modalities[name], facts, modalities.index(name)) for name, facts in given.items()]
+    parts = [
+        _given_part(modalities[name], _Facts(modalities[name], facts, num_samples), modalities.index(name))
+        for name, facts in given.items()
+    ]
     empty = torch.zeros(num_samples, 0, dtype=torch.int64, device=device)
     modality, position, ids = (torch.cat([empty, *(p[k] for p in parts)], 1) for k in ("modality", "position", "ids"))
     values: dict[str, Tensor] = {}
@@ -69,37 +73,34 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
     )
 
 
-def _given_part(modality: Modality, facts: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+def _given_part(modality: Modality, facts: _Facts, index: int) -> dict[str, Tensor]:
     if not modality.is_input:
         raise DataError(f"modality '{modality.name}' is an output of this model; it cannot be given")
     part: dict[str, Tensor] = {}
     if modality.is_discrete:
-        ids = _tensor(modality, facts, "ids")
-        _check_range(modality, "id", ids, modality.vocab_size)
-        part["ids"], valid = ids, ids >= 0
-        positions = _tensor(modality, facts, "positions") if modality.is_grid else _running_count(valid)
+        ids = facts.integers("ids", modality.vocab_size)
+        valid = ids >= 0
+        positions = facts.positions(ids.shape[1]) if modality.is_grid else _running_count(valid)
+        valid = valid & (positions >= 0)
+        part["ids"] = torch.where(valid, ids, PADDING)
     else:
-        values = _tensor(modality, facts, "values")
         if modality.is_grid:
-            positions = _tensor(modality, facts, "positions")
+            positions = facts.positions()
             valid = positions >= 0
-            height, width = modality.grid.image_size
-            if values.shape[-2:] != (height, width) or values.shape[1] != modality.channels:
-                raise DataError(
-                    f"modality '{modality.name}': values have shape {tuple(values.shape)}; "
-                    f"expected (B, {modality.channels}, {height}, {width})"
-                )
-            patches = patchify(values, modality.grid.patch_size)
+            patches = patchify(
+                facts.tensor("values", modality.channels, *modality.grid.image_size), modality.grid.patch_size
+            )
             values = patches.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, patches.shape[-1]))
         else:
-            valid = _tensor(modality, facts, "valid").bool()
+            values = facts.tensor("values", None, modality.content.dim)  # type: ignore[union-attr]
+            valid = facts.tensor("valid", values.shape[1]).bool()
             positions = _running_count(valid)
-        part["values"] = values * valid[..., None]
+        # Not a product: padding may hold anything, also values that are not finite.
+        part["values"] = torch.where(valid[..., None], values, 0.0)
         part["ids"] = torch.full_like(positions, PADDING)
     _check_range(modality, "position", positions, modality.layout.num_positions)
-    valid = valid & (positions >= 0)
     part["modality"] = torch.where(valid, index, PADDING)
-    part["position"] = positions.clamp(min=0)
+    part["position"] = torch.where(valid, positions, 0)
     return part
 
 
@@ -116,9 +117,11 @@ def ask(asked: Given, modalities: ModalitySet) -> tuple[TokenBatch, dict[str, tu
         raise DataError("nothing is asked: name at least one output modality")
     columns: dict[str, tuple[int, int]] = {}
     parts: list[dict[str, Tensor]] = []
-    start = 0
-    for name, facts in asked.items():
+    start, num_samples = 0, None
+    for name, tensors in asked.items():
+        facts = _Facts(modalities[name], tensors, num_samples)
         part = _asked_part(modalities[name], facts, modalities.index(name), start)
+        num_samples = part["ids"].shape[0]
         columns[name] = (start, start + part["ids"].shape[1])
         start = columns[name][1]
         parts.append(part)
@@ -128,17 +131,16 @@ def ask(asked: Given, modalities: ModalitySet) -> tuple[TokenBatch, dict[str, tu
     return TokenBatch(modality, joined["position"], ids, torch.full_like(ids, PADDING), attention), columns
 
 
-def _asked_part(modality: Modality, facts: Mapping[str, Tensor], index: int, start: int) -> dict[str, Tensor]:
+def _asked_part(modality: Modality, facts: _Facts, index: int, start: int) -> dict[str, Tensor]:
     if not modality.is_output:
         raise DataError(f"modality '{modality.name}' is an input of this model; it cannot be asked")
     if modality.is_grid:
-        position = _tensor(modality, facts, "positions")
+        position = facts.positions()
         valid = position >= 0
         ids = torch.full_like(position, PADDING)
         reach = torch.full_like(position, start + position.shape[1])
     else:
-        target = _tensor(modality, facts, "ids")
-        _check_range(modality, "id", target, modality.vocab_size)
+        target = facts.integers("ids", modality.vocab_size)
         valid = target[:, 1:] >= 0
         ids = target[:, :-1]
         position = _running_count(valid)
@@ -156,17 +158,51 @@ def _running_count(valid: Tensor) -> Tensor:
     return (valid.long().cumsum(1) - 1).clamp(min=0)
 
 
-def _tensor(modality: Modality, facts: Mapping[str, Tensor], key: str) -> Tensor:
-    if key not in facts:
-        raise DataError(f"modality '{modality.name}' needs '{key}'; given: {', '.join(facts) or 'nothing'}")
-    return facts[key]
+@dataclass(frozen=True)
+class _Facts:
+    """The tensors a caller hands over for one modality, checked as they are read.
+
+    Args:
+        modality: whose they are.
+        tensors: by name.
+        num_samples: batch size, once it is known.
+    """
+
+    modality: Modality
+    tensors: Mapping[str, Tensor]
+    num_samples: int | None
+
+    def tensor(self, key: str, *shape: int | None) -> Tensor:
+        """A tensor of shape (B, *shape); None stands for any size."""
+        where = f"modality '{self.modality.name}'"
+        if key not in self.tensors:
+            raise DataError(f"{where} needs '{key}'; given: {', '.join(self.tensors) or 'nothing'}")
+        tensor = self.tensors[key]
+        expected = (self.num_samples, *shape)
+        if tensor.dim() != len(expected) or any(e not in (None, n) for e, n in zip(expected, tensor.shape)):
+            sizes = ", ".join("any" if e is None else str(e) for e in expected)
+            raise DataError(f"{where}: {key} has shape {tuple(tensor.shape)}; expected ({sizes})")
+        return tensor
+
+    def integers(self, key: str, limit: int, length: int | None = None) -> Tensor:
+        """(B, n) integers below `limit`."""
+        numbers = self.tensor(key, length)
+        if numbers.is_floating_point() or numbers.dtype == torch.bool:
+            raise DataError(f"modality '{self.modality.name}': {key} are {numbers.dtype}; expected integers")
+        _check_range(self.modality, key, numbers, limit)
+        return numbers.long()
+
+    def positions(self, length: int | None = None) -> Tensor:
+        """(B, n) places of a grid."""
+        return self.integers("positions", self.modality.layout.num_positions, length)
 
 
 def _check_range(modality: Modality, what: str, numbers: Tensor, limit: int) -> None:
     if numbers.device.type == "meta" or numbers.numel() == 0:
         return
-    if int(numbers.max()) >= limit or int(numbers.min()) < PADDING:
+    low, high = int(numbers.min()), int(numbers.max())
+    if high >= limit or low < PADDING:
         raise DataError(
-            f"modality '{modality.name}': {what} {int(numbers.max())} is out of range; "
+            f"modality '{modality.name}': {what} {high if high >= limit else low} is out of range; "
             f"expected 0 to {limit - 1}, or -1 for padding"
         )

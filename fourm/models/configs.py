@@ -84,7 +84,7 @@ class MultimodalConfig:
         variant = variant or "swiglu_nobias"
         if size not in SIZES or variant not in VARIANTS:
             known = [f"{s}_{v}" for s in SIZES for v in VARIANTS] + list(SIZES)
-            raise ConfigError(f"model.preset '{name}' is not known.{did_you_mean(str(name), known)}")
+            raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), known)}")
         return {**SIZES[size], **VARIANTS[variant], **own}
 
     def trunk(self, depth: int, *, cross_attention: bool) -> TrunkConfig:

@@ -104,7 +104,8 @@ class TokenTable(nn.Module):
     def __init__(self, modalities: ModalitySet, used: Iterable[Modality], dim: int, std: float) -> None:
         super().__init__()
         self.map = RowMap(modalities, {m.name: m.vocab_size for m in used})
-        self.weight = nn.Parameter(torch.empty(self.map.total, dim))
+        # Places without an id read an arbitrary row, so there is always one.
+        self.weight = nn.Parameter(torch.empty(max(self.map.total, 1), dim))
         self.std = std
         self.register_buffer("offset", torch.empty(len(self.map.offsets), dtype=torch.int64), persistent=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fourm import config as configs
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, ConfigError
 from fourm.modality import ModalitySet, from_dict, to_dict
 from fourm.models.configs import MODELS
 from fourm.models.multimodal import Multimodal
@@ -25,10 +25,18 @@ def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] |
         model: what to save.
         folder: where to; made if missing.
         tokenizers: token modality (or `text`) -> tokenizer folder or file.
+
+    Raises:
+        CheckpointError: if a tokenizer does not exist; nothing is written then.
     """
     from safetensors.torch import save_model as save_weights
 
+    for name, source in (tokenizers or {}).items():
+        if not source.exists():
+            raise CheckpointError(f"the tokenizer of '{name}' is not at {source}")
     folder.mkdir(parents=True, exist_ok=True)
+    # A folder counts as a model by its config.json, which is written last.
+    (folder / "config.json").unlink(missing_ok=True)
     copies = {}
     for name, source in (tokenizers or {}).items():
         relative = f"tokenizers/{name}{source.suffix if source.is_file() else ''}"
@@ -45,10 +53,12 @@ def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] |
         "version": VERSION,
         "model": {"kind": "multimodal", **configs.to_dict(model.config)},
         "modalities": {name: to_dict(m) for name, m in model.modalities.items()},
-        "rows": {"input": model.input_embedder.table.map.rows, "output": model.heads.map.rows},
+        "rows": _rows(model),
         "tokenizers": copies,
     }
-    (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n")
+    unfinished = folder / ".config.json.tmp"
+    unfinished.write_text(json.dumps(facts, indent=1) + "\n")
+    unfinished.rename(folder / "config.json")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         facts = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Export the model again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of the format '{FORMAT}'")
@@ -83,10 +93,7 @@ def load_model(folder: Path) -> Multimodal:
     from safetensors.torch import load_model as load_weights
 
     facts = read_config(folder)
-    modalities = ModalitySet(from_dict(name, m) for name, m in facts["modalities"].items())
-    kind = dict(facts["model"])
-    schema = MODELS.resolve(kind.pop("kind"), where=str(folder / "config.json"))
-    model = Multimodal(modalities, configs.build(schema, kind, where=str(folder / "config.json")))
+    model = _build(facts, folder / "config.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(
@@ -97,6 +104,30 @@ def load_model(folder: Path) -> Multimodal:
     except Exception as error:
         raise CheckpointError(f"{weights} does not fit its config.json: {error}") from None
     return model.eval()
+
+
+def _build(facts: Mapping[str, Any], path: Path) -> Multimodal:
+    """The model a `config.json` describes."""
+    try:
+        modalities = ModalitySet(from_dict(name, m) for name, m in facts["modalities"].items())
+        kind = dict(facts["model"])
+        schema = MODELS.resolve(kind.pop("kind"), where=str(path))
+        model = Multimodal(modalities, configs.build(schema, kind, where=str(path)))
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged: it lacks {error}. Export the model again") from None
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged or from another version of fourm: {error}") from None
+    rows = facts.get("rows", {})
+    for side, own in _rows(model).items():
+        if rows.get(side, own) != own:
+            raise CheckpointError(f"{path}: the rows of its {side} tables do not follow from its modalities")
+    return model
+
+
+def _rows(model: Multimodal) -> dict[str, dict[str, list[int]]]:
+    """Which rows of the concatenated tables belong to which modality."""
+    tables = {"input": model.input_embedder.table, "output": model.heads}
+    return {side: {name: list(rows) for name, rows in table.map.rows.items()} for side, table in tables.items()}
 
 
 def tokenizer_paths(folder: Path) -> dict[str, Path]:
