@@ -1,4 +1,4 @@
-"""Ridge regression from a thumbnail of the image to dense targets: what a model has to beat to have learned more than colours."""
+"""Ridge regression from a thumbnail: what a model has to beat to have learned more than where which colours are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 THUMBNAIL = 16
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Tried ridge strengths, as shares of the mean variance of a feature."""
 
 Score = Callable[[Tensor], float]
@@ -23,7 +23,8 @@ def thumbnail(rgb: Tensor, size: int = THUMBNAIL) -> Tensor:
 class Ridge:
     """Linear least squares with a penalty, from sums over batches: no sample is kept.
 
-    With centred inputs X and targets Y, the weights are (X'X + n s v I)^-1 X'Y, where s is the strength and v the mean variance of an input.
+    With n centred inputs X and targets Y, the weights are (X'X + n s v I)^-1 X'Y, where s is the strength and v the
+    mean variance of an input.
     """
 
     def __init__(self) -> None:
@@ -56,17 +57,10 @@ class Ridge:
 
     def weights(self, name: str, strength: float) -> tuple[Tensor, Tensor]:
         """Weights (d, o) and bias (o,) for one target."""
-        mean_x, mean_y = self._sums["x"] / self._count, self._sums[f"y/{name}"] / self._count
-        if self._eigen is None:
-            covariance = self._sums["xx"] / self._count - torch.outer(mean_x, mean_x)
-            self._eigen = tuple(torch.linalg.eigh(covariance))  # type: ignore[assignment]
-        assert self._eigen is not None
-        values, vectors = self._eigen
-        cross = (self._sums[f"xy/{name}"] / self._count - torch.outer(mean_x, mean_y)).float()
-        inverse = 1 / (values.clamp(min=0) + max(strength * float(values.mean()), 1e-9))
-        rotation = vectors.float()
-        weights = rotation @ (inverse.float()[:, None] * (rotation.T @ cross))
-        return weights, mean_y.float() - mean_x.float() @ weights
+        _, vectors = self._spectrum()
+        weights = vectors @ (self._shrink(strength) * self._rotated(name))
+        mean_x, mean_y = self._mean("x").float(), self._mean(f"y/{name}").float()
+        return weights, mean_y - mean_x @ weights
 
     def best_strength(self, name: str, inputs: Tensor, score: Score, strengths: tuple[float, ...] = STRENGTHS) -> float:
         """The strength whose predictions on held-out inputs score lowest.
@@ -77,7 +71,31 @@ class Ridge:
             score: of predictions (B, o); lower is better.
             strengths: to try.
         """
-        return min(strengths, key=lambda strength: score(predict(inputs, *self.weights(name, strength))))
+        _, vectors = self._spectrum()
+        rotated = self._rotated(name)
+        centred = (inputs.float() - self._mean("x").float()) @ vectors
+        mean_y = self._mean(f"y/{name}").float()
+        return min(strengths, key=lambda s: score(centred @ (self._shrink(s) * rotated) + mean_y))
+
+    def _mean(self, name: str) -> Tensor:
+        return self._sums[name] / self._count
+
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the inputs' covariance: one decomposition for all strengths and targets."""
+        if self._eigen is None:
+            values, vectors = torch.linalg.eigh(self._mean("xx") - torch.outer(self._mean("x"), self._mean("x")))
+            self._eigen = values.clamp(min=0), vectors.float()
+        return self._eigen
+
+    def _rotated(self, name: str) -> Tensor:
+        """(d, o) covariance of inputs and target, in the basis of the eigenvectors."""
+        cross = self._mean(f"xy/{name}") - torch.outer(self._mean("x"), self._mean(f"y/{name}"))
+        return self._spectrum()[1].T @ cross.float()
+
+    def _shrink(self, strength: float) -> Tensor:
+        """(d, 1) inverse eigenvalues under the penalty."""
+        values, _ = self._spectrum()
+        return (1 / (values + max(strength * float(values.mean()), 1e-9))).float()[:, None]
 
 
 def predict(inputs: Tensor, weights: Tensor, bias: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def align_depth(depth: Tensor, truth: Tensor) -> Tensor:
@@ -58,10 +57,10 @@ def mean_angle(normals: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (B,) float64, each in [0, 180].
     """
-    a, b = (F.normalize(vectors.double(), dim=1) for vectors in (normals, truth))
     # Exact also for tiny angles, where the arc cosine of a rounded product is not.
-    angles = 2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
-    return torch.rad2deg(angles).flatten(1).mean(1)
+    sine = torch.linalg.cross(normals, truth, dim=1).square().sum(1).sqrt()
+    angles = torch.atan2(sine, (normals * truth).sum(1))
+    return torch.rad2deg(angles.double()).flatten(1).mean(1)
 
 
 def confusion(labels: Tensor, truth: Tensor, num_classes: int) -> Tensor:

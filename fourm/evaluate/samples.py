@@ -50,8 +50,8 @@ class Samples:
             names: which modalities; None: all.
 
         Returns:
-            name -> colours in [0, 1], metres or unit normals (B, C, H, W) float32; labels (B, H, W) int64, void negative; a list with the
-            texts or boxes of each sample.
+            name -> colours in [0, 1], metres or unit normals (B, C, H, W) float32; labels (B, H, W) int64, void
+            negative; a list with the texts or boxes of each sample.
 
         Raises:
             DataError: if a file is damaged.

@@ -1,0 +1,144 @@
+"""A small convolutional classifier, trained on real photographs only: the judge of generated ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourm.errors import CheckpointError
+from fourm.evaluate.configs import ClassifierConfig
+from fourm.evaluate.metrics import accuracy
+from fourm.rng import torch_seed
+
+_LOG = logging.getLogger(__name__)
+Data = tuple[Tensor, Tensor]
+
+
+class Classifier(nn.Module):
+    """Four convolutions and a linear layer, for small grey images.
+
+    Args:
+        num_classes: number of classes.
+        widths: channels after each of the last three convolutions.
+        size: pixels per side; a multiple of 4.
+    """
+
+    def __init__(self, num_classes: int, widths: tuple[int, int, int], size: int) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.features = nn.Sequential(
+            # Large maps of few channels are what a CPU is slow at.
+            nn.PixelUnshuffle(2),
+            *_layer(4, first),
+            *_layer(first, second, stride=2),
+            *_layer(second, third),
+            nn.AvgPool2d(2),
+        )
+        self.head = nn.Linear(third * (size // 8) ** 2, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, num_classes) logits of (B, 1, H, W) images in [0, 1]."""
+        logits: Tensor = self.head(F.dropout(self.features(images * 2 - 1).flatten(1), 0.2, self.training))
+        return logits
+
+
+def _layer(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+
+
+def load_or_train(
+    folder: Path, config: ClassifierConfig, num_classes: int, train: Callable[[], Data], test: Data
+) -> Classifier:
+    """The classifier of a folder, trained first if there is none of these settings.
+
+    Args:
+        folder: where it is kept.
+        config: its sizes and training.
+        num_classes: number of classes.
+        train: called for the training images (N, 1, H, W) in [0, 1] and labels (N,), only if they are needed.
+        test: images and labels to measure it on.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    from safetensors.torch import load_file
+
+    size = test[0].shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(config.seed, "classifier"))
+        model = Classifier(num_classes, config.widths, size).to(memory_format=torch.channels_last)
+        key = hashlib.sha256(f"{config} {num_classes} {size} {model}".encode()).hexdigest()
+        if _read(folder).get("key") == key:
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+            return model.eval()
+        images, labels = train()
+        fit(model, images, labels, config)
+    share = accuracy(classify(model, test[0]), test[1])
+    _LOG.info("classifier: %.1f %% of %d real test images", 100 * share, len(test[1]))
+    _write(folder, model, {"key": key, "accuracy": share, "num_train": len(labels)})
+    return model
+
+
+def fit(model: Classifier, images: Tensor, labels: Tensor, config: ClassifierConfig) -> None:
+    """Train in place: one-cycle learning rate, random mirroring, draws from torch's global generator."""
+    from rich.progress import track
+
+    size = min(config.batch_size, len(labels))
+    batches = len(labels) // size
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * batches + 1)
+    model.train()
+    for step in track(range(config.epochs * batches), "classifier", transient=True):
+        if step % batches == 0:
+            order = torch.randperm(len(labels))
+        rows = order[step % batches * size :][:size]
+        batch = images[rows]
+        mirrored = torch.where(torch.rand(size, 1, 1, 1) < 0.5, batch.flip(-1), batch)
+        loss = F.cross_entropy(
+            model(mirrored.contiguous(memory_format=torch.channels_last)), labels[rows], label_smoothing=0.05
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+@torch.no_grad()
+def classify(model: Classifier, images: Tensor, batch_size: int = 500) -> Tensor:
+    """(N,) classes of (N, 1, H, W) images in [0, 1]."""
+    return torch.cat([model(batch).argmax(1) for batch in images.split(batch_size)])
+
+
+def _read(folder: Path) -> dict[str, object]:
+    try:
+        facts = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) and (folder / "model.safetensors").is_file() else {}
+
+
+def _write(folder: Path, model: Classifier, facts: dict[str, object]) -> None:
+    """Save the weights, and the facts last: a folder with facts is complete."""
+    from safetensors.torch import save_file
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").unlink(missing_ok=True)
+        partial = folder / f".model.{os.getpid()}.partial"
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+        partial.replace(folder / "model.safetensors")
+        partial.write_text(json.dumps(facts, indent=1) + "\n")
+        partial.replace(folder / "config.json")
+    except Exception as error:  # safetensors raises its own for a full disk
+        raise CheckpointError(
+            f"cannot save the classifier in {folder}: {error}. Free space, or set `output`"
+        ) from error

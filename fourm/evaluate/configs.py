@@ -1,0 +1,88 @@
+"""What an evaluation measures, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fourm.errors import ConfigError
+
+Decoding = Literal["expected", "argmax"]
+
+
+@dataclass
+class ClassifierConfig:
+    """The classifier that judges generated photographs (`kind: fashion`).
+
+    Args:
+        widths: channels of its three convolutions.
+        epochs: passes over the training photographs.
+        batch_size: photographs per step.
+        lr: peak learning rate.
+        seed: of weights and order.
+    """
+
+    widths: tuple[int, int, int] = (32, 64, 96)
+    epochs: int = 5
+    batch_size: int = 128
+    lr: float = 4e-3
+    seed: int = 0
+
+
+@dataclass
+class EvaluateConfig:
+    """Measure a trained model on held-out data.
+
+    Args:
+        kind: `rooms` (RGB to everything) or `fashion` (image to caption and back).
+        model: model folder, output folder of a pretraining run, or repository on the Hub.
+        test: held-out data set.
+        train: training data set, which the baselines are computed from.
+        output: folder for `metrics.json`, `report.html` and `pictures/`.
+        num_samples: held-out samples used; None: all.
+        num_train: training samples used for the baselines; None: all.
+        seed: of everything that is drawn.
+        batch_size: samples generated together.
+        device: auto, cuda, mps or cpu.
+        decoding: how one-step predictions become images: `expected` decodes the mean code under the predicted
+            probabilities, `argmax` the likeliest code.
+        label_decoding: the same for label maps.
+        named_share: rooms: a caption should name the classes that cover at least this share of the image.
+        num_pictures: rows of the grids in the report.
+        guidance: guidance weight when generating from captions.
+        num_steps: ROAR steps when generating from captions.
+        temperature: when generating from captions.
+        num_captions: fashion: captions per class for caption -> image.
+        classifier: fashion: the judge.
+        logs: name -> `log.jsonl` of a training run, for the learning curves.
+        stages: JSON file with the seconds of each stage, for the report.
+    """
+
+    kind: Literal["rooms", "fashion"]
+    model: Path
+    test: Path
+    train: Path
+    output: Path
+    num_samples: int | None = None
+    num_train: int | None = None
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "auto"
+    decoding: Decoding = "expected"
+    label_decoding: Decoding = "expected"
+    named_share: float = 1 / 34
+    num_pictures: int = 8
+    guidance: float = 3.0
+    num_steps: int = 8
+    temperature: float = 1.0
+    num_captions: int = 100
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    logs: dict[str, Path] = field(default_factory=dict)
+    stages: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_train", "batch_size", "num_pictures", "num_steps", "num_captions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected a number above 0")

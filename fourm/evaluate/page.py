@@ -1,0 +1,144 @@
+"""The report of an evaluation: what was trained, how it learned, what it makes, how good it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fourm.evaluate.configs import EvaluateConfig
+from fourm.evaluate.outcome import Outcome
+from fourm.evaluate.predict import Bundle
+from fourm.report import metrics as meanings
+from fourm.report import plots
+from fourm.report.html import Page
+
+_LOG = logging.getLogger(__name__)
+_TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs"}
+_MOST_CURVES = 6
+
+
+def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
+    """The whole page.
+
+    Args:
+        config: of the evaluation.
+        bundle: the model and its tokenizers.
+        outcome: numbers and pictures.
+        seconds: the evaluation took.
+    """
+    rows = meanings.rows(outcome.metrics)
+    beaten = [row.beats_all for row in rows if row.beats_all is not None]
+    page = Page(
+        f"{_TITLES[config.kind]}: any-to-any model",
+        "Measured on data the model has never seen. "
+        f"It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks.",
+    )
+    page.section(
+        "Results",
+        "`baseline` ignores the input and gives the same answer every time; `linear` is a ridge regression from a "
+        "16 x 16 thumbnail. A model has learned something where it beats both.",
+    )
+    page.metrics(rows)
+    page.facts(outcome.facts)
+    for table in outcome.tables:
+        page.section(table.title, table.note)
+        page.grid(table.cells, columns=table.columns)
+        if outcome.classes and any("segmentation" in column for column in table.columns):
+            page.legend(outcome.classes)
+    page.section("What was trained")
+    page.facts(trained(bundle))
+    stages = read_stages(config.stages)
+    if stages:
+        page.section("Time", "Wall time of each stage.")
+        page.facts({name: duration(spent) for name, spent in stages.items()})
+    page.facts({"this evaluation": duration(seconds)})
+    charts = [chart for name, path in config.logs.items() for chart in learning_curves(name, read_log(path))]
+    if charts:
+        page.section(
+            "Learning curves", "Loss over training steps; the faint line is each logged value, the strong one a mean."
+        )
+        page.charts(*charts)
+    return page
+
+
+def trained(bundle: Bundle) -> dict[str, str]:
+    """The model and its tokenizers, in words."""
+    model = bundle.model
+    facts = {"model": f"{_parameters(model)} parameters"}
+    config = getattr(model, "config", None)
+    if config is not None:
+        depths = f"{config.encoder_depth} encoder and {config.decoder_depth} decoder layers"
+        facts["transformer"] = f"width {config.dim}, {config.num_heads} heads, {depths}"
+    facts["modalities"] = ", ".join(model.modalities)
+    for name, tokenizer in bundle.tokenizers.items():
+        facts[f"tokenizer {name}"] = f"{_parameters(tokenizer)} parameters, {tokenizer.vocab_size} codes"
+    if bundle.text is not None:
+        facts["text tokenizer"] = f"{bundle.text.vocab_size} word pieces"
+    return facts
+
+
+def learning_curves(name: str, records: list[dict[str, Any]]) -> list[str]:
+    """Charts of a run: its loss, and the loss of each part where there are several."""
+    train = _series(records, "train", "loss")
+    if train is None:
+        return []
+    series = {"training": train}
+    held_out = _series(records, "eval", "loss")
+    if held_out is not None:
+        series["held out"] = held_out
+    charts = [plots.curves(series, title=name, smooth=max(1, len(train[0]) // 40))]
+    keys = list(dict.fromkeys(key for record in records for key in record if key.startswith("loss/")))
+    for kind in ("eval", "train"):
+        parts = {key.removeprefix("loss/"): s for key in keys if (s := _series(records, kind, key)) is not None}
+        if len(parts) > 1:
+            chosen = dict(list(parts.items())[: _MOST_CURVES + 2])
+            title = f"{name}, {'held out' if kind == 'eval' else 'training'}, by modality"
+            return [*charts, plots.curves(chosen, title=title, smooth=1 if kind == "eval" else 10)]
+    return charts
+
+
+def _series(records: list[dict[str, Any]], kind: str, key: str) -> tuple[list[float], list[float]] | None:
+    points = [
+        (float(record["step"]), float(record[key]))
+        for record in records
+        if record.get("kind") == kind and record.get(key) is not None
+    ]
+    return ([x for x, _ in points], [y for _, y in points]) if len(points) > 1 else None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a `log.jsonl`; none if it is missing, and without a line cut short."""
+    if not path.is_file():
+        _LOG.warning("no learning curves from %s: there is no such file", path)
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def read_stages(path: Path | None) -> Mapping[str, float]:
+    """Seconds of each stage, as a pipeline writes them; empty if there are none."""
+    try:
+        stages = json.loads(path.read_text()) if path else {}
+    except (OSError, ValueError):
+        _LOG.warning("no stage times from %s: it cannot be read", path)
+        return {}
+    return {str(name): float(spent) for name, spent in stages.items()} if isinstance(stages, dict) else {}
+
+
+def duration(seconds: float) -> str:
+    """`75` as `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _parameters(module: Any) -> str:
+    count = sum(p.numel() for p in module.parameters())
+    return f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,}"

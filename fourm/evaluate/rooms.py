@@ -1,0 +1,154 @@
+"""Rendered rooms: RGB to depth, normals, segmentation, edges, boxes and captions, beside truth and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourm import catalog
+from fourm.evaluate import room_pictures
+from fourm.evaluate.configs import Decoding, EvaluateConfig
+from fourm.evaluate.outcome import Metrics, Outcome
+from fourm.evaluate.predict import Predictor, greedy, one_step
+from fourm.evaluate.references import STRUCTURE, References, box_names, compute, score_of, visible_names
+from fourm.evaluate.samples import Batch, Samples
+from fourm.evaluate.scores import NameScore, Score
+from fourm.evaluate.words import names_in
+from fourm.modality import Modality
+
+DENSE = ("depth", "normal", "semseg", "canny")
+
+
+def evaluate_rooms(config: EvaluateConfig, predictor: Predictor) -> Outcome:
+    """Measure a model on held-out rooms.
+
+    Only what the model knows is measured.
+
+    Raises:
+        ConfigError: if it cannot read RGB.
+        DataError: if data is missing or damaged.
+    """
+    raw = raw_modalities(predictor)
+    test = Samples(config.test, raw, config.num_samples)
+    train = Samples(config.train, raw, config.num_train)
+    references = compute(train, named_share=config.named_share)
+    classes = raw["semseg"].classes if "semseg" in raw else catalog.ROOM_CLASSES
+    scores = RoomScores(config, references, predictor, classes)
+    shown = min(config.num_pictures, len(test))
+    first: dict[str, Any] = {}
+    for start, batch in _progress(test, config.batch_size):
+        answers = from_rgb(predictor, batch["rgb"], start, config)
+        scores.add(batch, answers)
+        if len(next(iter(first.values()), ())) < shown:
+            first = {name: _join(first.get(name), answer, shown) for name, answer in answers.items()}
+    truth = test.read(range(shown))
+    tables = [room_pictures.rgb_to_all(raw, truth, first, getattr(predictor.text, "num_coordinates", 1000))]
+    if predictor.find("caption", given=True) is not None:
+        tables.append(room_pictures.caption_to_all(raw, truth, room_pictures.from_captions(predictor, truth, config)))
+    facts = {
+        "held-out rooms": str(len(test)),
+        "rooms for the baselines": str(len(train)),
+        "ridge strengths": ", ".join(f"{name} {value:g}" for name, value in references.strengths.items()),
+    }
+    return Outcome(scores.metrics(), tables, facts, tuple(classes))
+
+
+def raw_modalities(predictor: Predictor) -> dict[str, Modality]:
+    """Key -> what is read from disk for it; `rgb` comes first.
+
+    Raises:
+        ConfigError: if the model does not read RGB.
+    """
+    rgb = predictor.raw("rgb") or predictor.need("rgb", given=True)
+    found = {"rgb": rgb} | {key: raw for key in DENSE if (raw := predictor.raw(key)) is not None}
+    texts = {key: m for key in ("caption", "det") if (m := predictor.find(key)) is not None}
+    return found | texts
+
+
+def from_rgb(predictor: Predictor, rgb: Tensor, first: int, config: EvaluateConfig) -> dict[str, Any]:
+    """Everything the model says about images.
+
+    Args:
+        predictor: the model.
+        rgb: (B, 3, H, W) in [0, 1].
+        first: number of the first image, which keys its draws.
+        config: how answers are decoded.
+
+    Returns:
+        dense task -> natural units on the host; `caption` and `det` -> texts.
+    """
+    given = predictor.give_image("rgb", rgb)
+    dense = {key: m for key in DENSE if (m := predictor.find(f"tok_{key}", asked=True)) is not None}
+    texts = {key: m for key in ("caption", "det") if (m := predictor.find(key, asked=True)) is not None}
+    steps = [*map(one_step, dense.values()), *map(greedy, texts.values())]
+    generated = predictor.run(steps, given, predictor.seeds(first, len(rgb), "rgb to all"))
+    answers: dict[str, Any] = {}
+    for key, modality in dense.items():
+        decoding: Decoding = config.label_decoding if key == "semseg" else config.decoding
+        answers[key] = predictor.images(modality, generated, decoding).cpu()
+    return answers | {key: predictor.texts(modality, generated) for key, modality in texts.items()}
+
+
+class RoomScores:
+    """Scores of the model and of the baselines on the same images."""
+
+    def __init__(
+        self, config: EvaluateConfig, references: References, predictor: Predictor, classes: tuple[str, ...]
+    ) -> None:
+        self.config, self.references, self.classes = config, references, classes
+        self.objects = tuple(name for name in classes if name not in STRUCTURE)
+        num_classes = references.num_classes
+        self.dense: dict[str, dict[str, Score]] = {}
+        for task in references.images:
+            if predictor.find(f"tok_{task}", asked=True) is None:
+                continue
+            prefixes = ["", "baseline_", *(["linear_"] if task in references.linear else [])]
+            scores = [(prefix, *score_of(task, num_classes)) for prefix in prefixes]
+            self.dense[task] = {prefix + name: score for prefix, name, score in scores}
+        self.named: dict[str, tuple[NameScore, NameScore]] = {}
+
+    def add(self, batch: Batch, answers: dict[str, Any]) -> None:
+        """Compare the answers to one batch with the truth."""
+        count = len(batch["rgb"])
+        for task, scores in self.dense.items():
+            for name, score in scores.items():
+                if name.startswith("baseline_"):
+                    predicted = self.references.constant(task, count)
+                elif name.startswith("linear_"):
+                    predicted = self.references.from_thumbnail(task, batch["rgb"])
+                else:
+                    predicted = answers[task]
+                score.add(predicted, batch[task])
+        if "caption" in answers and "semseg" in batch:
+            true = visible_names(batch["semseg"], self.classes, self.config.named_share)
+            self._add_names("caption", answers["caption"], true, self.references.objects)
+        if "det" in answers:
+            self._add_names("det", answers["det"], box_names(batch["det"]), self.references.boxes)
+
+    def _add_names(self, task: str, texts: list[str], true: list[set[str]], usual: frozenset[str]) -> None:
+        ours, baseline = self.named.setdefault(task, (NameScore(), NameScore()))
+        ours.add([set(names_in(text, self.objects)) for text in texts], true)
+        baseline.add([usual] * len(true), true)
+
+    def metrics(self) -> Metrics:
+        """As in `metrics.json`."""
+        found = {f"rgb_to_{t}": {name: s.value() for name, s in scores.items()} for t, scores in self.dense.items()}
+        for task, (ours, baseline) in self.named.items():
+            found[f"rgb_to_{task}"] = {"object_f1": ours.value(), "baseline_object_f1": baseline.value()}
+        return found
+
+
+def _progress(samples: Samples, batch_size: int) -> Iterator[tuple[int, Batch]]:
+    from rich.progress import track
+
+    for start in track(range(0, len(samples), batch_size), "held-out rooms", transient=True):
+        yield start, samples.read(range(start, min(start + batch_size, len(samples))))
+
+
+def _join(before: Any, more: Any, limit: int) -> Any:
+    if before is None:
+        return more[:limit]
+    return (torch.cat([before, more]) if isinstance(more, Tensor) else before + more)[:limit]

@@ -1,0 +1,95 @@
+"""Metrics summed up over the batches of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Set
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fourm.evaluate import metrics
+
+
+class Score(Protocol):
+    """Adds up one metric."""
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch."""
+
+    def value(self) -> float:
+        """The metric over everything added."""
+
+
+class MeanScore:
+    """Mean of a metric that has one value per image.
+
+    Args:
+        metric: (predicted, truth) -> (B,).
+    """
+
+    def __init__(self, metric: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._metric, self._sum, self._count = metric, 0.0, 0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch."""
+        values = self._metric(predicted, truth)
+        self._sum += float(values.sum())
+        self._count += len(values)
+
+    def value(self) -> float:
+        """The mean over images."""
+        return self._sum / max(self._count, 1)
+
+
+class IoUScore:
+    """Mean intersection over union of all pixels added.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch of label maps."""
+        self._matrix += metrics.confusion(predicted.cpu(), truth.cpu(), self.num_classes)
+
+    def value(self) -> float:
+        """Averaged over the classes that occur."""
+        return metrics.mean_iou(self._matrix)
+
+
+class PsnrScore:
+    """PSNR of the mean squared error over all values added, which lie in [0, 1]."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch."""
+        self._sum += float((predicted.double() - truth.double()).square().sum())
+        self._count += truth.numel()
+
+    def value(self) -> float:
+        """In dB."""
+        error = torch.tensor([self._sum / max(self._count, 1)], dtype=torch.float64)
+        return metrics.psnr(error.sqrt(), torch.zeros(1))
+
+
+class NameScore:
+    """Micro-averaged F1 of named against true sets."""
+
+    def __init__(self) -> None:
+        self._counts = metrics.SetCounts(0, 0, 0)
+
+    def add(self, named: Iterable[Set[str]], true: Iterable[Set[str]]) -> None:
+        """Add the sets of a batch."""
+        added = metrics.set_counts(named, true)
+        self._counts = metrics.SetCounts(*(a + b for a, b in zip(self._counts, added, strict=True)))
+
+    def value(self) -> float:
+        """F1 of the sums."""
+        return self._counts.f1
