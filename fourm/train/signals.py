@@ -34,6 +34,10 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         signal.signal(number, signal.SIG_DFL)
+        # Signals often go to a whole process group. torch turns the death of a loader process into an exception at
+        # whatever line runs, which would end the step or the save that is to be finished.
+        if hasattr(signal, "SIGCHLD") and signal.SIGCHLD not in self._previous:
+            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _LOG.warning("%s: finishing the step and saving; once more ends at once", signal.Signals(number).name)
 
     def __exit__(

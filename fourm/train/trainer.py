@@ -171,7 +171,7 @@ class Trainer:
                 f"train.max_{self.config.unit}={self.config.length}. A loader must go on with the next epoch"
             ) from None
         except (RuntimeError, DataError):
-            # Loader processes may have died of the same Ctrl-C.
+            time.sleep(0.1)  # loader processes may have died of a signal that is about to arrive here too
             if not stop.number:
                 raise
             fetched = []

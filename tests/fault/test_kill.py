@@ -22,7 +22,7 @@ def start(checkout: Path, output: Path, **options: Any) -> subprocess.Popen[str]
     given = {"output": str(output), "config": CONFIG, "dropout": 0.5, **options}
     command = [sys.executable, "-m", "tests.unit.train.toy_job", json.dumps(given)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def finish(output: Path) -> None:
@@ -77,9 +77,10 @@ def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undistur
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: list, number: int, status: int) -> None:
-    process = start(checkout, tmp_path, sleep=0.02)
+    # As from a terminal or a scheduler: the loader's process gets the signal too.
+    process = start(checkout, tmp_path, sleep=0.02, num_workers=1)
     wait_for_step(tmp_path, 9, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == status
     assert "the same command goes on from there" in messages

@@ -1,7 +1,7 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), and how it is slowed down or
-disturbed: `sleep`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`.
+disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from fourm.errors import FourmError
 from fourm.train import checkpoint
 from fourm.train.configs import OptimizerConfig, ScheduleConfig
 from fourm.train.distributed import World, session
 from tests.unit.train.toy import ToyLoader, ToyModel, toy_config, toy_trainer
+
+
+class Stream(IterableDataset[Any]):
+    """A loader's stream from a cursor on, for loader processes."""
+
+    def __init__(self, loader: ToyLoader, cursor: dict[str, Any] | None) -> None:
+        self.loader, self.cursor = loader, cursor
+
+    def __iter__(self) -> Iterator[Any]:
+        return ToyLoader.__call__(self.loader, self.cursor)
 
 
 class JobLoader(ToyLoader):
@@ -37,7 +48,9 @@ class JobLoader(ToyLoader):
         return whole[(whole % 2).argsort(stable=True)] if self.options.get("by_part") else whole
 
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
-        for batch, after in super().__call__(cursor):
+        stream = Stream(self, cursor)
+        workers = self.options.get("num_workers", 0)
+        for batch, after in DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream:
             time.sleep(self.options.get("sleep", 0.0))
             if after["n"] == self.options.get("stop_at") and self.world.rank == self.options.get("stop_rank", 0):
                 os.kill(os.getpid(), signal.SIGTERM)
