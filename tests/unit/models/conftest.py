@@ -18,7 +18,9 @@ SMALL = MultimodalConfig(dim=16, encoder_depth=2, decoder_depth=2, num_heads=2, 
 def modalities() -> ModalitySet:
     return ModalitySet(
         [
-            Modality("rgb@8", Grid(4, 4, 2), Continuous(12), source="rgb", decode="image", direction="input", channels=3),
+            Modality(
+                "rgb@8", Grid(4, 4, 2), Continuous(12), source="rgb", decode="image", direction="input", channels=3
+            ),
             Modality("tok_depth@8", Grid(4, 4, 2), Discrete(11), source="tok_depth", decode="tokens"),
             Modality("caption", Sequence(12), Discrete(300), source="caption", decode="text", tokenizer="text"),
             Modality("facts", Sequence(9), Discrete(300), source="facts", decode="text", unit="chunk"),
@@ -35,6 +37,6 @@ def make(modalities: ModalitySet) -> Callable[..., Multimodal]:
     def build(chosen: ModalitySet | None = None, seed: int = 0, **options: Any) -> Multimodal:
         from dataclasses import replace
 
-        return Multimodal(chosen or modalities, replace(SMALL, **options), seed).eval()
+        return Multimodal(modalities if chosen is None else chosen, replace(SMALL, **options), seed).eval()
 
     return build
