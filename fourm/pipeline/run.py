@@ -15,12 +15,17 @@ from typing import IO, Any
 
 from fourm import config as configs
 from fourm.errors import FourmError
-from fourm.paths import recipe_folder
 from fourm.pipeline.lanes import StageError, run_commands
 from fourm.pipeline.schema import Pipeline, Stage, command_words
 
 _LOG = logging.getLogger(__name__)
 _STATE = ".stages"
+_RECIPE_FOLDERS = {
+    "pretrain": "pretrain",
+    "train-tokenizer": "tokenizers",
+    "train-wordpiece": "tokenizers",
+    "evaluate": "evaluate",
+}
 _WAIT_SECONDS = 60.0
 
 
@@ -138,17 +143,18 @@ def _fingerprint(stage: Stage, before: str) -> str:
     digest = hashlib.sha256(before.encode())
     for command in stage.run:
         digest.update(command.encode())
-        for word in command_words(command):
-            if not word.startswith("-") and "=" not in word:
-                digest.update(_recipe_text(word))
+        for path in _recipes(command):
+            digest.update(json.dumps(configs.read(path), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def _recipe_text(word: str) -> bytes:
-    """The content of every recipe that `word` may name."""
-    path = Path(word)
-    files = [path] if path.suffix == ".yaml" and path.is_file() else sorted(recipe_folder().rglob(f"{path.name}.yaml"))
-    return b"".join(json.dumps(configs.read(file), sort_keys=True, default=str).encode() for file in files)
+def _recipes(command: str) -> list[Path]:
+    """The recipes a command runs: the one after a command that takes a recipe, and YAML files it names."""
+    words = command_words(command)
+    named = [Path(word) for word in words if word.endswith(".yaml") and Path(word).is_file()]
+    if len(words) > 2 and words[1] in _RECIPE_FOLDERS and not words[2].endswith(".yaml"):
+        named.append(configs.find(words[2], _RECIPE_FOLDERS[words[1]]))
+    return named
 
 
 def _outputs_exist(pipeline: Pipeline, stage: Stage) -> bool:

@@ -85,12 +85,6 @@ def load(source: str, overrides: Sequence[str] = ()) -> Pipeline:
     scale, scales = str(plain.get("scale", FULL)), plain.get("scales", {})
     if scale != FULL and scale not in scales:
         raise ConfigError(f"scale is '{scale}' ({source}).{did_you_mean(scale, [FULL, *scales])}")
-    variables = plain.get("variables", {})
-    for item in overrides:
-        name = item.partition("=")[0].strip()
-        if name.startswith("variables.") and name.split(".")[1] not in variables:
-            hint = did_you_mean(name, [f"variables.{known}" for known in variables])
-            raise ConfigError(f"{name} is not a variable of this pipeline ({source}).{hint}")
     chosen = [f"variables.{name}={json.dumps(value)}" for name, value in scales.get(scale, {}).items()]
     return configs.load(source, Pipeline, [*chosen, *overrides], folder="pipelines")
 
