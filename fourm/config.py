@@ -88,6 +88,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     values = _with_bases(path, ())
     for item in overrides:
+        _check_variable(values, item, path)
         values = _override(values, item)
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
@@ -140,6 +141,14 @@ def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _check_variable(values: Mapping[str, Any], item: str, path: Path) -> None:
+    """Variables are the file's own, so no schema knows their names: an override may only set one that is there."""
+    key = item.partition("=")[0].strip()
+    known = [f"variables.{name}" for name in values.get("variables") or {}]
+    if key.startswith("variables.") and ".".join(key.split(".")[:2]) not in known:
+        raise ConfigError(f"{key} is not a variable of this recipe ({path}).{did_you_mean(key, known)}")
 
 
 def _override(values: dict[str, Any], item: str) -> dict[str, Any]:

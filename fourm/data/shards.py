@@ -226,7 +226,7 @@ def check_tokenizer_hash(root: Path, source: str, expected_hash: str) -> None:
     if found == expected_hash:
         return
     where = Path(root) / source
-    remedy = f"run `fourm tokenize` again into an empty folder, or name in the recipe the tokenizer that made {where}"
+    remedy = f"run `fourm tokenize` with --overwrite, or name in the recipe the tokenizer that made {where}"
     if found is None:
         raise DataError(
             f"{where / FACTS_FILE} has no tokenizer_hash, so it is unknown which tokenizer made these tokens: {remedy}"

@@ -42,13 +42,13 @@ def run(recipe: PretrainRecipe) -> None:
     text = load_text_tokenizer(recipe.tokenizers)
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     tokenizers = {name: load_tokenizer(path) for name, path in recipe.tokenizers.items() if name != TEXT}
-    _check_tokens(recipe, modalities, tokenizers)
     config = replace(recipe.train, seed=recipe.seed)
     with session(config.device, config.threads) as world:
         encoders = text_encoders(modalities, text)
         objective = implementation(recipe.objective)(recipe.objective, modalities, text.special if text else None)
-        model = build_model(recipe, modalities, tokenizers)
         mixture = build_mixture(recipe.data.train, modalities, encoders)
+        _check_tokens(recipe, modalities, tokenizers)
+        model = build_model(recipe, modalities, tokenizers)
 
         def loader(cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
             return Loader(

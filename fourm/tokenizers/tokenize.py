@@ -219,7 +219,7 @@ def _check_facts(found: Mapping[str, Any], digest: str, folder: Path) -> None:
     if before is not None and before != digest:
         raise DataError(
             f"{folder} holds tokens of another tokenizer ({str(before)[:12]}, now {digest[:12]}): "
-            "remove the folder or write elsewhere"
+            "replace them with --overwrite, or write elsewhere with --source or --out"
         )
 
 

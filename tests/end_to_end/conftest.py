@@ -1,0 +1,142 @@
+"""A tiny world for the whole way from rooms to a model, made once, and the command line as a function."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Three modalities of 16 rooms: pixels in, depth tokens and captions both ways.
+RECIPE = """
+variables: {root: ???}
+name: tiny
+modalities:
+  rgb@64: {}
+  tok_depth@64: {}
+  caption: {layout: {max_tokens: 40}}
+tokenizers:
+  tok_depth@64: ${variables.root}/tokenizers/depth/model
+  text: ${variables.root}/tokenizers/text.json
+data:
+  train: {datasets: {rooms: {path: "${variables.root}/rooms/train"}}}
+  val: {datasets: {rooms: {path: "${variables.root}/rooms/test"}}}
+model: {kind: multimodal, dim: 32, encoder_depth: 1, decoder_depth: 1, num_heads: 2, activation: gelu}
+objective: {kind: masked, num_input_tokens: 32, num_target_tokens: 32}
+train:
+  max_steps: 3
+  batch_size: 4
+  precision: fp32
+  device: cpu
+  tensorboard: false
+  optimizer: {lr: 1.0e-3}
+  schedule: {kind: constant}
+  log_every_steps: 1
+output: ${variables.root}/model
+"""
+TOKENIZER = [
+    "train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.max_steps=2", "train.batch_size=4",
+    "tokenizer.quantizer.codebook_size=512", "train.log_every_steps=1",
+]  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """How a command ended.
+
+    Args:
+        status: exit status.
+        out, err: what it wrote.
+    """
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+def run(*arguments: object) -> int:
+    """Exit status of the `fourm` command, in this process."""
+    from fourm.cli import main
+
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def fourm(capfd: pytest.CaptureFixture[str]) -> Command:
+    """The `fourm` command as a function of its arguments."""
+
+    def command(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        status = run(*arguments)
+        return Outcome(status, *capfd.readouterr())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rooms, tokenizers, tokens and a recipe, made by the real commands; shared, so copy it before you write to it."""
+    # The test processes share one parent folder; the first one makes the world, the others wait for it.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    root = shared / "end_to_end"
+    with _alone(shared / "end_to_end.lock"):
+        if not (root / "complete").is_file():
+            shutil.rmtree(root, ignore_errors=True)
+            _make(root)
+            (root / "complete").touch()
+    return root
+
+
+@pytest.fixture
+def world(made: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny world that a test may break."""
+    root = tmp_path / "world"
+    shutil.copytree(made, root)
+    (root / "tiny.yaml").write_text(RECIPE.replace("???", str(root)))
+    return root
+
+
+def _make(root: Path) -> None:
+    from fourm.prepare.rooms import render
+
+    for split, seed, num in (("train", 0, 16), ("test", 1, 8)):
+        render(root / "rooms" / split, num=num, size=32, seed=seed, workers=1, shard_size=8, progress=False)
+    commands = [
+        ("train-wordpiece", "rooms_text", f"variables.root={root}"),
+        ("train-tokenizer", "rooms_depth", f"variables.root={root}", *TOKENIZER),
+        ("tokenize", root / "tokenizers" / "depth", root / "rooms" / "train", "--device", "cpu"),
+        ("tokenize", root / "tokenizers" / "depth", root / "rooms" / "test", "--device", "cpu"),
+    ]
+    for command in commands:
+        assert run(*command) == 0, command
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Only one test process at a time."""
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def assert_one_clear_message(outcome: Outcome, named: list[str]) -> None:
+    """The command failed with one message that holds every text of `named`."""
+    assert outcome.status == 1
+    assert "Traceback" not in outcome.err
+    messages = [line for line in outcome.err.splitlines() if "Error: " in line.partition(" ")[0] + " "]
+    assert len(messages) == 1, outcome.err
+    for text in named:
+        assert text in messages[0]

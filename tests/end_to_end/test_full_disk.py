@@ -1,0 +1,73 @@
+"""A full disk is named, and leaves nothing that a later run would take for complete."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import TOKENIZER, assert_one_clear_message
+
+
+class FullFile(io.RawIOBase):
+    """A file on a disk with no space left."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function after which nothing can be written below a folder: files can be made, but hold no byte."""
+    real = io.open
+
+    def fill(folder: Path) -> None:
+        def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            writes = any(letter in mode for letter in "wax+")
+            if not writes or not isinstance(file, str | Path) or folder not in Path(file).absolute().parents:
+                return real(file, mode, *args, **kwargs)
+            real(file, mode, *args, **kwargs).close()
+            full = FullFile()
+            return io.BufferedWriter(full, 1) if "b" in mode else io.TextIOWrapper(io.BufferedWriter(full, 1))
+
+        monkeypatch.setattr(io, "open", opened)
+        monkeypatch.setattr(builtins, "open", opened)
+
+    return fill
+
+
+FULL = [
+    ("prepare rooms {root}/new --num 4 --size 16 --workers 1", "new"),
+    ("prepare crops {root}/rooms/train", "rooms/train/crop_settings"),
+    ("train-wordpiece rooms_text variables.root={root} output={root}/new/text.json", "new/text.json"),
+    ("tokenize {root}/tokenizers/depth {root}/rooms/train --source new", "rooms/train/new"),
+    ("train-tokenizer rooms_depth variables.root={root} output={root}/new " + " ".join(TOKENIZER), "new"),
+    ("pretrain {root}/tiny.yaml", "model"),
+]
+
+
+@pytest.mark.parametrize(("command", "output"), FULL, ids=[case[0] for case in FULL])
+def test_a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_space(
+    world: Path, fourm: Any, fill_disk: Callable[[Path], None], command: str, output: str, monkeypatch: Any
+) -> None:
+    fill_disk(world)
+
+    outcome = fourm(*command.format(root=world).split())
+    monkeypatch.undo()
+
+    assert_one_clear_message(outcome, ["No space left on device", str(world)])
+    assert "free" in outcome.err.lower(), "the remedy"
+    left = [path.relative_to(world / output) for path in (world / output).rglob("*") if path.is_file()]
+    for path in left:
+        assert path.suffix not in (".tar", ".safetensors", ".npy")
+        assert path.name not in ("completed.json", "state.json", "rooms.json", "config.json")
+        assert not path.name.endswith(".index.json")
+    assert fourm(*command.format(root=world).split()).status == 0
