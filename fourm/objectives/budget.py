@@ -11,8 +11,8 @@ _MAX_TRIES = 100
 
 
 def draw_total(smallest: int | None, largest: int, rng: np.random.Generator) -> int:
-    """A budget drawn uniformly from smallest..largest; always `largest` when `smallest` is None."""
-    return largest if smallest is None else int(rng.integers(smallest, largest + 1))
+    """A budget drawn uniformly from smallest..largest; always `largest` where `smallest` is None or not smaller."""
+    return largest if smallest is None or smallest >= largest else int(rng.integers(smallest, largest + 1))
 
 
 def dirichlet_budget(
@@ -44,33 +44,24 @@ def dirichlet_budget(
     Raises:
         ConfigError: if every alpha is 0.
     """
-    drawable = alphas > 0
-    if not drawable.any():
+    drawable = np.flatnonzero(alphas > 0)
+    if len(drawable) == 0:
         raise ConfigError("every modality has alpha 0: none can be drawn")
-    budget = np.zeros(len(alphas), np.int64)
+    concentration = np.maximum(alphas[drawable], _SMALLEST_ALPHA)
+    shares = np.zeros(len(alphas))
     for _ in range(_MAX_TRIES):
-        shares = _dirichlet(alphas, drawable, rng)
-        budget = np.floor(shares * total).astype(np.int64)
-        for _ in range(total - int(budget.sum())):
-            budget[np.argmax(_dirichlet(alphas, drawable, rng))] += 1
+        shares[drawable] = rng.dirichlet(concentration)
+        budget = (shares * total).astype(np.int64)
+        remainder = total - int(budget.sum())
+        if remainder:
+            winners = drawable[rng.dirichlet(concentration, remainder).argmax(1)]
+            budget += np.bincount(winners, minlength=len(alphas))
         budget = np.minimum(budget, capacity)
         if redistribute:
-            budget = _hand_on(budget, shares, total, np.where(drawable, capacity, 0))
+            budget = _hand_on(budget, shares, total, np.where(alphas > 0, capacity, 0))
         if minimum is None or (budget >= np.minimum(minimum, capacity)).all():
             break
     return budget
-
-
-def _dirichlet(alphas: np.ndarray, drawable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    shares = np.zeros(len(alphas))
-    if drawable.sum() == 1:
-        shares[drawable] = 1.0
-        return shares
-    shares[drawable] = rng.dirichlet(np.maximum(alphas[drawable], _SMALLEST_ALPHA))
-    if not np.isfinite(shares).all():  # tiny concentrations underflow: all mass lies on one of them
-        shares[:] = 0.0
-        shares[rng.choice(np.flatnonzero(drawable), p=alphas[drawable] / alphas[drawable].sum())] = 1.0
-    return shares
 
 
 def _hand_on(budget: np.ndarray, shares: np.ndarray, total: int, capacity: np.ndarray) -> np.ndarray:

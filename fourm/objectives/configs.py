@@ -34,6 +34,18 @@ class MaskComponent:
     num_input_tokens: int | None = None
     num_target_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise ConfigError(f"weight is {self.weight}; expected at least 0")
+        for key in ("input_alphas", "target_alphas", "min_tokens"):
+            for name, value in getattr(self, key).items():
+                if value < 0:
+                    raise ConfigError(f"{key}.{name} is {value}; expected at least 0")
+        for key, least in (("num_input_tokens", 0), ("num_target_tokens", 1)):
+            count = getattr(self, key)
+            if count is not None and count < least:
+                raise ConfigError(f"{key} is {count}; expected at least {least}")
+
 
 @dataclass
 class MaskedConfig:
@@ -74,6 +86,10 @@ class MaskedConfig:
                 )
         if not self.components or not any(c.weight > 0 for c in self.components):
             raise ConfigError("components: at least one needs a weight above 0")
+        for key, least in (("max_tokens", 1), ("modality_weights", 0)):
+            for name, value in getattr(self, key).items():
+                if value < least:
+                    raise ConfigError(f"{key}.{name} is {value}; expected at least {least}")
 
 
 OBJECTIVES = Registry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -14,10 +14,12 @@ from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Continuous, Modality, ModalitySet
 from fourm.objectives.base import Loss
 from fourm.objectives.budget import dirichlet_budget, draw_total
-from fourm.objectives.configs import MaskComponent, MaskedConfig
+from fourm.objectives.configs import Keep, MaskComponent, MaskedConfig
 from fourm.objectives.spans import draw_span_mask, fit_target
-from fourm.tokens import PADDING, Example, SpecialIds, TokenRow, collate
+from fourm.objectives.table import TableBuilder, select_patches
+from fourm.tokens import Example, SpecialIds, TokenRow, collate
 
+T = TypeVar("T")
 Sample = Mapping[str, Any]
 
 
@@ -25,10 +27,22 @@ Sample = Mapping[str, Any]
 class _Component:
     """A `MaskComponent` as arrays over the modality set."""
 
-    config: MaskComponent
+    num_inputs: int
+    num_targets: int
     input_alphas: np.ndarray
     target_alphas: np.ndarray
     minimum: np.ndarray
+    keep: Mapping[str, Keep]
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What one modality of one sample may show and is asked."""
+
+    index: int
+    shown: int
+    asked: int
+    keep: Keep
 
 
 class Masked:
@@ -52,38 +66,38 @@ class Masked:
         self.names = tuple(modalities)
         self.parts = tuple(m.name for m in modalities.outputs)
         self.frozen: dict[str, nn.Module] = {}
-        self._check_names("max_tokens", config.max_tokens)
-        self._check_names("modality_weights", config.modality_weights)
+        limits = self._by_modality("max_tokens", config.max_tokens)
+        self.capacity = np.array([min(limits.get(m.name, m.num_tokens), m.num_tokens) for m in modalities.values()])
+        self.grids = np.array([m.is_grid for m in modalities.values()])
+        self.loss_weights = self._by_modality("modality_weights", config.modality_weights)
         self.components = [self._component(c, f"components[{i}]") for i, c in enumerate(config.components)]
         weights = np.array([c.weight for c in config.components], float)
-        self.weights = weights / weights.sum()
-        self.capacity = np.array([config.max_tokens.get(m.name, m.num_tokens) for m in modalities.values()], np.int64)
+        self.shares = np.cumsum(weights / weights.sum())
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> tuple[TokenRow, TokenRow]:
-        """Draw budgets and masks for one sample: the table that is shown and the table that is asked."""
-        component = self.components[int(rng.choice(len(self.components), p=self.weights))]
-        present = np.array([name in sample for name in self.names])
-        units = {n: self._units(self.modalities[n], sample[n]) for n in self.names if n in sample and self._is_text(n)}
-        shown, asked = self._budgets(component, present, units, rng)
-        inputs = _TableBuilder(full=True)
-        targets = _TableBuilder(separate=self.config.separate)
-        for index, name in enumerate(self.names):
-            if name not in sample or (shown[index] == 0 and asked[index] == 0):
+        """Draw budgets and masks for one sample: the table that is shown and the table that is asked.
+
+        Raises:
+            DataError: if the sample does not fit the modalities.
+        """
+        drawn = int(np.searchsorted(self.shares[:-1], rng.random(), side="right"))
+        component = self.components[drawn]
+        shown, asked = self._budgets(component, sample, rng)
+        inputs = TableBuilder(full=True)
+        targets = TableBuilder(separate=self.config.separate)
+        # Where modalities see those before them, each has to come before each other now and then.
+        order = range(len(self.names)) if self.config.separate else rng.permutation(len(self.names)).tolist()
+        for index in order:
+            modality = self.modalities[self.names[index]]
+            if shown[index] == 0 and asked[index] == 0:
                 continue
-            modality = self.modalities[name]
+            budget = _Budget(index, int(shown[index]), int(asked[index]), component.keep.get(modality.name, "random"))
             if modality.is_grid:
-                self._mask_grid(
-                    modality, index, sample[name], int(shown[index]), int(asked[index]), rng, inputs, targets
-                )
+                self._mask_grid(modality, sample[modality.name], budget, rng, inputs, targets)
             elif modality.is_discrete:
-                keep = component.config.keep.get(name, component.config.keep.get("*", "random"))
-                visible, target = draw_span_mask(units[name], int(shown[index]), keep, self.special, rng)
-                inputs.add(index, np.arange(len(visible)), ids=visible)
-                target = fit_target(target, int(asked[index]), self.special, rng)
-                if len(target) > 1:
-                    targets.add(index, np.arange(len(target) - 1), ids=target[:-1], target_ids=target[1:], causal=True)
+                self._mask_sequence(modality, sample[modality.name], budget, rng, inputs, targets)
             else:
-                self._mask_vectors(modality, index, sample[name], int(shown[index]), component, rng, inputs)
+                self._mask_vectors(modality, sample[modality.name], budget, rng, inputs)
         return inputs.build(), targets.build()
 
     def collate(self, items: Sequence[tuple[TokenRow, TokenRow]]) -> Example:
@@ -98,9 +112,8 @@ class Masked:
         return {name: float(count) for name, count in batch.decoder.num_targets.items()}
 
     def num_tokens(self, batch: Example) -> int:
-        """Tokens of the batch by its budgets, inputs and targets, as the published schedules count them."""
-        assert batch.encoder is not None
-        return batch.encoder.modality.numel() + batch.decoder.modality.numel()
+        """Tokens of the batch by its largest budgets, inputs and targets, as the published schedules count them."""
+        return batch.decoder.num_samples * (self.config.num_input_tokens + self.config.num_target_tokens)
 
     def loss(self, model: nn.Module, batch: Example) -> Loss:
         """Cross-entropy of the asked tokens, part by part."""
@@ -113,137 +126,144 @@ class Masked:
             )
             for name in self.parts
         }
-        return Loss(parts, self.config.reduction, self.config.modality_weights)
+        return Loss(parts, self.config.reduction, self.loss_weights)
 
     def _component(self, config: MaskComponent, where: str) -> _Component:
-        for field in ("input_alphas", "target_alphas", "keep", "min_tokens"):
-            self._check_names(f"{where}.{field}", getattr(config, field))
-        inputs = self._alphas(config.input_alphas, [m.is_input for m in self.modalities.values()])
-        targets = self._alphas(config.target_alphas, [m.is_output for m in self.modalities.values()])
+        inputs = self._alphas(
+            f"{where}.input_alphas", config.input_alphas, [m.is_input for m in self.modalities.values()]
+        )
+        targets = self._alphas(
+            f"{where}.target_alphas", config.target_alphas, [m.is_output for m in self.modalities.values()]
+        )
         if not targets.any():
             raise ConfigError(
                 f"objective.{where}.target_alphas: no output modality has an alpha above 0, so nothing would be asked"
             )
-        minimum = np.array([config.min_tokens.get(name, 0) for name in self.names], np.int64)
-        return _Component(config, inputs, targets, minimum)
+        fewest = self._by_modality(f"{where}.min_tokens", config.min_tokens)
+        minimum = np.array([fewest.get(name, 0) for name in self.names], np.int64)
+        num_inputs = _either(config.num_input_tokens, self.config.num_input_tokens)
+        num_targets = _either(config.num_target_tokens, self.config.num_target_tokens)
+        never = [name for name, low, alpha in zip(self.names, minimum, inputs, strict=True) if low and not alpha]
+        if never or minimum.sum() > num_inputs:
+            reason = f"{never[0]} has no input alpha above 0" if never else f"the input budget is {num_inputs}"
+            raise ConfigError(f"objective.{where}.min_tokens can never hold: {reason}")
+        keep = self._by_modality(f"{where}.keep", config.keep)
+        return _Component(num_inputs, num_targets, inputs, targets, minimum, keep)
 
-    def _alphas(self, alphas: Mapping[str, float], usable: Sequence[bool]) -> np.ndarray:
-        rest = alphas.get("*", 0.0)
-        return np.array([alphas.get(n, rest) if ok else 0.0 for n, ok in zip(self.names, usable, strict=True)], float)
+    def _alphas(self, key: str, alphas: Mapping[str, float], usable: Sequence[bool]) -> np.ndarray:
+        own = self._by_modality(key, alphas)
+        return np.array([own.get(n, 0.0) if ok else 0.0 for n, ok in zip(self.names, usable, strict=True)], float)
 
-    def _check_names(self, key: str, mapping: Mapping[str, Any]) -> None:
+    def _by_modality(self, key: str, mapping: Mapping[str, T]) -> dict[str, T]:
+        """A mapping of the config with `*` filled in for all modalities it does not name."""
         for name in mapping:
             if name != "*" and name not in self.modalities:
                 raise ConfigError(
                     f"objective.{key}: '{name}' is not a modality of this recipe.{did_you_mean(name, self.modalities)}"
                 )
+        rest = dict.fromkeys(self.names, mapping["*"]) if "*" in mapping else {}
+        return {**rest, **{name: value for name, value in mapping.items() if name != "*"}}
 
     def _budgets(
-        self,
-        component: _Component,
-        present: np.ndarray,
-        units: Mapping[str, list[np.ndarray]],
-        rng: np.random.Generator,
+        self, component: _Component, sample: Sample, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Input and target budgets (M,) of one sample."""
         config = self.config
-        num_inputs = draw_total(
-            config.min_input_tokens, component.config.num_input_tokens or config.num_input_tokens, rng
-        )
-        num_targets = draw_total(
-            config.min_target_tokens, component.config.num_target_tokens or config.num_target_tokens, rng
-        )
+        num_inputs = draw_total(config.min_input_tokens, component.num_inputs, rng)
+        num_targets = draw_total(config.min_target_tokens, component.num_targets, rng)
+        present = np.array([name in sample for name in self.names])
         capacity = np.where(present, self.capacity, 0)
-        if (
-            config.redistribute
-        ):  # no use in handing a sequence more than it has: its ids, a sentinel in front and one behind
-            for name, pieces in units.items():
-                i = self.modalities.index(name)
-                capacity[i] = min(capacity[i], sum(map(len, pieces)) + 2)
-        shown = np.zeros(len(self.names), np.int64)
+        if config.redistribute:
+            self._limit_to_content(capacity, sample)
+        shown = asked = np.zeros(len(self.names), np.int64)
         alphas = np.where(present, component.input_alphas, 0.0)
-        if alphas.any() and num_inputs:
+        if num_inputs and alphas.any():
             shown = dirichlet_budget(
                 alphas, num_inputs, capacity, rng, minimum=component.minimum, redistribute=config.redistribute
             )
-        asked = np.zeros(len(self.names), np.int64)
         alphas = np.where(present, component.target_alphas, 0.0)
-        if alphas.any() and num_targets:
-            grids = np.array([m.is_grid for m in self.modalities.values()])
-            room = np.where(grids, capacity - shown, capacity)
+        if num_targets and alphas.any():
+            room = np.where(self.grids, capacity - shown, capacity)
             asked = dirichlet_budget(alphas, num_targets, room, rng, redistribute=config.redistribute)
         return shown, asked
+
+    def _limit_to_content(self, capacity: np.ndarray, sample: Sample) -> None:
+        """Lower the capacity of sequences to what they hold: their ids, an end, a sentinel in front and one behind."""
+        for i in np.flatnonzero((capacity > 0) & ~self.grids):
+            modality, value = self.modalities[self.names[i]], sample[self.names[i]]
+            length = sum(map(len, value)) if modality.unit == "chunk" else len(value)
+            capacity[i] = min(capacity[i], length + 3 if modality.is_discrete else max(length, 1))
 
     def _mask_grid(
         self,
         modality: Modality,
-        index: int,
         value: np.ndarray,
-        num_shown: int,
-        num_asked: int,
+        budget: _Budget,
         rng: np.random.Generator,
-        inputs: _TableBuilder,
-        targets: _TableBuilder,
+        inputs: TableBuilder,
+        targets: TableBuilder,
     ) -> None:
         """Show some random places of a grid and ask others."""
         order = rng.permutation(modality.num_tokens)
-        shown = order[:num_shown]
+        shown = order[: budget.shown]
         if isinstance(modality.content, Continuous):
-            inputs.add(index, shown, name=modality.name, values=select_patches(value, modality, shown))
+            inputs.add(budget.index, shown, name=modality.name, values=select_patches(value, modality, shown))
             return
-        ids = np.asarray(value).reshape(-1)
+        ids = np.asarray(value, np.int64).reshape(-1)
         if len(ids) != modality.num_tokens:
             raise DataError(
                 f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}"
             )
-        if int(ids.max()) >= modality.vocab_size or int(ids.min()) < 0:
-            raise DataError(
-                f"modality '{modality.name}': token {int(ids.max())} is outside its vocabulary of "
-                f"{modality.vocab_size}; "
-                "was it made with another tokenizer? Run `fourm tokenize` again or correct vocab_size"
-            )
-        inputs.add(index, shown, ids=ids[shown])
-        asked = order[num_shown : num_shown + num_asked]
-        targets.add(index, asked, target_ids=ids[asked])
+        _check_vocabulary(modality, ids)
+        inputs.add(budget.index, shown, ids=ids[shown])
+        asked = order[budget.shown : budget.shown + budget.asked]
+        targets.add(budget.index, asked, target_ids=ids[asked])
 
-    def _mask_vectors(
+    def _mask_sequence(
         self,
         modality: Modality,
-        index: int,
-        value: np.ndarray,
-        num_shown: int,
-        component: _Component,
+        value: Any,
+        budget: _Budget,
         rng: np.random.Generator,
-        inputs: _TableBuilder,
+        inputs: TableBuilder,
+        targets: TableBuilder,
+    ) -> None:
+        """Hide random spans of a sequence behind sentinels, and ask them."""
+        units = self._units(modality, value, int(self.capacity[budget.index]))
+        visible, target = draw_span_mask(units, budget.shown, budget.keep, self.special, rng)
+        inputs.add(budget.index, np.arange(len(visible)), ids=visible)
+        target = fit_target(target, budget.asked, self.special, rng)
+        if len(target) > 1:
+            places = np.arange(len(target) - 1)
+            targets.add(budget.index, places, ids=target[:-1], target_ids=target[1:], causal=True)
+
+    def _mask_vectors(
+        self, modality: Modality, value: np.ndarray, budget: _Budget, rng: np.random.Generator, inputs: TableBuilder
     ) -> None:
         """Show part of a sequence of vectors; hidden runs become one zero vector each."""
-        if num_shown == 0:
+        dim = modality.content.dim if isinstance(modality.content, Continuous) else 0
+        if value.ndim != 2 or value.shape[1] != dim:
+            raise DataError(f"modality '{modality.name}': a sample has shape {value.shape}; expected (length, {dim})")
+        if budget.shown == 0:
             return
-        limit = self.capacity[index]
-        vectors = np.concatenate([np.zeros((1, value.shape[1]), np.float32), value[:limit]])
-        stand_ins = np.arange(1, len(vectors)) + self.special.sentinel(self.special.num_sentinels)
-        keep = component.config.keep.get(modality.name, "random")
-        visible, _ = draw_span_mask(list(stand_ins[:, None]), num_shown, keep, self.special, rng)
-        rows = np.maximum(visible - self.special.sentinel(self.special.num_sentinels), 0)
-        inputs.add(index, np.arange(len(rows)), name=modality.name, values=vectors[rows])
+        vectors = np.concatenate([np.zeros((1, dim), np.float32), value[: self.capacity[budget.index]]])
+        # Numbers above every sentinel stand in for the vectors, so that one rule masks text and vectors.
+        first = self.special.sentinel(self.special.num_sentinels)
+        visible, _ = draw_span_mask(np.arange(1, len(vectors)) + first, budget.shown, budget.keep, self.special, rng)
+        rows = np.maximum(visible - first, 0)
+        inputs.add(budget.index, np.arange(len(rows)), name=modality.name, values=vectors[rows])
 
-    def _is_text(self, name: str) -> bool:
-        modality = self.modalities[name]
-        return modality.is_discrete and not modality.is_grid
-
-    def _units(self, modality: Modality, value: Any) -> list[np.ndarray]:
+    def _units(self, modality: Modality, value: Any, limit: int) -> np.ndarray | list[np.ndarray]:
         """A sequence with its end token, cut to length, in the pieces that are masked whole."""
-        limit = self.capacity[self.modalities.index(modality.name)]
         end = np.array([self.special.end], np.int64)
         if modality.unit == "chunk":
-            return leading_chunks([*(np.asarray(chunk, np.int64) for chunk in value), end], int(limit))
-        tokens = np.append(np.asarray(value, np.int64), end)[:limit]
-        if int(tokens.max()) >= modality.vocab_size:
-            raise DataError(
-                f"modality '{modality.name}': token {int(tokens.max())} is outside its vocabulary of "
-                f"{modality.vocab_size}"
-            )
-        return list(tokens[:, None])
+            chunks = leading_chunks([*(np.asarray(chunk, np.int64) for chunk in value), end], limit)
+            for chunk in chunks:
+                _check_vocabulary(modality, chunk)
+            return chunks
+        tokens = np.concatenate([np.asarray(value, np.int64), end])[:limit]
+        _check_vocabulary(modality, tokens)
+        return tokens
 
 
 def leading_chunks(chunks: list[np.ndarray], limit: int) -> list[np.ndarray]:
@@ -252,66 +272,14 @@ def leading_chunks(chunks: list[np.ndarray], limit: int) -> list[np.ndarray]:
     return chunks[: int(np.searchsorted(lengths, limit, side="right"))]
 
 
-def select_patches(image: np.ndarray, modality: Modality, positions: np.ndarray) -> np.ndarray:
-    """(C, H, W) image -> (n, p * p * C) patches at the given places, each as (row, column, channel)."""
-    grid = modality.grid
-    p = grid.patch_size
-    if image.shape != (modality.channels, *grid.image_size):
+def _check_vocabulary(modality: Modality, ids: np.ndarray) -> None:
+    if len(ids) and not 0 <= ids.min() <= ids.max() < modality.vocab_size:
+        wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
         raise DataError(
-            f"modality '{modality.name}': an image has shape {image.shape}; "
-            f"expected {(modality.channels, *grid.image_size)}"
+            f"modality '{modality.name}': token {int(wrong[0])} is outside its vocabulary of {modality.vocab_size}; "
+            "was it made with another tokenizer? Run `fourm tokenize` again or correct vocab_size"
         )
-    blocks = image.reshape(-1, grid.height, p, grid.width, p).transpose(1, 3, 2, 4, 0)
-    return blocks[positions // grid.width, positions % grid.width].reshape(len(positions), -1)
 
 
-class _TableBuilder:
-    """Collects the columns of one sample's token table, modality by modality.
-
-    Args:
-        full: all tokens see one another. Otherwise grids see themselves and what came before, sequences are causal.
-        separate: each modality is an attention group of its own.
-    """
-
-    def __init__(self, *, full: bool = False, separate: bool = False) -> None:
-        self.full, self.separate = full, separate
-        self.columns: dict[str, list[np.ndarray]] = {
-            k: [] for k in ("modality", "position", "ids", "target_ids", "reach", "group")
-        }
-        self.values: dict[str, np.ndarray] = {}
-        self.length = 0
-
-    def add(
-        self,
-        index: int,
-        position: np.ndarray,
-        *,
-        ids: np.ndarray | None = None,
-        target_ids: np.ndarray | None = None,
-        name: str = "",
-        values: np.ndarray | None = None,
-        causal: bool = False,
-    ) -> None:
-        """Append the tokens of one modality."""
-        n = len(position)
-        if n == 0:
-            return
-        nothing = np.full(n, PADDING, np.int64)
-        end = self.length + n
-        self.columns["modality"].append(np.full(n, index, np.int64))
-        self.columns["position"].append(position)
-        self.columns["ids"].append(nothing if ids is None else ids)
-        self.columns["target_ids"].append(nothing if target_ids is None else target_ids)
-        self.columns["reach"].append(np.arange(self.length + 1, end + 1) if causal else np.full(n, end, np.int64))
-        self.columns["group"].append(np.full(n, index if self.separate else 0, np.int64))
-        if values is not None:
-            self.values[name] = values
-        self.length = end
-
-    def build(self) -> TokenRow:
-        """The finished table."""
-        empty = np.zeros(0, np.int64)
-        columns = {key: np.concatenate([empty, *parts]) for key, parts in self.columns.items()}
-        if self.full:
-            columns["reach"] = np.full(self.length, self.length, np.int64)
-        return TokenRow(values=self.values, **columns)
+def _either(value: int | None, default: int) -> int:
+    return default if value is None else value

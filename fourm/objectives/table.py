@@ -1,0 +1,94 @@
+"""The token table of one sample, put together modality by modality."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fourm.errors import DataError
+from fourm.modality import Modality
+from fourm.tokens import PADDING, TokenRow
+
+
+class TableBuilder:
+    """Collects the columns of one sample's token table, modality by modality.
+
+    Args:
+        full: all tokens see one another. Otherwise grids see themselves and what came before, sequences are causal.
+        separate: each modality is an attention group of its own.
+    """
+
+    def __init__(self, *, full: bool = False, separate: bool = False) -> None:
+        self.full, self.separate = full, separate
+        self.indices: list[int] = []
+        self.ends: list[int] = [0]
+        self.causal: list[bool] = []
+        self.columns: list[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = []
+        self.values: dict[str, np.ndarray] = {}
+
+    def add(
+        self,
+        index: int,
+        position: np.ndarray,
+        *,
+        ids: np.ndarray | None = None,
+        target_ids: np.ndarray | None = None,
+        name: str = "",
+        values: np.ndarray | None = None,
+        causal: bool = False,
+    ) -> None:
+        """Append the tokens of one modality.
+
+        Args:
+            index: number of the modality.
+            position: (n,) places in its position table.
+            ids: (n,) ids read; None: a mask or a vector stands there.
+            target_ids: (n,) ids asked; None: nothing is asked.
+            name: of the modality, where it has `values`.
+            values: (n, dim) vectors read.
+            causal: a token sees itself and what came before, instead of the whole modality.
+        """
+        if len(position) == 0:
+            return
+        self.indices.append(index)
+        self.ends.append(self.ends[-1] + len(position))
+        self.causal.append(causal)
+        self.columns.append((position, ids, target_ids))
+        if values is not None:
+            self.values[name] = values
+
+    def build(self) -> TokenRow:
+        """The finished table."""
+        length = self.ends[-1]
+        counts = np.diff(self.ends)
+        modality = np.repeat(np.array(self.indices, np.int64), counts)
+        position = np.empty(length, np.int64)
+        ids = np.full(length, PADDING, np.int64)
+        target_ids = np.full(length, PADDING, np.int64)
+        reach = np.full(length, length) if self.full else np.repeat(self.ends[1:], counts)
+        for start, end, causal, (places, read, asked) in zip(self.ends, self.ends[1:], self.causal, self.columns):
+            position[start:end] = places
+            if read is not None:
+                ids[start:end] = read
+            if asked is not None:
+                target_ids[start:end] = asked
+            if causal:
+                reach[start:end] = np.arange(start + 1, end + 1)
+        group = modality if self.separate else np.zeros(length, np.int64)
+        return TokenRow(modality, position, ids, target_ids, reach, group, self.values)
+
+
+def select_patches(image: np.ndarray, modality: Modality, positions: np.ndarray) -> np.ndarray:
+    """(C, H, W) image -> (n, p * p * C) patches at the given places, each as (row, column, channel).
+
+    Raises:
+        DataError: if the image has another size than the modality says.
+    """
+    grid = modality.grid
+    p = grid.patch_size
+    if image.shape != (modality.channels, *grid.image_size):
+        raise DataError(
+            f"modality '{modality.name}': an image has shape {image.shape}; "
+            f"expected {(modality.channels, *grid.image_size)}"
+        )
+    blocks = image.reshape(-1, grid.height, p, grid.width, p).transpose(1, 3, 2, 4, 0)
+    return blocks[positions // grid.width, positions % grid.width].reshape(len(positions), -1)
