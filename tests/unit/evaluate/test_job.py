@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm import config as configs
+from fourm.errors import ConfigError
+from fourm.evaluate import job
+from fourm.evaluate.configs import EvaluateConfig
+
+
+@pytest.mark.usefixtures("known_references")
+def test_writes_metrics_report_and_pictures(rooms: Path, rooms_bundle: Any, tmp_path: Path) -> None:
+    config = EvaluateConfig(
+        "rooms",
+        Path("m"),
+        rooms / "test",
+        rooms / "train",
+        tmp_path / "out",
+        num_samples=2,
+        num_pictures=1,
+        num_steps=1,
+    )
+    asked = []
+    metrics = job.run(config, lambda path: asked.append(path) or rooms_bundle)
+    assert asked == [Path("m")]
+    assert json.loads((tmp_path / "out/metrics.json").read_text()) == metrics
+    page = (tmp_path / "out/report.html").read_text()
+    assert "From RGB to everything" in page
+    assert "http" not in page
+    assert sorted(path.name for path in (tmp_path / "out/pictures").iterdir()) == [
+        "caption_to_all.png",
+        "rgb_to_all.png",
+    ]
+
+
+def test_an_unusable_device_is_named() -> None:
+    with pytest.raises(ConfigError, match="device is 'teapot'"):
+        job._device("teapot")
+
+
+@pytest.mark.parametrize("name", ["rooms", "fashion"])
+def test_shipped_recipes_load(name: str) -> None:
+    config = configs.load(name, EvaluateConfig, ["variables.root=here"], folder="evaluate")
+    assert config.kind == name
+    assert config.output == Path("here")
+
+
+def test_a_number_of_samples_must_be_positive() -> None:
+    with pytest.raises(ConfigError, match="num_samples is 0"):
+        configs.load("rooms", EvaluateConfig, ["num_samples=0"], folder="evaluate")
