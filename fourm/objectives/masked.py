@@ -246,12 +246,13 @@ class Masked:
             raise DataError(f"modality '{modality.name}': a sample has shape {value.shape}; expected (length, {dim})")
         if budget.shown == 0:
             return
-        vectors = np.concatenate([np.zeros((1, dim), np.float32), value[: self.capacity[budget.index]]])
         # Numbers above every sentinel stand in for the vectors, so that one rule masks text and vectors.
         first = self.special.sentinel(self.special.num_sentinels)
-        visible, _ = draw_span_mask(np.arange(1, len(vectors)) + first, budget.shown, budget.keep, self.special, rng)
-        rows = np.maximum(visible - first, 0)
-        inputs.add(budget.index, np.arange(len(rows)), name=modality.name, values=vectors[rows])
+        length = min(len(value), int(self.capacity[budget.index]))
+        visible, _ = draw_span_mask(np.arange(length) + first, budget.shown, budget.keep, self.special, rng)
+        vectors = np.zeros((len(visible), dim), np.float32)
+        vectors[visible >= first] = value[visible[visible >= first] - first]
+        inputs.add(budget.index, np.arange(len(visible)), name=modality.name, values=vectors)
 
     def _units(self, modality: Modality, value: Any, limit: int) -> np.ndarray | list[np.ndarray]:
         """A sequence with its end token, cut to length, in the pieces that are masked whole."""
@@ -273,7 +274,8 @@ def leading_chunks(chunks: list[np.ndarray], limit: int) -> list[np.ndarray]:
 
 
 def _check_vocabulary(modality: Modality, ids: np.ndarray) -> None:
-    if len(ids) and not 0 <= ids.min() <= ids.max() < modality.vocab_size:
+    # Read as unsigned, negative numbers are larger than every vocabulary: one pass finds both.
+    if len(ids) and ids.view(np.uint64).max() >= modality.vocab_size:
         wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
         raise DataError(
             f"modality '{modality.name}': token {int(wrong[0])} is outside its vocabulary of {modality.vocab_size}; "

@@ -101,7 +101,7 @@ def draw_span_mask(
         input and target ids, as `mask_spans`.
     """
     if isinstance(units, np.ndarray):
-        tokens, lengths = units, np.ones(len(units), np.int64)
+        tokens, lengths = units, None
     else:
         tokens = np.concatenate([np.zeros(0, np.int64), *units])
         lengths = np.array([len(unit) for unit in units], np.int64)
@@ -112,10 +112,11 @@ def draw_span_mask(
     while True:
         # Several tries at once, each with a smaller share; their lengths are cheaper than the masks themselves.
         shares = share * _SHRINK ** np.arange(_TRIES)
-        kept = rng.random((_TRIES, len(lengths))) < shares[:, None]
-        runs = np.count_nonzero(kept[:, :-1] & ~kept[:, 1:], axis=1) + ~kept[:, 0]
-        for i in np.flatnonzero(kept @ lengths + runs <= input_budget):
-            visible, target = mask_spans(tokens, np.repeat(kept[i], lengths), special)
+        kept = rng.random((_TRIES, len(units))) < shares[:, None]
+        runs = (kept[:, :-1] > kept[:, 1:]).sum(1) + ~kept[:, 0]
+        shown = kept.sum(1) if lengths is None else kept @ lengths
+        for i in (shown + runs <= input_budget).nonzero()[0]:
+            visible, target = mask_spans(tokens, kept[i] if lengths is None else np.repeat(kept[i], lengths), special)
             if len(visible) <= input_budget:
                 return visible, target
         share = float(shares[-1]) * _SHRINK
