@@ -1,0 +1,132 @@
+"""Every YAML file that is shipped loads against its schema, and what it describes can be built."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm import config as configs
+from fourm.paths import recipe_folder
+from fourm.pipeline import load as load_pipeline
+
+ALL = sorted(recipe_folder().rglob("*.yaml"))
+PRETRAIN = sorted((recipe_folder() / "pretrain").glob("*.yaml"))
+TOKENIZERS = [path for path in sorted((recipe_folder() / "tokenizers").glob("*.yaml")) if "_text" not in path.stem]
+SCALES = [
+    (pipeline.stem, scale) for pipeline in ALL if pipeline.parent.name == "pipelines" for scale in ("full", "small")
+]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(recipe_folder()).with_suffix("").as_posix()
+
+
+def load(path: Path, *overrides: str) -> Any:
+    """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
+    from fourm.evaluate.configs import EvaluateConfig
+    from fourm.generate.plan import GenerationPlan
+    from fourm.pipeline import Pipeline
+    from fourm.recipe.schema import PretrainRecipe, TextTokenizerRecipe, TokenizerRecipe
+
+    schema = {
+        "pretrain": PretrainRecipe,
+        "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
+        "pipelines": Pipeline,
+        "evaluate": EvaluateConfig,
+        "generate": GenerationPlan,
+    }[path.parent.name]
+    return configs.load(path, schema, overrides)
+
+
+def step_of(path: Path) -> Any:
+    """The deep models take a while even without numbers."""
+    return pytest.param(path, id=name(path), marks=pytest.mark.slow if path.stem in ("4m_l", "4m_xl") else ())
+
+
+@pytest.mark.parametrize("path", ALL, ids=name)
+def test_loads(path: Path) -> None:
+    load(path)
+
+
+@pytest.mark.parametrize("path", [*PRETRAIN, *TOKENIZERS], ids=name)
+def test_plain_values_make_the_same_recipe_again(path: Path) -> None:
+    recipe = load(path)
+
+    assert configs.build(type(recipe), configs.to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=name)
+def test_models_and_objectives_build_on_the_meta_device(path: Path) -> None:
+    import torch
+
+    from fourm.recipe.build import implementation
+
+    recipe = load(path)
+    modalities = recipe.modality_set()
+    implementation(recipe.objective)(recipe.objective, modalities)
+    with torch.device("meta"):
+        model = implementation(recipe.model)(modalities, recipe.model)
+
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("path", [step_of(path) for path in PRETRAIN])
+def test_a_training_step_runs_on_the_meta_device(path: Path) -> None:
+    """On meta tensors everything that would wait for the device raises, so the step has no host synchronisation."""
+    from fourm.recipe.check import check
+
+    cost = check(load(path))
+
+    assert min(cost.parameters["encoder"], cost.parameters["decoder"], cost.flops_per_step) > 0
+
+
+@pytest.mark.parametrize("path", TOKENIZERS, ids=name)
+def test_tokenizers_build_on_the_meta_device(path: Path) -> None:
+    import torch
+
+    from fourm.recipe.tokenizer import build_tokenizer
+
+    with torch.device("meta"):
+        tokenizer = build_tokenizer(load(path))
+
+    assert sum(parameter.numel() for parameter in tokenizer.parameters()) > 10_000
+
+
+@pytest.mark.parametrize(("pipeline", "scale"), SCALES)
+def test_every_command_of_a_pipeline_is_understood(pipeline: str, scale: str, fourm: Any) -> None:
+    """At both scales: a warm-up longer than a small run, say, is an error before anything starts."""
+    for stage in load_pipeline(pipeline, [f"scale={scale}"]).stages:
+        for command in stage.run:
+            words = shlex.split(command)[1:]
+            takes_recipe = words[0] in ("pretrain", "train-tokenizer", "train-wordpiece", "evaluate")
+            outcome = fourm(*words, "--print" if takes_recipe else "--help")
+            assert outcome.status == 0, f"{command}: {outcome.err}"
+            assert_options_exist(words)
+
+
+def assert_options_exist(words: list[str]) -> None:
+    """Click parses the words without running the command."""
+    from fourm.cli import cli
+
+    command, rest = cli, words
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]  # type: ignore[attr-defined]
+    command.make_context(words[0], list(rest))
+
+
+@pytest.mark.parametrize(("pipeline", "scale"), SCALES)
+def test_stages_of_a_pipeline_pass_their_files_on(pipeline: str, scale: str) -> None:
+    """What a stage reads below the output folder has been written by a stage before it."""
+    loaded = load_pipeline(pipeline, [f"scale={scale}"])
+    written: list[str] = []
+    for stage in loaded.stages:
+        for command in stage.run:
+            for word in shlex.split(command)[2:]:
+                relative = word.removeprefix(f"{loaded.output}/")
+                if relative != word and "=" not in word:
+                    known = [*written, *stage.outputs]
+                    assert any(f"{relative}/".startswith(f"{k}/") or f"{k}/".startswith(f"{relative}/") for k in known)
+        written += stage.outputs
