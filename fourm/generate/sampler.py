@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -46,7 +46,14 @@ class Sampler:
     def __init__(self, model: Multimodal, special: SpecialIds | None = None, *, bf16: bool = False) -> None:
         self.model, self.special, self.bf16 = model, special or SpecialIds(), bf16
 
-    def run(self, plan: GenerationPlan, given: Mapping[str, Facts], *, seeds: Tensor) -> Generated:
+    def run(
+        self,
+        plan: GenerationPlan,
+        given: Mapping[str, Facts],
+        *,
+        seeds: Tensor,
+        watch: Callable[[str], None] | None = None,
+    ) -> Generated:
         """Follow a plan.
 
         Each sample owns its randomness: what it becomes depends on its seed and on what is given for it, not on the
@@ -58,6 +65,7 @@ class Sampler:
                 their positions, a sequence with sentinels in place of what is missing. Further values of a modality,
                 for `conditions`, come as `name#label`.
             seeds: (B,) int64.
+            watch: called with each target when it is done.
 
         Raises:
             ConfigError: if the model cannot follow the plan.
@@ -72,14 +80,20 @@ class Sampler:
             torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
         ):
             here = {name: _place(name, facts, len(seeds), device) for name, facts in given.items()}
-            return self._run(plan, here, seeds)
+            generated = self._run(plan, here, seeds, watch or (lambda _: None))
+        # Copies outside inference mode are ordinary tensors, which callers may change.
+        ids, probabilities = generated.ids.items(), generated.probabilities.items()
+        return Generated({k: v.clone() for k, v in ids}, {k: v.clone() for k, v in probabilities})
 
-    def _run(self, plan: GenerationPlan, given: dict[str, dict[str, Tensor]], seeds: Tensor) -> Generated:
+    def _run(
+        self, plan: GenerationPlan, given: dict[str, dict[str, Tensor]], seeds: Tensor, watch: Callable[[str], None]
+    ) -> Generated:
         generated = Generated()
         conditions = Conditions(initial=frozenset(base_name(name) for name in given))
         for step in plan.steps:
             modality = self.model.modalities[step.target]
             facts = self._step(step, modality, given, conditions, seeds, generated)
+            watch(step.target)
             if plan.chained and modality.is_input:
                 given = {**given, step.target: facts}
                 if step.grow_conditioning:

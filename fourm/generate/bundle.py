@@ -1,0 +1,82 @@
+"""What generation needs beside the model: the tokenizers that turn its ids into images and text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from fourm.errors import ConfigError
+from fourm.modality import Modality
+from fourm.models.multimodal import Multimodal
+
+
+class Bundle(Protocol):
+    """A model and its tokenizers.
+
+    Attributes:
+        model: the model.
+        tokenizers: token modality -> tokenizer.
+        text: the text tokenizer; None for a model without text.
+    """
+
+    @property
+    def model(self) -> Multimodal: ...
+
+    @property
+    def tokenizers(self) -> Mapping[str, Any]: ...
+
+    @property
+    def text(self) -> Any: ...
+
+
+def raw_modality(bundle: Bundle, modality: Modality) -> Modality:
+    """What a modality of the model shows: that of its tokenizer if there is one, else itself."""
+    tokenizer = bundle.tokenizers.get(modality.name)
+    return modality if tokenizer is None else tokenizer.modality
+
+
+def text_tokenizer(bundle: Bundle, modality: Modality) -> Any:
+    """The text tokenizer.
+
+    Raises:
+        ConfigError: if the model came without one.
+    """
+    if bundle.text is None:
+        raise ConfigError(
+            f"'{modality.name}' is text, but this model came without a text tokenizer; "
+            "export it again with `tokenizers: {text: ...}` in its recipe"
+        )
+    return bundle.text
+
+
+def device_of(module: Any) -> torch.device:
+    """Where a tokenizer or model computes."""
+    parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the best there is: cuda, mps, cpu.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        torch.zeros(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device is '{name}', which cannot be used here ({reason}); try auto or cpu") from None
+
+
+def move(bundle: Bundle, device: torch.device) -> None:
+    """Bring a bundle's model and tokenizers to a device."""
+    for module in (bundle.model, *bundle.tokenizers.values()):
+        if isinstance(module, nn.Module):
+            module.to(device)

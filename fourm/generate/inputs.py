@@ -1,0 +1,297 @@
+"""What people give, as the model reads it: files, texts, boxes or tensors in natural units."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourm.data import decode as decoding
+from fourm.data import transforms
+from fourm.data.geometry import Geometry, center_box
+from fourm.errors import ConfigError, DataError
+from fourm.generate.bundle import Bundle, device_of, raw_modality, text_tokenizer
+from fourm.generate.names import means_tokens, resolve
+from fourm.modality import Modality
+from fourm.rng import generator
+from fourm.tokenizers.structured import boxes_to_text
+from fourm.tokenizers.units import to_natural
+from fourm.tokens import PADDING
+
+_ORIENTATION = 0x0112
+_TEXT_FILES = (".txt", ".json", ".gz")
+
+
+@dataclass(frozen=True)
+class GivenValue:
+    """One given modality.
+
+    Args:
+        name: as it was written.
+        key: its name for the sampler: that of the model's modality, with the label of a further value.
+        facts: tensors as in `fourm.models.ask`.
+        shown: the modality of its picture.
+        pictures: one value per sample, in natural units.
+    """
+
+    name: str
+    key: str
+    facts: dict[str, Tensor]
+    shown: Modality
+    pictures: Sequence[Any]
+
+    @property
+    def num_samples(self) -> int:
+        return next(iter(self.facts.values())).shape[0]
+
+
+def find_given(bundle: Bundle, name: str) -> tuple[Modality, str]:
+    """The model's modality behind a written name, and its name for the sampler.
+
+    Raises:
+        ConfigError: if the model cannot read such a thing.
+    """
+    modality = resolve(name, bundle.model.modalities.inputs, "read")
+    _, label, rest = name.partition("#")
+    return modality, modality.name + label + rest
+
+
+def read_given(bundle: Bundle, name: str, text: str) -> GivenValue:
+    """A value from the command line: the path of a file, or the text itself.
+
+    Args:
+        bundle: model and tokenizers.
+        name: of the modality, as written.
+        text: behind the `=`.
+
+    Raises:
+        ConfigError: if the model cannot read such a thing.
+        DataError: if there is no such file, or it is damaged.
+    """
+    modality, _ = find_given(bundle, name)
+    raw = raw_modality(bundle, modality)
+    path = Path(text)
+    if not modality.is_grid and modality.is_discrete:
+        return give(bundle, name, _read_text(path, text, modality))
+    if not path.is_file():
+        raise DataError(f"given {name}: there is no file '{text}'")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"given {name}: cannot read {path}: {error.strerror}") from None
+    if path.suffix == ".npy":
+        return give(bundle, name, torch.from_numpy(_load_array(path, data))[None])
+    where = f"given {name}: {path}"
+    if modality.is_grid and not transforms.is_image(raw):
+        raise DataError(
+            f"{where}: expected a .npy file with ids, since this model has no tokenizer for '{modality.name}'"
+        )
+    if modality.is_grid and means_tokens(name, modality) and modality.tokenizer:
+        raise DataError(f"{where}: '{name}' stands for token ids, a .npy file; give the image as {raw.key}={path}")
+    value = _decode(data, raw, where)
+    if not transforms.is_image(raw):
+        return give(bundle, name, torch.from_numpy(value)[None])
+    return _as_given(bundle, name, torch.from_numpy(_crop(value, raw))[None])
+
+
+def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
+    """A value in natural units.
+
+    Args:
+        bundle: model and tokenizers.
+        name: of the modality; `tok_...` means token ids.
+        value: images (B, C, H, W) or label maps (B, H, W) of any size; token ids (B, n) or (B, h, w), -1 where one is
+            missing; a text or a list of B texts; boxes of one sample or a list of B; vectors (B, n, dim); or a mapping
+            of tensors as in `fourm.models.ask`.
+
+    Raises:
+        ConfigError: if the model cannot read such a thing.
+        DataError: if the value is not of that kind.
+    """
+    modality, key = find_given(bundle, name)
+    if isinstance(value, Mapping):
+        facts = {what: torch.as_tensor(tensor) for what, tensor in value.items()}
+        return GivenValue(name, key, facts, modality, [None] * len(next(iter(facts.values()))))
+    if not modality.is_grid and modality.is_discrete:
+        return _give_sequence(bundle, name, modality, key, value)
+    tensor = torch.as_tensor(value)
+    if not modality.is_grid:
+        if tensor.ndim != 3:
+            raise DataError(f"given {name}: vectors of shape {tuple(tensor.shape)}; expected (samples, n, dim)")
+        facts = {"values": tensor.float(), "valid": torch.ones(tensor.shape[:2], dtype=torch.bool)}
+        return GivenValue(name, key, facts, modality, [None] * len(tensor))
+    if modality.tokenizer is not None and (modality.name not in bundle.tokenizers or means_tokens(name, modality)):
+        return _give_ids(name, modality, key, tensor)
+    raw = raw_modality(bundle, modality)
+    return _as_given(bundle, name, network_input(tensor, raw, f"given {name}"))
+
+
+def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
+    """Natural units of any size, cropped to the centre, resized and normalised as a network reads them.
+
+    Args:
+        values: (B, C, H, W) colours in [0, 1], metres, unit vectors ...; or (B, H, W) labels.
+        raw: the modality.
+        where: named in errors.
+
+    Raises:
+        DataError: for another number of dimensions or channels.
+    """
+    expected = (1,) if raw.is_discrete else (raw.channels,)
+    channels = values.shape[1:2] if values.ndim == 4 else (1,)
+    if values.ndim not in (3, 4) or (raw.is_discrete and values.ndim == 4) or tuple(channels) != expected:
+        shape = "(samples, height, width)" if raw.is_discrete else f"(samples, {raw.channels}, height, width)"
+        raise DataError(f"{where}: a value of shape {tuple(values.shape)} for '{raw.name}'; expected {shape}")
+    planes = values if values.ndim == 4 else values[:, None]
+    height, width = raw.grid.image_size
+    top, left, rows, columns = center_box((planes.shape[-2], planes.shape[-1]), width / height)
+    planes = planes[..., top : top + rows, left : left + columns].float()
+    if planes.shape[-2:] != (height, width):
+        if raw.is_discrete:
+            planes = F.interpolate(planes, (height, width), mode="nearest-exact")
+        else:
+            planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    if raw.is_discrete:
+        return planes[:, 0].long()
+    return torch.from_numpy(np.stack([transforms.normalize(image, raw) for image in planes.cpu().numpy()]))
+
+
+def _as_given(bundle: Bundle, name: str, values: Tensor) -> GivenValue:
+    """Network inputs (B, C, H, W) or label maps (B, H, W) as tokens or patches."""
+    modality, key = find_given(bundle, name)
+    raw = raw_modality(bundle, modality)
+    pictures = values if raw.is_discrete else to_natural(values, raw)
+    positions = torch.arange(modality.num_tokens).expand(len(values), -1)
+    if modality.tokenizer is not None:
+        tokenizer = bundle.tokenizers[modality.name]
+        with torch.no_grad():
+            ids = tokenizer.encode(values.to(device_of(tokenizer))).flatten(1).cpu()
+        facts = {"ids": ids, "positions": positions}
+    elif modality.is_discrete:
+        facts = {"ids": values.flatten(1), "positions": positions.masked_fill(values.flatten(1) < 0, PADDING)}
+    else:
+        facts = {"values": values, "positions": positions}
+    return GivenValue(name, key, facts, raw, list(pictures))
+
+
+def _give_ids(name: str, modality: Modality, key: str, ids: Tensor) -> GivenValue:
+    if ids.is_floating_point() or ids.flatten(1).shape[1] != modality.num_tokens:
+        raise DataError(
+            f"given {name}: a value of shape {tuple(ids.shape)} and type {ids.dtype}; expected {modality.num_tokens} "
+            f"whole numbers per sample, ids of '{modality.name}', -1 where a token is missing"
+        )
+    ids = ids.flatten(1).long()
+    positions = torch.arange(modality.num_tokens).to(ids.device).expand(len(ids), -1)
+    return GivenValue(
+        name, key, {"ids": ids, "positions": positions.masked_fill(ids < 0, PADDING)}, modality, list(ids)
+    )
+
+
+def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, value: Any) -> GivenValue:
+    """Texts or boxes as ids, each with its end token."""
+    if isinstance(value, Tensor):
+        return GivenValue(name, key, {"ids": value.long()}, modality, [None] * len(value))
+    tokenizer = text_tokenizer(bundle, modality)
+    values = value if isinstance(value, list) and not _is_instance(value) else [value]
+    texts = []
+    for one in values:
+        if modality.decode == "boxes" and not isinstance(one, str):
+            one = boxes_to_text(one, num_bins=tokenizer.num_coordinates)
+        if not isinstance(one, str):
+            raise DataError(f"given {name}: a value of type {type(one).__name__}; expected text")
+        texts.append(one)
+    rows = [sequence_ids(tokenizer, text, modality) for text in texts]
+    length = max(map(len, rows))
+    ids = torch.tensor([[*row, *[PADDING] * (length - len(row))] for row in rows], dtype=torch.int64)
+    return GivenValue(name, key, {"ids": ids}, modality, list(values))
+
+
+def sequence_ids(tokenizer: Any, text: str, modality: Modality) -> list[int]:
+    """Ids of a text as models are trained to read them: with the end token, unless the end is missing (`... [S_1]`)."""
+    special = tokenizer.special
+    ids = tokenizer.encode(text).tolist()
+    open_end = bool(ids) and special.sentinel_0 <= ids[-1] < special.sentinel(special.num_sentinels)
+    return (ids if open_end else [*ids, special.end])[: modality.num_tokens]
+
+
+def _is_instance(value: Sequence[Any]) -> bool:
+    """Whether a list holds the boxes of one sample, not one entry per sample."""
+    return not value or isinstance(value[0], Mapping)
+
+
+def _read_text(path: Path, text: str, modality: Modality) -> Any:
+    """The text itself, or what the file of that name holds."""
+    try:
+        named = path.suffix in _TEXT_FILES and path.is_file()
+    except OSError:  # longer than a file name can be
+        named = False
+    if modality.decode == "boxes":
+        data = path.read_bytes() if named else text.encode()
+        return _decode(data, modality, f"given {path}") if named or text.lstrip().startswith("{") else text
+    if not named:
+        return text
+    value = _decode(path.read_bytes(), modality, f"given {path}")
+    return value[0] if isinstance(value, list) else value
+
+
+def _decode(data: bytes, raw: Modality, where: str) -> Any:
+    decoder = decoding.decoder_of(raw)
+    try:
+        return decoder(_upright(data) if raw.decode == "image" else data, raw)
+    except Exception as error:  # image libraries raise anything from OSError to SyntaxError on damaged files
+        reason = str(error) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = "this is not an image, or it is damaged"
+        raise DataError(f"{where}: cannot read it as {raw.key} ('{raw.decode}'): {reason}") from error
+
+
+def _upright(data: bytes) -> bytes:
+    """A photograph as it is meant to be seen: cameras store how they were held."""
+    with Image.open(io.BytesIO(data)) as file:
+        if file.getexif().get(_ORIENTATION, 1) == 1:
+            return data
+        buffer = io.BytesIO()
+        ImageOps.exif_transpose(file).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _crop(value: Any, raw: Modality) -> Any:
+    """The centre of a decoded image in the size of its modality, normalised."""
+    size = value.shape[:2]
+    height, width = raw.grid.image_size
+    box = Geometry(*center_box(size, width / height), hflip=False, image_size=size)
+    return transforms.apply(value, raw, box, generator(0, "generate"))
+
+
+def _load_array(path: Path, data: bytes) -> Any:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is not a .npy array: {error}") from None
+    return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
+
+
+def parse_given(items: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` arguments.
+
+    Raises:
+        ConfigError: if one has no `=`, or a name comes twice.
+    """
+    parsed: dict[str, str] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ConfigError(f"--given '{item}' is not of the form NAME=VALUE, for instance rgb=photo.jpg")
+        if name in parsed:
+            raise ConfigError(f"--given {name} comes twice; give a further value a label: '{name}#other=...'")
+        parsed[name] = text
+    return parsed

@@ -1,0 +1,140 @@
+"""`fourm generate`: any modalities from any others, from files and texts to files and a picture of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from fourm import config as configs
+from fourm.errors import ConfigError
+from fourm.generate import outputs
+from fourm.generate.answer import Answers, any_to_any, generate, make_plan, sample_seeds
+from fourm.generate.bundle import Bundle, move, pick_device, raw_modality
+from fourm.generate.inputs import GivenValue, parse_given, read_given
+from fourm.generate.plan import GenerationPlan, Step
+from fourm.report.grid import grid
+from fourm.report.pictures import draw
+
+__all__ = ["any_to_any", "run"]
+
+_RESERVED = ("grid", "plan")
+
+
+def run(
+    bundle: Bundle,
+    *,
+    given: Sequence[str],
+    targets: Sequence[str],
+    out: Path,
+    plan: str | Path | GenerationPlan | None = None,
+    num_samples: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    expected: bool = False,
+    bf16: bool = False,
+    batch_size: int = 16,
+) -> list[Path]:
+    """The job behind `fourm generate`.
+
+    Args:
+        bundle: model and tokenizers.
+        given: `NAME=VALUE`: a file, or the text itself.
+        targets: names of what to write, in the order to generate; with a plan, empty means all it generates.
+        out: folder for the results.
+        plan: a YAML file, the name of a shipped one, or a plan; None: what suits the pair.
+        num_samples: answers, each with a seed of its own.
+        seed: of all answers.
+        device: auto, cuda, mps or cpu.
+        expected: see `any_to_any`.
+        bf16: compute in bfloat16.
+        batch_size: answers computed together.
+
+    Returns:
+        the files written: one per target and answer, `grid.png` with all of them, and `plan.yaml`.
+
+    Raises:
+        ConfigError: for names, plans or options that are wrong.
+        DataError: for files that are missing or damaged.
+    """
+    arguments = parse_given(given)
+    steps, names = make_plan(bundle, [name.strip() for name in targets], list(arguments), plan)
+    move(bundle, pick_device(device))
+    values = [read_given(bundle, name, text) for name, text in arguments.items()]
+    _make_folder(out)
+    seeds = sample_seeds(seed, num_samples)
+    with _progress(len(steps.steps) * -(-num_samples // batch_size)) as watch:
+        answers = generate(
+            bundle, values, steps, seeds, expected=expected, bf16=bf16, batch_size=batch_size, watch=watch
+        )
+    paths = []
+    for name, target in names.items():
+        stem = f"{name}_" if name in _RESERVED else name
+        for number in range(num_samples):
+            numbered = stem if num_samples == 1 else f"{stem}_{number:02d}"
+            modality = bundle.model.modalities[target]
+            paths += outputs.write(bundle, modality, answers[target][number], out, numbered)
+    outputs.publish(out / "grid.png", outputs.png(picture(bundle, values, answers, names)))
+    outputs.publish(out / "plan.yaml", _as_yaml(steps))
+    return [*paths, out / "grid.png", out / "plan.yaml"]
+
+
+def picture(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, names: Mapping[str, str]) -> Image.Image:
+    """All of a job in one labelled picture: what was given, and one row per answer.
+
+    Args:
+        bundle: model and tokenizers.
+        values: what was given.
+        answers: target -> values.
+        names: label -> target.
+    """
+    num_samples = len(next(iter(answers.values())))
+    raws = {target: raw_modality(bundle, bundle.model.modalities[target]) for target in names.values()}
+    # Boxes get the colours of the label map beside them.
+    classes = next((raw.classes for raw in raws.values() if raw.is_discrete and raw.classes), ())
+    rows = []
+    for number in range(num_samples):
+        cells = []
+        background = None
+        for value in values:
+            shown = value.pictures[number % len(value.pictures)]
+            cells.append(draw(value.shown, shown, background=background, classes=classes))
+            background = background or (cells[-1] if value.shown.decode == "image" else None)
+        for target in names.values():
+            cells.append(draw(raws[target], answers[target][number], background=background, classes=classes))
+            background = background or (cells[-1] if raws[target].decode == "image" else None)
+        rows.append(cells)
+    labels = [f"{value.name} (given)" for value in values]
+    return grid(rows, columns=[*labels, *names], rows=[f"{n}" for n in range(num_samples)] if num_samples > 1 else ())
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--out {out}: there is a file of that name; choose another folder") from None
+
+
+def _as_yaml(plan: GenerationPlan) -> bytes:
+    """A plan as a file that `--plan` takes; values at their defaults are left out."""
+    values = configs.to_dict(plan)
+    plain = configs.to_dict(Step("target"))
+    kept = ("target", "scheme", "num_steps", "temperature")
+    values["steps"] = [
+        {key: value for key, value in step.items() if key in kept or value != plain[key]} for step in values["steps"]
+    ]
+    return yaml.safe_dump(values, sort_keys=False).encode()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on the terminal, one tick per target and batch."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("generating", total=total)
+        yield lambda target: bar.update(task, advance=1, description=target)
