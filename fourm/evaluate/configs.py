@@ -54,6 +54,7 @@ class EvaluateConfig:
         num_steps: ROAR steps when generating from captions.
         temperature: when generating from captions.
         num_captions: fashion: captions per class for caption -> image.
+        num_outlines: fashion: photographs for image -> silhouette and edges.
         classifier: fashion: the judge.
         logs: name -> `log.jsonl` of a training run, for the learning curves.
         stages: JSON file with the seconds of each stage, for the report.
@@ -77,12 +78,21 @@ class EvaluateConfig:
     num_steps: int = 8
     temperature: float = 1.0
     num_captions: int = 100
+    num_outlines: int = 2000
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     logs: dict[str, Path] = field(default_factory=dict)
     stages: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "num_train", "batch_size", "num_pictures", "num_steps", "num_captions"):
+        for name in (
+            "num_samples",
+            "num_train",
+            "batch_size",
+            "num_pictures",
+            "num_steps",
+            "num_captions",
+            "num_outlines",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected a number above 0")

@@ -50,7 +50,8 @@ def evaluate_fashion(config: EvaluateConfig, predictor: Predictor) -> Outcome:
     }
     constant = constants(train)
     found["half_to_whole"] = half_to_whole(predictor, images, constant["image"], config)
-    found |= outlines(predictor, test, constant, config)
+    some = Samples(config.test, raw, min(config.num_outlines, len(test)))
+    found |= outlines(predictor, some, constant, config)
     shown = test.read(first_of_each_class(labels.tolist(), config.num_pictures))
     wholes = complete(predictor, shown["image"], 0, config)
     tables = [
@@ -59,6 +60,7 @@ def evaluate_fashion(config: EvaluateConfig, predictor: Predictor) -> Outcome:
     ]
     facts = {
         "test photographs": str(len(test)),
+        "of them for silhouettes and edges": str(len(some)),
         "training photographs of the classifier and baselines": str(len(train)),
         "captions turned into images": f"{len(prompts)}, guidance {config.guidance:g}, {config.num_steps} steps",
     }
