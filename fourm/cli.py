@@ -12,6 +12,8 @@ import click
 from fourm import __version__
 from fourm.errors import FourmError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -275,9 +277,9 @@ def _show(recipe: Any) -> None:
 
 
 def _cores() -> int:
-    import os
+    from fourm.pipeline.lanes import num_cores
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -296,11 +298,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(getattr(error, "exit_status", 1))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*_FULL, *_FORBIDDEN):
             raise
-        remedy = (
-            "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you may write to"
-        )
+        remedy = "free some space" if error.errno in _FULL else "choose a folder you may write to"
         click.echo(
             f"cannot write {error.filename or ''}: {error.strerror}; {remedy} and run the same command again", err=True
         )
