@@ -17,7 +17,11 @@ from fourm.report.html import Page
 
 _LOG = logging.getLogger(__name__)
 _TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs"}
-_MOST_CURVES = 6
+_REFERENCES = {
+    "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
+    "linear": "The linear model is a ridge regression from a 16 x 16 thumbnail of the image.",
+}
+_MOST_CURVES = 8
 
 
 def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
@@ -37,9 +41,7 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
         f"It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks.",
     )
     page.section(
-        "Results",
-        "`baseline` ignores the input and gives the same answer every time; `linear` is a ridge regression from a "
-        "16 x 16 thumbnail. A model has learned something where it beats both.",
+        "Results", *(text for name, text in _REFERENCES.items() if any(name in row.references for row in rows))
     )
     page.metrics(rows)
     page.facts(outcome.facts)
@@ -50,11 +52,9 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
             page.legend(outcome.classes)
     page.section("What was trained")
     page.facts(trained(bundle))
-    stages = read_stages(config.stages)
-    if stages:
-        page.section("Time", "Wall time of each stage.")
-        page.facts({name: duration(spent) for name, spent in stages.items()})
-    page.facts({"this evaluation": duration(seconds)})
+    page.section("Time", "Wall time of each stage before this one, and of this evaluation so far.")
+    stages = {name: spent for name, spent in read_stages(config.stages).items() if name != "evaluate"}
+    page.facts({name: duration(spent) for name, spent in {**stages, "this evaluation": seconds}.items()})
     charts = [chart for name, path in config.logs.items() for chart in learning_curves(name, read_log(path))]
     if charts:
         page.section(
@@ -94,7 +94,7 @@ def learning_curves(name: str, records: list[dict[str, Any]]) -> list[str]:
     for kind in ("eval", "train"):
         parts = {key.removeprefix("loss/"): s for key in keys if (s := _series(records, kind, key)) is not None}
         if len(parts) > 1:
-            chosen = dict(list(parts.items())[: _MOST_CURVES + 2])
+            chosen = dict(list(parts.items())[:_MOST_CURVES])
             title = f"{name}, {'held out' if kind == 'eval' else 'training'}, by modality"
             return [*charts, plots.curves(chosen, title=title, smooth=1 if kind == "eval" else 10)]
     return charts
