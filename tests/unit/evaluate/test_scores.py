@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fourm.evaluate import metrics
+from fourm.evaluate.scores import IoUScore, MeanScore, NameScore, PsnrScore, Score
+
+GENERATOR = torch.Generator().manual_seed(0)
+A, B = torch.rand(2, 7, 1, 4, 4, generator=GENERATOR) + 0.1
+LABELS, TRUTH = torch.randint(0, 3, (2, 7, 4, 4), generator=GENERATOR)
+
+
+@pytest.mark.parametrize(
+    ("score", "a", "b", "expected"),
+    [
+        (MeanScore(metrics.abs_rel), A, B, float(metrics.abs_rel(A, B).mean())),
+        (IoUScore(3), LABELS, TRUTH, metrics.mean_iou(metrics.confusion(LABELS, TRUTH, 3))),
+        (PsnrScore(), A, B, metrics.psnr(A, B)),
+    ],
+)
+def test_uneven_batches_give_the_metric_of_the_whole(
+    score: Score, a: torch.Tensor, b: torch.Tensor, expected: float
+) -> None:
+    for rows in torch.arange(7).split(3):
+        score.add(a[rows], b[rows])
+    assert score.value() == pytest.approx(expected)
+
+
+def test_names_are_counted_over_batches() -> None:
+    score = NameScore()
+    score.add([{"bed"}], [{"bed", "rug"}])
+    score.add([{"sofa"}], [{"desk"}])
+    assert score.value() == pytest.approx(2 * 1 / (2 + 3))
