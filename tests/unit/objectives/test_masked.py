@@ -1,0 +1,591 @@
+"""Masking of whole samples: what is shown, what is asked, and what the model is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fourm import config as configs
+from fourm.errors import ConfigError, DataError
+from fourm.modality import ModalitySet
+from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.objectives.configs import OBJECTIVES, MaskComponent, MaskedConfig
+from fourm.objectives.masked import Masked, leading_chunks
+from fourm.objectives.spans import unmask_spans
+from fourm.rng import generator
+from fourm.tokens import SpecialIds, TokenRow
+
+Sample = dict[str, Any]
+SPECIAL = SpecialIds()
+
+
+def masked(
+    modalities: ModalitySet, num_inputs: int = 16, num_targets: int = 16, component: Any = None, **options: Any
+) -> Masked:
+    components = [component] if component is not None else [MaskComponent()]
+    config = MaskedConfig(num_inputs, num_targets, **{"components": components, **options})
+    return Masked(config, modalities)
+
+
+def items(objective: Masked, sample: Sample, count: int = 100) -> Iterator[tuple[TokenRow, TokenRow]]:
+    return (objective.prepare(sample, generator(0, "masks", n)) for n in range(count))
+
+
+def of(objective: Masked, row: TokenRow, name: str) -> np.ndarray:
+    """Where a modality's tokens are in a table."""
+    return row.modality == objective.modalities.index(name)
+
+
+# ------------------------------------------------------------------ randomness
+
+
+def test_preparing_is_a_function_of_sample_and_generator(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, component=MaskComponent(input_alphas={"*": 0.5}))
+    one = list(items(objective, sample, 20))
+    np.random.seed(3)  # noqa: NPY002
+    other = list(items(masked(modalities, component=MaskComponent(input_alphas={"*": 0.5})), sample, 20))
+    for (a, b), (c, d) in zip(one, other, strict=True):
+        for x, y in ((a, c), (b, d)):
+            for name in ("modality", "position", "ids", "target_ids", "reach", "group"):
+                assert np.array_equal(getattr(x, name), getattr(y, name))
+            assert x.values.keys() == y.values.keys()
+            assert all(np.array_equal(x.values[k], y.values[k]) for k in x.values)
+
+
+def test_the_sample_is_not_changed(modalities: ModalitySet, sample: Sample) -> None:
+    before = {name: np.copy(value) for name, value in sample.items() if name != "facts"}
+    list(items(masked(modalities), sample, 20))
+    assert all(np.array_equal(before[name], sample[name]) for name in before)
+
+
+def test_another_generator_gives_another_mask(modalities: ModalitySet, sample: Sample) -> None:
+    a, b = items(masked(modalities), sample, 2)
+    assert a[0].position.tolist() != b[0].position.tolist()
+
+
+# ------------------------------------------------------------------ budgets
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 0.1, 1.0, 10.0])
+def test_budgets_hold(modalities: ModalitySet, sample: Sample, alpha: float) -> None:
+    objective = masked(modalities, 12, 10, MaskComponent(input_alphas={"*": alpha}, target_alphas={"*": alpha}))
+    for inputs, targets in items(objective, sample):
+        assert len(inputs) <= 12
+        assert len(targets) <= 10
+
+
+def test_grids_alone_use_their_budgets_up(modalities: ModalitySet, sample: Sample) -> None:
+    grids = MaskComponent(input_alphas={"rgb": 1, "depth": 1}, target_alphas={"depth": 1})
+    for inputs, targets in items(masked(modalities, 12, 4, grids), sample):
+        assert len(inputs) == 12
+        assert len(targets) == min(4, 16 - of(masked(modalities), inputs, "depth").sum())
+
+
+def test_smaller_budgets_are_drawn_down_to_the_smallest(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(
+        modalities, 6, 4, MaskComponent(input_alphas={"rgb": 1}, target_alphas={"depth": 1}),
+        min_input_tokens=3, min_target_tokens=0,
+    )  # fmt: skip
+    lengths = {(len(a), len(b)) for a, b in items(objective, sample, 300)}
+    assert lengths == {(a, b) for a in range(3, 7) for b in range(5)}
+
+
+def test_a_component_may_have_budgets_of_its_own(modalities: ModalitySet, sample: Sample) -> None:
+    small = MaskComponent(input_alphas={"rgb": 1}, target_alphas={"depth": 1}, num_input_tokens=2, num_target_tokens=3)
+    objective = masked(modalities, 16, 16, small, min_input_tokens=4)
+    assert {(len(a), len(b)) for a, b in items(objective, sample, 20)} == {(2, 3)}
+
+
+def test_a_component_may_show_nothing(modalities: ModalitySet, sample: Sample) -> None:
+    for inputs, targets in items(masked(modalities, component=MaskComponent(num_input_tokens=0)), sample, 20):
+        assert len(inputs) == 0
+        assert len(targets) > 0
+
+
+def test_alphas_decide_what_is_shown_and_asked(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(
+        modalities,
+        component=MaskComponent(input_alphas={"rgb": 1000, "*": 0}, target_alphas={"depth": 0.5, "codes": 0.5}),
+    )
+    for inputs, targets in items(objective, sample):
+        assert set(inputs.modality) == {0}
+        assert set(targets.modality) <= {1, 5}
+
+
+def test_inputs_are_never_asked_and_outputs_never_shown(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 40, 40)
+    shown, asked = set(), set()
+    for inputs, targets in items(objective, sample):
+        shown |= {objective.names[i] for i in inputs.modality}
+        asked |= {objective.names[i] for i in targets.modality}
+    assert shown == {"rgb", "depth", "caption", "facts", "vectors"}
+    assert asked == {"depth", "caption", "facts", "codes"}
+
+
+def test_components_are_drawn_by_weight(modalities: ModalitySet, sample: Sample) -> None:
+    components = [
+        MaskComponent(weight=3, input_alphas={"rgb": 1}),
+        MaskComponent(weight=0, input_alphas={"facts": 1}),
+        MaskComponent(weight=1, input_alphas={"depth": 1}),
+    ]
+    objective = masked(modalities, components=components)
+    only = [int(inputs.modality[0]) for inputs, _ in items(objective, sample, 800)]
+    assert set(only) == {0, 1}
+    assert abs(only.count(0) - 600) < 5 * (800 * 3 / 16) ** 0.5
+
+
+def test_a_minimum_holds(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"rgb": 1, "depth": 1}, min_tokens={"depth": 5})
+    objective = masked(modalities, component=component)
+    assert min(of(objective, inputs, "depth").sum() for inputs, _ in items(objective, sample)) == 5
+
+
+def test_lost_tokens_are_handed_on_when_asked_for(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"rgb": 1, "depth": 1000}, target_alphas={"codes": 1000, "depth": 1})
+    lost = masked(modalities, 24, 8, component)
+    kept = masked(modalities, 24, 8, component, redistribute=True)
+    assert all(len(inputs) < 20 for inputs, _ in items(lost, sample, 20))
+    for inputs, targets in items(kept, sample, 20):
+        assert len(inputs) == 24
+        # Depth is almost all shown: beside the four codes nothing else can be asked.
+        assert len(targets) == 4
+
+
+def test_no_budget_is_handed_to_a_sequence_beyond_its_content(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"caption": 1000, "vectors": 1000, "rgb": 1}, keep={"*": "all"})
+    short = {**sample, "caption": np.array([300]), "vectors": np.ones((1, 7))}
+    objective = masked(modalities, 20, 8, component, redistribute=True)
+    for inputs, _ in items(objective, short, 20):
+        assert of(objective, inputs, "rgb").sum() >= 20 - 4 - 1
+
+
+# ------------------------------------------------------------------ grids
+
+
+def test_a_place_of_a_grid_is_shown_or_asked_but_never_both(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(
+        modalities, 16, 16, MaskComponent(input_alphas={"depth": 1, "rgb": 1}, target_alphas={"depth": 1})
+    )
+    for inputs, targets in items(objective, sample):
+        shown = inputs.position[of(objective, inputs, "depth")]
+        asked = targets.position[of(objective, targets, "depth")]
+        assert not set(shown) & set(asked)
+        assert len({*shown, *asked}) == len(shown) + len(asked)
+
+
+def test_a_grid_token_carries_its_id_and_place(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(
+        modalities, component=MaskComponent(input_alphas={"depth": 1}, target_alphas={"depth": 1}), num_inputs=6
+    )
+    ids = sample["depth"].reshape(-1)
+    inputs, targets = next(items(objective, sample))
+    assert inputs.ids.tolist() == ids[inputs.position].tolist()
+    assert (inputs.target_ids == -1).all()
+    assert targets.target_ids.tolist() == ids[targets.position].tolist()
+    assert (targets.ids == -1).all()
+
+
+def test_all_places_of_a_grid_are_equally_likely(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 4, 4, MaskComponent(input_alphas={"rgb": 1}, target_alphas={"depth": 1}))
+    counts = np.zeros((2, 16))
+    for pair in items(objective, sample, 800):
+        for i, row in enumerate(pair):
+            np.add.at(counts[i], row.position, 1)
+    assert np.abs(counts - 200).max() < 5 * (800 * 3 / 16) ** 0.5
+
+
+def test_pixels_are_shown_as_patches_of_their_place(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 5, 4, MaskComponent(input_alphas={"rgb": 1}))
+    inputs, _ = next(items(objective, sample))
+    for patch, place in zip(inputs.values["rgb"], inputs.position, strict=True):
+        y, x = divmod(int(place), 4)
+        block = sample["rgb"][:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        assert np.array_equal(patch, block.transpose(1, 2, 0).reshape(-1))
+    assert (inputs.ids == -1).all()
+
+
+# ------------------------------------------------------------------ sequences
+
+
+def text_only(name: str, **options: Any) -> MaskComponent:
+    return MaskComponent(input_alphas={name: 1}, target_alphas={name: 1}, **options)
+
+
+def test_a_sequence_can_be_put_together_from_what_is_shown_and_asked(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 12, 40, text_only("caption"))
+    complete = 0
+    for inputs, targets in items(objective, sample):
+        assert inputs.position.tolist() == list(range(len(inputs)))
+        assert targets.position.tolist() == list(range(len(targets)))
+        # Not cut to the 12 tokens a target of this modality may have: it begins with the first sentinel.
+        if len(targets) < 11 and targets.ids[:1].tolist() in ([], [5]):
+            target = np.append(targets.ids, targets.target_ids[-1:]) if len(targets) else np.array([5])
+            whole = unmask_spans(inputs.ids, target, SPECIAL)
+            assert whole.tolist() == [*sample["caption"].tolist(), 3]
+            complete += 1
+    assert complete > 50
+
+
+def test_targets_of_a_sequence_are_shifted_by_one(modalities: ModalitySet, sample: Sample) -> None:
+    for _, targets in items(masked(modalities, 12, 40, text_only("caption")), sample):
+        assert targets.ids[1:].tolist() == targets.target_ids[:-1].tolist()
+        if len(targets):
+            assert 5 <= targets.ids[0] < 204
+            assert targets.reach.tolist() == list(range(1, len(targets) + 1))
+
+
+def test_a_sequence_that_is_not_shown_is_asked_whole(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"rgb": 1}, target_alphas={"caption": 1})
+    short = {**sample, "caption": np.array([300, 301])}
+    _, targets = next(items(masked(modalities, component=component), short))
+    assert targets.ids.tolist() == [5, 300, 301, 3]
+    assert targets.target_ids.tolist() == [300, 301, 3, 6]
+
+
+def test_a_sequence_shown_whole_asks_nothing(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 12, 12, text_only("caption", keep={"caption": "all"}))
+    for inputs, targets in items(objective, sample, 10):
+        assert inputs.ids.tolist() == [*sample["caption"].tolist(), 3]
+        assert len(targets) == 0
+
+
+def test_long_sequences_are_cut_and_lose_their_end(modalities: ModalitySet, sample: Sample) -> None:
+    long = {**sample, "caption": 300 + np.arange(50)}
+    objective = masked(modalities, 12, 12, text_only("caption", keep={"*": "all"}))
+    inputs, _ = next(items(objective, long))
+    assert inputs.ids.tolist() == list(range(300, 312))
+    inputs, _ = next(
+        items(masked(modalities, 12, 12, text_only("caption", keep={"*": "all"}), max_tokens={"caption": 4}), long)
+    )
+    assert inputs.ids.tolist() == list(range(300, 304))
+
+
+def test_a_limit_above_the_modality_has_no_effect(modalities: ModalitySet) -> None:
+    assert masked(modalities, max_tokens={"caption": 999, "rgb": 3}).capacity.tolist() == [3, 16, 12, 9, 5, 4]
+    assert masked(modalities, max_tokens={"*": 6, "rgb": 3}).capacity.tolist() == [3, 6, 6, 6, 5, 4]
+
+
+def test_an_empty_sequence_is_its_end(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"rgb": 1}, target_alphas={"caption": 1, "facts": 1})
+    empty = {**sample, "caption": np.zeros(0, np.int64), "facts": []}
+    for _, targets in items(masked(modalities, component=component), empty, 20):
+        assert set(targets.target_ids) == {3, 6}
+
+
+@pytest.mark.parametrize("keep", ["random", "all", "binary"])
+def test_chunks_are_shown_or_hidden_whole(modalities: ModalitySet, sample: Sample, keep: Any) -> None:
+    objective = masked(modalities, 7, 40, text_only("facts", keep={"facts": keep}))
+    for inputs, targets in items(objective, sample):
+        shown, asked = set(inputs.ids), set(targets.ids) | set(targets.target_ids)
+        for number in (1, 2, 3):
+            chunk = {400 + number, 500 + number}
+            assert chunk <= shown or not chunk & shown
+            assert not (chunk & shown and chunk & asked)
+
+
+def test_chunks_that_do_not_fit_are_left_out_with_all_that_follow() -> None:
+    chunks = [np.zeros(n) for n in (2, 3, 1, 1)]
+    assert [len(leading_chunks(chunks, limit)) for limit in (0, 1, 2, 4, 5, 6, 7, 99)] == [0, 0, 1, 1, 2, 3, 4, 4]
+
+
+def test_hidden_vectors_leave_one_zero_for_each_run(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"vectors": 1}, target_alphas={"depth": 1})
+    vectors = sample["vectors"]
+    seen = set()
+    for inputs, _ in items(masked(modalities, 5, 5, component), sample, 200):
+        values = inputs.values["vectors"]
+        assert inputs.position.tolist() == list(range(len(values)))
+        kept = [int(np.flatnonzero((vectors == v).all(1))[0]) if v.any() else None for v in values]
+        expected: list[int | None] = []
+        for i in range(5):
+            if i in kept:
+                expected.append(i)
+            elif not expected or expected[-1] is not None:
+                expected.append(None)
+        assert kept == expected
+        seen.add(tuple(kept))
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("keep", [{"vectors": "all"}, {"*": "all"}])
+def test_keep_applies_to_vectors_by_name_and_by_star(modalities: ModalitySet, sample: Sample, keep: Any) -> None:
+    component = MaskComponent(input_alphas={"vectors": 1}, target_alphas={"depth": 1}, keep=keep)
+    for inputs, _ in items(masked(modalities, 5, 5, component), sample, 10):
+        assert np.array_equal(inputs.values["vectors"], sample["vectors"].astype(np.float32))
+
+
+# ------------------------------------------------------------------ attention of the asked
+
+
+def test_asked_modalities_are_separate_by_default(modalities: ModalitySet, sample: Sample) -> None:
+    for _, targets in items(masked(modalities), sample, 20):
+        assert targets.group.tolist() == targets.modality.tolist()
+
+
+def test_together_they_see_what_came_before_in_changing_order(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(input_alphas={"rgb": 1}, target_alphas={"depth": 10, "codes": 10})
+    orders = set()
+    for _, targets in items(masked(modalities, 16, 8, component, separate=False), sample, 40):
+        assert (targets.group == 0).all()
+        assert (np.diff(targets.reach) >= 0).all()
+        assert targets.reach[-1] == len(targets)
+        orders.add(tuple(dict.fromkeys(targets.modality.tolist())))
+    assert orders == {(1, 5), (5, 1)}
+
+
+# ------------------------------------------------------------------ missing modalities
+
+
+@pytest.mark.parametrize("missing", [["rgb"], ["depth", "facts"], ["rgb", "vectors", "caption"]])
+def test_missing_modalities_are_neither_shown_nor_asked(
+    modalities: ModalitySet, sample: Sample, missing: list[str]
+) -> None:
+    objective = masked(modalities, 20, 20)
+    less = {name: value for name, value in sample.items() if name not in missing}
+    for inputs, targets in items(objective, less):
+        names = {objective.names[i] for i in [*inputs.modality, *targets.modality]}
+        assert not names & set(missing)
+        assert len(inputs) > 0
+        assert len(targets) > 0
+
+
+@pytest.mark.parametrize("left", [{}, {"rgb"}, {"codes"}])
+def test_little_or_nothing_left_gives_empty_tables(modalities: ModalitySet, sample: Sample, left: set[str]) -> None:
+    inputs, targets = next(items(masked(modalities), {name: sample[name] for name in left}))
+    assert (len(inputs) > 0) == ("rgb" in left)
+    assert (len(targets) > 0) == ("codes" in left)
+
+
+def test_what_the_recipe_does_not_name_is_ignored(modalities: ModalitySet, sample: Sample) -> None:
+    a = next(items(masked(modalities), sample))
+    b = next(items(masked(modalities), {**sample, "sound": np.zeros(3)}))
+    assert a[0].position.tolist() == b[0].position.tolist()
+
+
+# ------------------------------------------------------------------ damaged samples
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("depth", np.zeros(15, np.int64), "modality 'depth': a sample has 15 tokens; expected 16"),
+        ("depth", np.full(16, 50), "modality 'depth': token 50 is outside its vocabulary of 50.*another tokenizer"),
+        ("depth", np.full(16, -1), "modality 'depth': token -1 is outside its vocabulary of 50"),
+        (
+            "rgb",
+            np.zeros((3, 8, 6), np.float32),
+            r"modality 'rgb': an image has shape \(3, 8, 6\); expected \(3, 8, 8\)",
+        ),
+        ("caption", np.array([300, 600]), "modality 'caption': token 600 is outside its vocabulary of 600"),
+        ("caption", np.array([-5]), "modality 'caption': token -5 is outside its vocabulary of 600"),
+        ("facts", [np.array([1]), np.array([700])], "modality 'facts': token 700 is outside its vocabulary"),
+        ("vectors", np.zeros((5, 8)), r"modality 'vectors': a sample has shape \(5, 8\); expected \(length, 7\)"),
+    ],
+)
+def test_samples_that_do_not_fit_name_the_modality(
+    modalities: ModalitySet, sample: Sample, name: str, value: Any, message: str
+) -> None:
+    alphas = {"rgb": 1e-3, name: 1000.0}
+    objective = masked(modalities, component=MaskComponent(input_alphas=alphas))
+    with pytest.raises(DataError, match=message):
+        next(items(objective, {**sample, name: value}))
+
+
+# ------------------------------------------------------------------ wrong configs
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_input_tokens": 0}, "min_input_tokens"),
+        ({"min_target_tokens": 200}, "0 <= min <= num"),
+        ({"components": []}, "at least one needs a weight above 0"),
+        ({"components": [{"weight": 0}]}, "at least one needs a weight above 0"),
+        ({"components": [{"weight": -1}]}, r"components\[0\]: weight is -1.0"),
+        ({"components": [{"input_alphas": {"rgb": -1}}]}, r"components\[0\]: input_alphas.rgb is -1.0"),
+        (
+            {"components": [{"keep": {"caption": "some"}}]},
+            r"components\[0\]\.keep\.caption is 'some'.*random, all|all, binary",
+        ),
+        ({"components": [{"num_target_tokens": 0}]}, "num_target_tokens is 0; expected at least 1"),
+        ({"max_tokens": {"rgb": 0}}, "max_tokens.rgb is 0; expected at least 1"),
+        ({"modality_weights": {"rgb": -1}}, "modality_weights.rgb is -1.0"),
+        ({"reduction": "mod"}, "reduction is 'mod'. Known: modality, token"),
+        ({"component": []}, "Did you mean 'components'"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.build(MaskedConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_tokens": {"captoin": 1}}, "objective.max_tokens: 'captoin' is not a modality.*Did you mean 'caption'"),
+        ({"modality_weights": {"captoin": 1}}, "objective.modality_weights: 'captoin'"),
+        (
+            {"components": [{}, {"input_alphas": {"captoin": 1}}]},
+            r"objective\.components\[1\]\.input_alphas: 'captoin'",
+        ),
+        ({"components": [{"target_alphas": {"captoin": 1}}]}, r"components\[0\]\.target_alphas: 'captoin'"),
+        ({"components": [{"keep": {"captoin": "all"}}]}, r"components\[0\]\.keep: 'captoin'"),
+        ({"components": [{"min_tokens": {"captoin": 1}}]}, r"components\[0\]\.min_tokens: 'captoin'"),
+        ({"components": [{"target_alphas": {"rgb": 1}}]}, "no output modality has an alpha above 0"),
+        ({"components": [{"min_tokens": {"codes": 1}}]}, "min_tokens can never hold: codes has no input alpha above 0"),
+        ({"components": [{"min_tokens": {"rgb": 90, "depth": 90}}]}, "can never hold: the input budget is 128"),
+    ],
+)
+def test_names_and_alphas_are_checked_against_the_modalities(
+    modalities: ModalitySet, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Masked(configs.build(MaskedConfig, values), modalities)
+
+
+@pytest.mark.parametrize("kind", list(OBJECTIVES))
+def test_every_kind_resolves_to_its_config(kind: str) -> None:
+    assert hasattr(OBJECTIVES.resolve(kind), "target")
+
+
+# ------------------------------------------------------------------ the loss
+
+
+SMALL = MultimodalConfig(
+    dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, num_register_tokens=1, embedding_std=0.4
+)
+
+
+def batch(objective: Masked, sample: Sample, count: int = 4) -> Any:
+    return objective.collate(list(items(objective, sample, count)))
+
+
+def test_the_loss_is_the_cross_entropy_of_every_asked_token(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities)
+    model = Multimodal(modalities, SMALL).eval()
+    example = batch(objective, sample)
+    loss = objective.loss(model, example)
+    assert tuple(loss.parts) == objective.parts == ("depth", "caption", "facts", "codes")
+    counts = objective.counts(example)
+    by_hand = dict.fromkeys(objective.parts, 0.0)
+    with torch.no_grad():
+        hidden = model.decode(example.decoder, *model.encode(example.encoder))
+    for b, n in (example.decoder.target_ids >= 0).nonzero().tolist():
+        name = objective.names[example.decoder.modality[b, n]]
+        logits = model.heads.logits(name, hidden[b, n])
+        by_hand[name] -= torch.log_softmax(logits, -1)[example.decoder.target_ids[b, n]].item()
+    for name, (total, count) in loss.parts.items():
+        assert total.item() == pytest.approx(by_hand[name], rel=1e-4)
+        assert (
+            count
+            == counts[name]
+            == (example.decoder.target_ids[example.decoder.modality == objective.names.index(name)] >= 0).sum()
+        )
+    expected = sum(by_hand.values()) / sum(counts.values())
+    assert loss.scalar(counts).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["token", "modality"])
+def test_micro_batches_give_the_loss_and_gradients_of_the_joint_batch(
+    modalities: ModalitySet, sample: Sample, reduction: Any
+) -> None:
+    objective = masked(modalities, reduction=reduction, modality_weights={"*": 0.5, "caption": 3.0})
+    model = Multimodal(modalities, SMALL)
+    # The second half lacks depth and codes: these parts are absent from one micro-batch.
+    poor = {name: value for name, value in sample.items() if name not in ("depth", "codes")}
+    pairs = [*items(objective, sample, 3), *items(objective, poor, 3)]
+    joint, halves = objective.collate(pairs), [objective.collate(pairs[:2]), objective.collate(pairs[2:])]
+    counts = [objective.counts(half) for half in halves]
+    totals = {name: sum(count[name] for count in counts) for name in objective.parts}
+    assert totals == objective.counts(joint)
+
+    expected = objective.loss(model, joint).scalar(totals)
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    shares = [objective.loss(model, half).scalar(totals) for half in halves]
+    for share in shares:
+        share.backward()
+    assert sum(s.item() for s in shares) == pytest.approx(expected.item(), rel=1e-5)
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_every_parameter_gets_a_gradient_whatever_the_batch_holds(
+    modalities: ModalitySet, sample: Sample, empty: bool
+) -> None:
+    """Data-parallel training waits for every one of them."""
+    objective = masked(modalities, 6, 6, MaskComponent(input_alphas={"depth": 1}, target_alphas={"depth": 1}))
+    model = Multimodal(modalities, SMALL)
+    example = batch(objective, {} if empty else sample)
+    loss = objective.loss(model, example).scalar(objective.counts(example))
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert (loss.item() == 0) == empty
+
+
+@pytest.mark.parametrize("totals_as_tensors", [False, True])
+@pytest.mark.parametrize("reduction", ["token", "modality"])
+@pytest.mark.parametrize(
+    "options", [{}, {"tie_heads": False, "qk_norm": True, "drop_path": 0.1, "activation_checkpointing": True}]
+)
+def test_a_training_step_never_waits_for_the_device(
+    modalities: ModalitySet, sample: Sample, reduction: Any, options: dict[str, Any], totals_as_tensors: bool
+) -> None:
+    """On the meta device every read of a value raises, so a step that runs there has no host synchronisation."""
+    from dataclasses import replace
+
+    objective = masked(modalities, reduction=reduction, modality_weights={"caption": 2.0})
+    with torch.device("meta"):
+        model = Multimodal(modalities, replace(SMALL, **options)).train()
+    examples = [batch(objective, sample), batch(objective, {}), batch(objective, sample, 2)]
+    totals: Any = {name: sum(objective.counts(e)[name] for e in examples) for name in objective.parts}
+    if totals_as_tensors:
+        totals = {name: torch.tensor(count).to("meta") for name, count in totals.items()}
+    for example in examples:
+        loss = objective.loss(model, example.to("meta", non_blocking=True)).scalar(totals)
+        assert loss.device.type == "meta"
+        assert loss.shape == ()
+        loss.backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+
+
+def test_asking_the_model_by_hand_gives_the_same_logits(modalities: ModalitySet, sample: Sample) -> None:
+    """What training computes is what `model.logits` answers."""
+    objective = masked(modalities, 24, 24)
+    model = Multimodal(modalities, SMALL).eval()
+    for inputs, targets in items(objective, sample, 8):
+        example = objective.collate([(inputs, targets)])
+        given: dict[str, Any] = {}
+        asked: dict[str, Any] = {}
+        for i, m in enumerate(modalities.values()):
+            rows, cells = inputs.modality == i, targets.modality == i
+            position = torch.from_numpy(inputs.position[rows])[None]
+            if rows.any() and m.is_discrete:
+                given[m.name] = {"ids": torch.from_numpy(inputs.ids[rows])[None], "positions": position}
+            elif rows.any() and m.is_grid:
+                given[m.name] = {"values": torch.from_numpy(sample["rgb"])[None], "positions": position}
+            elif rows.any():
+                values = torch.from_numpy(inputs.values[m.name])[None].float()
+                given[m.name] = {"values": values, "valid": torch.ones(values.shape[:2])}
+            if cells.any() and m.is_grid:
+                asked[m.name] = {"positions": torch.from_numpy(targets.position[cells])[None]}
+            elif cells.any():
+                ids = np.append(targets.ids[cells], targets.target_ids[cells][-1])
+                asked[m.name] = {"ids": torch.from_numpy(ids)[None]}
+        with torch.no_grad():
+            trained, answered = model(example), model.logits(given, asked)
+        for name, logits in answered.items():
+            torch.testing.assert_close(trained[name], logits[0], atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_are_counted_by_budget_as_the_published_schedules_do(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 20, 12, MaskComponent(input_alphas={"codes": 1, "vectors": 1}), min_input_tokens=1)
+    assert objective.num_tokens(batch(objective, sample, 3)) == 3 * 32
