@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from fourm import config as configs
+from fourm.catalog import resolve
+from fourm.errors import ConfigError
+from fourm.generate.plan import GenerationPlan, Step
+from fourm.modality import ModalitySet
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "maskgti"}, "scheme is 'maskgti'; expected one of autoregressive, maskgit, roar"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"schedule": "quadratic"}, "schedule is 'quadratic'"),
+        ({"schedule": [3, 4], "num_steps": 3}, "schedule has 2 counts, but num_steps is 3"),
+        ({"temperature_schedule": "hot"}, "temperature_schedule is 'hot'"),
+        ({"guidance": 2.0, "conditions": {"rgb": 1.0}}, "guidance 2.0 and conditions are both set"),
+    ],
+)
+def test_a_wrong_value_names_the_step_and_the_key(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match="step 'tok_depth@16': ") as error:
+        Step("tok_depth@16", **options)  # type: ignore[arg-type]
+    assert message in str(error.value)
+
+
+def test_listed_counts_set_the_number_of_steps() -> None:
+    assert Step("tok_depth@16", schedule=[4, 12]).num_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Step("rgb@16"), "is an input only"),
+        (Step("tok_depth@16", "autoregressive"), "use roar or maskgit"),
+        (Step("caption"), "use scheme autoregressive"),
+        (Step("caption", "autoregressive", keep_probabilities=True), "keep_probabilities is for grids"),
+        (Step("tok_depth@16", num_tokens=5), "always has 16"),
+        (Step("tok_edges@16", num_steps=2), "use num_steps 1"),
+        (Step("tok_depth@16", conditions={"caption": 1.0}), "condition 'caption' is neither given nor generated"),
+        (Step("tok_depth@16", conditions={"tok_depth@16": 1.0}), "cannot be one of its conditions"),
+    ],
+)
+def test_a_model_refuses_steps_it_cannot_follow(step: Step, message: str, modalities: ModalitySet) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GenerationPlan([step]).check(modalities, ["rgb@16", "tok_depth@16"])
+
+
+def test_what_was_generated_can_be_a_condition() -> None:
+    modalities = resolve(["rgb@64", "tok_depth@64", "tok_rgb@64"])
+    steps = [Step("tok_depth@64"), Step("tok_rgb@64", conditions={"tok_depth@64": 2.0})]
+    GenerationPlan(steps).check(modalities, ["rgb@64"])
+    with pytest.raises(ConfigError, match="neither given nor generated"):
+        GenerationPlan(steps, chained=False).check(modalities, ["rgb@64"])
+
+
+def test_a_plan_needs_steps_and_every_target_once() -> None:
+    with pytest.raises(ConfigError, match="at least one step"):
+        GenerationPlan([])
+    with pytest.raises(ConfigError, match="generates 'tok_rgb' twice"):
+        GenerationPlan([Step("tok_rgb"), Step("tok_rgb")])
+
+
+def test_names_are_resolved_with_their_labels(modalities: ModalitySet) -> None:
+    plan = GenerationPlan([Step("depth", conditions={"caption": 2.0, "caption#not": -1.0, "rgb": 1.0})])
+    (step,) = plan.resolve(modalities).steps
+    assert step.target == "tok_depth@16"
+    assert step.conditions == {"caption": 2.0, "caption#not": -1.0, "rgb@16": 1.0}
+
+
+SHIPPED = {
+    "dense": ["rgb@64", "tok_depth@64", "tok_normal@64", "tok_semseg@64", "caption", "det"],
+    "text_to_image": ["caption", "tok_rgb@64"],
+    "text_to_image_clip": ["caption", "tok_clip@224", "tok_rgb@224"],
+    "super_resolution": ["caption", "tok_clip@224", "tok_rgb@224", "tok_clip@448", "tok_rgb@448"],
+}
+
+
+def test_every_shipped_plan_is_tested(checkout: Path) -> None:
+    assert {path.stem for path in (checkout / "cfgs" / "generate").glob("*.yaml")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_plan_suits_its_modalities(name: str) -> None:
+    modalities = resolve(SHIPPED[name])
+    plan = configs.load(name, GenerationPlan, folder="generate").resolve(modalities)
+    plan.check(modalities, [m.name for m in modalities.inputs if m.name not in plan.targets])
+    assert plan.steps
+
+
+def test_a_mistake_in_a_plan_file_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps:\n  - {target: depth, temprature: 2}\n")
+    with pytest.raises(ConfigError, match=r"steps\[0\].temprature is not a known key.*mine.yaml"):
+        configs.load(path, GenerationPlan)
