@@ -29,11 +29,22 @@ _PUBLISHED_LIMITS = {
     "sam_instance": 290,
     "t5_caption": 77,
 }
+_REQUIRED = (
+    *("dim", "encoder_depth", "decoder_depth", "num_heads", "act_layer", "gated_mlp"),
+    *("qkv_bias", "proj_bias", "mlp_bias", "norm_bias"),
+)
 _ACTIVATIONS = {("SiLU", True): "swiglu", ("GELU", False): "gelu"}
 
 
 def model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MultimodalConfig:
-    """The config of our model for a published one."""
+    """The config of our model for a published one.
+
+    Raises:
+        CheckpointError: for a missing key or a combination of options that was never published.
+    """
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise CheckpointError(f"the published config lacks {', '.join(missing)}")
     activation = _ACTIVATIONS.get((str(config["act_layer"]), bool(config["gated_mlp"])))
     if activation is None:
         raise CheckpointError(
@@ -103,12 +114,16 @@ def model_state(published: Mapping[str, Tensor], model: Multimodal) -> dict[str,
                 model.modalities.index(m.name),
             )
             positions = reader.take(f"{key}.pos_emb")[0]
+            start, stop = embedder.positions.map.rows[m.name]
             if m.positions == "learned":
-                start, stop = embedder.positions.map.rows[m.name]
                 fixed = embedder.positions.num_fixed
                 put(f"{prefix}.positions.learned", positions, slice(start - fixed, stop - fixed))
+            else:
+                _check_fixed(f"{key}.pos_emb", positions, embedder.positions.fixed_rows(m.name))
             if m.name in embedder.table.map.rows:
-                put(f"{prefix}.table.weight", reader.take(f"{key}.token_emb.weight"), embedder.table.map.slice(m.name))
+                twin = (f"{key}.to_logits.weight",) if side == "decoder" else ()
+                weight = reader.take(f"{key}.token_emb.weight", *twin)
+                put(f"{prefix}.table.weight", weight, embedder.table.map.slice(m.name))
             elif m.is_discrete:
                 reader.skip(f"{key}.token_emb.weight")  # the mask token stands in for every id of a grid in the decoder
             if side == "decoder":
@@ -142,6 +157,11 @@ def model_state(published: Mapping[str, Tensor], model: Multimodal) -> dict[str,
         for name in unused:  # a row that nothing reads
             state[f"{prefix}.modality_embedding.weight"][model.modalities.index(name)] = 0
     return state
+
+
+def _check_fixed(key: str, found: Tensor, own: Tensor) -> None:
+    if found.shape != own.shape or not torch.allclose(found.float(), own, atol=1e-3):
+        raise CheckpointError(f"{key}: not the fixed sine-cosine table of shape {tuple(own.shape)} that fourm computes")
 
 
 def _block_key(key: str) -> str | None:

@@ -75,6 +75,10 @@ class PositionTable(nn.Module):
         limit = getattr(modality.layout, "num_target_positions", None) if targets else None
         return limit or modality.layout.num_positions
 
+    def fixed_rows(self, name: str) -> Tensor:
+        """(num_positions, dim) of a modality with fixed positions."""
+        return self.fixed[self.map.slice(name)]  # type: ignore[index]
+
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Compute the fixed rows, draw the learned ones."""
         self.start.copy_(torch.tensor(self.starts))  # type: ignore[operator]

@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from fourm.convert import ml4m
+from fourm.models.ask import given_table
 from fourm.models.multimodal import Multimodal
+from fourm.objectives.base import Loss
+from fourm.objectives.configs import MaskedConfig
+from fourm.objectives.masked import Masked
+from fourm.objectives.table import TableBuilder, select_patches
+from fourm.tokens import Example, TokenRow, collate
 
 SHARED = Path(os.environ.get("FOURM_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 GOLDENS = SHARED / "goldens"
@@ -30,7 +36,8 @@ def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def fill() -> Any:
     spec = importlib.util.spec_from_file_location("golden_fill", GOLDENS / "fill.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.fill
@@ -102,3 +109,78 @@ def test_logits_and_cross_entropy_equal_the_published_ones(
         assert got.argmax(1).tolist() == expected["argmax"], name
         compared += len(target)
     assert compared > 20
+
+
+def test_the_published_loss_is_the_reduction_modality(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
+    """Mean over all output modalities of their mean cross-entropy, absent ones counting as zero."""
+    given, asked = batch(golden, model, fill)
+    with torch.no_grad():
+        logits = model.logits(given, asked)
+    parts: dict[str, tuple[torch.Tensor, float]] = {}
+    for m in model.modalities.outputs:
+        got, labels = torch.zeros(0, m.vocab_size), torch.zeros(0, dtype=torch.int64)
+        if m.name in asked:
+            every = asked[m.name]["ids"] if m.is_grid else asked[m.name]["ids"][:, 1:]
+            got, labels = logits[m.name][every >= 0], every[every >= 0]
+        parts[m.name] = (torch.nn.functional.cross_entropy(got, labels, reduction="sum"), float(len(labels)))
+    counts = {name: count for name, (_, count) in parts.items()}
+    assert set(parts) == set(golden["expected"]["per_modality_loss"])
+    for name, expected in golden["expected"]["per_modality_loss"].items():
+        total, count = parts[name]
+        assert total.item() / max(count, 1) == pytest.approx(expected, abs=2e-4), name
+    loss = Loss(parts, "modality").scalar(counts)
+    assert loss.item() == pytest.approx(golden["expected"]["loss_mod"], abs=2e-4)
+
+
+def test_the_encoder_output_equals_the_published_one(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
+    given, _ = batch(golden, model, fill)
+    assert list(given) == sorted(given)
+    table = given_table(given, model.modalities, 2, torch.device("cpu"))
+    with torch.no_grad():
+        content, place = model.input_embedder(table)
+        hidden = model.encoder(content + place, attention=table.attention)
+    first = table.valid.int().argmax(1)
+    got = hidden[torch.arange(2), first, :16]
+    expected = torch.tensor(golden["expected"]["encoder_output_first_token_head"])
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
+
+
+def test_the_training_table_scores_as_the_published_model(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
+    """The same numbers through the tables that the data loader builds, pixels patchified in numpy."""
+    example = Example(*(collate(rows, model.modalities) for rows in training_rows(golden, model, fill)))
+    objective = Masked(MaskedConfig(reduction="modality"), model.modalities)
+    with torch.no_grad():
+        loss = objective.loss(model, example).scalar(objective.counts(example))
+    assert loss.item() == pytest.approx(golden["expected"]["loss_mod"], abs=2e-4)
+
+
+def training_rows(golden: dict[str, Any], model: Multimodal, fill: Any) -> tuple[list[TokenRow], list[TokenRow]]:
+    """The tables of both samples, as `Masked.prepare` makes them."""
+    given, _ = batch(golden, model, fill)
+    encoder, decoder = [], []
+    for sample in range(2):
+        inputs, targets = TableBuilder(full=True), TableBuilder(separate=True)
+        for name, facts in golden["batch"]["modalities"].items():
+            m, index = model.modalities[name], model.modalities.index(name)
+            if not m.is_grid and not m.is_discrete:
+                vectors = given[name]["values"][sample, : facts["input_length"][sample]].numpy()
+                inputs.add(index, np.arange(len(vectors)), name=name, values=vectors)
+            elif not m.is_discrete:
+                places = np.array(facts["input_positions"][sample], np.int64)
+                pixels = given[name]["values"][sample].numpy()
+                inputs.add(index, places, name=name, values=select_patches(pixels, m, places))
+            else:
+                ids = np.array(facts["input_ids"][sample], np.int64)
+                places = np.array(facts["input_positions"][sample], np.int64) if m.is_grid else np.arange(len(ids))
+                inputs.add(index, places, ids=ids)
+            target = np.array(facts["target_ids"][sample] if m.is_output else [], np.int64)
+            if m.is_grid:
+                targets.add(
+                    index, np.array(facts.get("target_positions", [[]] * 2)[sample], np.int64), target_ids=target
+                )
+            elif len(target) > 1:
+                places = np.arange(len(target) - 1)
+                targets.add(index, places, ids=target[:-1], target_ids=target[1:], causal=True)
+        encoder.append(inputs.build())
+        decoder.append(targets.build())
+    return encoder, decoder

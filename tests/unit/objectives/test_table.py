@@ -71,6 +71,10 @@ def test_selected_patches_are_those_of_the_whole_image() -> None:
     assert torch.equal(torch.from_numpy(select_patches(image, RGB, order)), whole[order])
 
 
+def test_no_place_gives_no_patch() -> None:
+    assert select_patches(np.zeros((3, 4, 6)), RGB, np.zeros(0, np.int64)).shape == (0, 12)
+
+
 def test_an_image_of_another_size_is_an_error() -> None:
     with pytest.raises(DataError, match=r"modality 'rgb': an image has shape \(3, 6, 4\); expected \(3, 4, 6\)"):
         select_patches(np.zeros((3, 6, 4)), RGB, N([0]))
