@@ -23,7 +23,8 @@ class MaskComponent:
         keep: modality -> how much of a sequence stays visible: `random` (a uniform share), `all`, or `binary` (all or
             nothing).
         min_tokens: modality -> fewest input tokens; budgets are redrawn until they hold.
-        num_input_tokens, num_target_tokens: replace the objective's budgets in this component.
+        num_input_tokens, num_target_tokens, min_input_tokens, min_target_tokens: replace the objective's budgets in this
+            component; with a largest budget of its own, a component's budget is fixed unless it has a smallest one too.
     """
 
     weight: float = 1.0
@@ -33,6 +34,8 @@ class MaskComponent:
     min_tokens: dict[str, int] = field(default_factory=dict)
     num_input_tokens: int | None = None
     num_target_tokens: int | None = None
+    min_input_tokens: int | None = None
+    min_target_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.weight < 0:
@@ -41,7 +44,12 @@ class MaskComponent:
             for name, value in getattr(self, key).items():
                 if value < 0:
                     raise ConfigError(f"{key}.{name} is {value}; expected at least 0")
-        for key, least in (("num_input_tokens", 0), ("num_target_tokens", 1)):
+        for key, least in (
+            ("num_input_tokens", 0),
+            ("num_target_tokens", 1),
+            ("min_input_tokens", 0),
+            ("min_target_tokens", 0),
+        ):
             count = getattr(self, key)
             if count is not None and count < least:
                 raise ConfigError(f"{key} is {count}; expected at least {least}")

@@ -29,6 +29,8 @@ class _Component:
 
     num_inputs: int
     num_targets: int
+    min_inputs: int | None
+    min_targets: int | None
     input_alphas: np.ndarray
     target_alphas: np.ndarray
     minimum: np.ndarray
@@ -143,12 +145,27 @@ class Masked:
         minimum = np.array([fewest.get(name, 0) for name in self.names], np.int64)
         num_inputs = _either(config.num_input_tokens, self.config.num_input_tokens)
         num_targets = _either(config.num_target_tokens, self.config.num_target_tokens)
+        min_inputs, min_targets = self._smallest(config, where, num_inputs, num_targets)
         never = [name for name, low, alpha in zip(self.names, minimum, inputs, strict=True) if low and not alpha]
         if never or minimum.sum() > num_inputs:
             reason = f"{never[0]} has no input alpha above 0" if never else f"the input budget is {num_inputs}"
             raise ConfigError(f"objective.{where}.min_tokens can never hold: {reason}")
         keep = self._by_modality(f"{where}.keep", config.keep)
-        return _Component(num_inputs, num_targets, inputs, targets, minimum, keep)
+        return _Component(num_inputs, num_targets, min_inputs, min_targets, inputs, targets, minimum, keep)
+
+    def _smallest(
+        self, config: MaskComponent, where: str, num_inputs: int, num_targets: int
+    ) -> tuple[int | None, int | None]:
+        """Smallest input and target budgets of a component; None where its budget is fixed."""
+        smallest = []
+        for kind, largest in (("input", num_inputs), ("target", num_targets)):
+            own = getattr(config, f"min_{kind}_tokens")
+            if own is None and getattr(config, f"num_{kind}_tokens") is None:
+                own = getattr(self.config, f"min_{kind}_tokens")
+            if own is not None and own > largest:
+                raise ConfigError(f"objective.{where}.min_{kind}_tokens is {own}, above the largest budget {largest}")
+            smallest.append(own)
+        return smallest[0], smallest[1]
 
     def _alphas(self, key: str, alphas: Mapping[str, float], usable: Sequence[bool]) -> np.ndarray:
         own = self._by_modality(key, alphas)
@@ -169,8 +186,8 @@ class Masked:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Input and target budgets (M,) of one sample."""
         config = self.config
-        num_inputs = draw_total(config.min_input_tokens, component.num_inputs, rng)
-        num_targets = draw_total(config.min_target_tokens, component.num_targets, rng)
+        num_inputs = draw_total(component.min_inputs, component.num_inputs, rng)
+        num_targets = draw_total(component.min_targets, component.num_targets, rng)
         present = np.array([name in sample for name in self.names])
         capacity = np.where(present, self.capacity, 0)
         if config.redistribute:
