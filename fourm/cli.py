@@ -73,6 +73,19 @@ def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int
 
 @prepare.command()
 @click.argument("root", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--sources", default="", metavar="NAMES", help="Subfolders to pack: rgb,caption. [default: all]")
+@click.option("--shard-size", type=click.IntRange(1), default=1000, show_default=True, help="Samples per shard.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the samples.")
+def shards(root: Path, out: Path, sources: str, shard_size: int, seed: int) -> None:
+    """Pack files of your own, ROOT/<modality>/<class>/<stem>.<ext>, into shards."""
+    from fourm.prepare.pack import pack
+
+    pack(root, out, sources=[name for name in sources.split(",") if name], shard_size=shard_size, seed=seed)
+
+
+@prepare.command()
+@click.argument("root", type=click.Path(path_type=Path))
 @click.option(
     "--image", "image_source", default="rgb", show_default=True, help="Folder of the images whose sizes count."
 )

@@ -1,9 +1,9 @@
 """Recipes: dataclasses are the schema, YAML files the instances, `key=value` overrides come last.
 
-A file may name another one under `base:`; its own keys are merged over it. A slot with several implementations holds
-`kind:`; naming another kind than the base drops what the base says of that slot. Unknown keys, wrong types and missing
-values are errors that give the full key and the closest known one. A key `variables:` may hold values of the file's
-own, used elsewhere as `${variables.NAME}`.
+A file may name another one, or a shipped one such as `pretrain/rooms`, under `base:`; its own keys are merged over it.
+A slot with several implementations holds `kind:`; naming another kind than the base drops what the base says of that
+slot. Unknown keys, wrong types and missing values are errors that give the full key and the closest known one. A key
+`variables:` may hold values of the file's own, used elsewhere as `${variables.NAME}`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return own
     parent = path.parent / str(base)
     if not parent.is_file():
-        raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent})")
+        try:
+            parent = find(str(base))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent}): {error}") from None
     return _merge(_with_bases(parent, (*seen, path)), own)
 
 

@@ -66,6 +66,7 @@ class Recipe:
     top: int | float | None = None
     shape: Any = slot(SHAPES, default="circle")
     preset: Preset = field(default_factory=Preset)
+    parts: dict[str, Inner] = field(default_factory=dict)
 
 
 def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
@@ -291,6 +292,20 @@ def test_a_loop_of_bases_is_an_error(tmp_path: Path, name: str) -> None:
     write(tmp_path, "base: a.yaml\n", "b.yaml")
     with pytest.raises(ConfigError, match="base leads back to itself"):
         read(tmp_path / name)
+
+
+def test_a_base_may_be_a_shipped_recipe(tmp_path: Path) -> None:
+    own = read(write(tmp_path, "base: pretrain/rooms\nname: mine\n"))
+
+    assert own == {**read(config.find("pretrain/rooms")), "name": "mine"}
+
+
+def test_null_leaves_out_an_entry_of_the_base(tmp_path: Path) -> None:
+    write(tmp_path, "steps: 1\nparts: {a: {rate: 1}, b: {rate: 2}}\n", "base.yaml")
+
+    recipe = load(write(tmp_path, "base: base.yaml\nparts: {a: null, c: {rate: 3}}\n"), Recipe)
+
+    assert recipe.parts == {"b": Inner(2.0), "c": Inner(3.0)}
 
 
 def test_a_missing_base_names_where_it_was_looked_for(tmp_path: Path) -> None:

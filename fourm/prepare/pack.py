@@ -1,0 +1,68 @@
+"""`fourm prepare shards`: a collection of files, `ROOT/<modality>/<class>/<stem>.<ext>`, packed into aligned shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fourm.data.folder import AlignedFolders
+from fourm.data.shards import ShardWriter, shard_is_complete
+from fourm.errors import ConfigError, DataError
+from fourm.rng import generator
+
+_LOG = logging.getLogger(__name__)
+
+
+def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int = 1000, seed: int = 0) -> int:
+    """Write the files below `root` as shards below `out`. Complete shards are skipped.
+
+    Args:
+        root: folder with one subfolder per modality; stems match across them.
+        out: folder of the shards.
+        sources: subfolders to pack; none: all of them.
+        shard_size: samples per shard.
+        seed: samples are shuffled once, so that every shard holds all classes.
+
+    Returns:
+        number of samples.
+
+    Raises:
+        ConfigError: if both folders are the same.
+        DataError: if there is nothing to pack, stems differ, or a subfolder mixes file types.
+    """
+    if Path(out).resolve() == Path(root).resolve():
+        raise ConfigError(f"the shards cannot be written into the folder they come from ({root}); choose another one")
+    files = AlignedFolders(root, sources or _subfolders(Path(root)))
+    if not len(files):
+        raise DataError(f"there are no files to pack in {root}: expected {root}/<modality>/<class>/<stem>.<ext>")
+    extensions = {source: _extension(files, source) for source in files.files}
+    order = generator(seed, "pack").permutation(len(files))
+    for shard, start in enumerate(range(0, len(files), shard_size)):
+        chosen = order[start : start + shard_size]
+        if not shard_is_complete(out, extensions, shard, len(chosen)):
+            with ShardWriter(out, shard, extensions) as writer:
+                for n in chosen:
+                    writer.write(files.key(n), files.read(n))
+    _LOG.info("%s: %d samples of %s", out, len(files), ", ".join(extensions))
+    return len(files)
+
+
+def _subfolders(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise DataError(f"data folder {root} does not exist. It is relative to where the command runs")
+    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise DataError(f"{root} has no subfolders; expected one per modality: {root}/<modality>/<class>/<stem>.<ext>")
+    return found
+
+
+def _extension(files: AlignedFolders, source: str) -> str:
+    """The extension all files of a source share."""
+    first: dict[str, str] = {}
+    for name in files.files[source].values():
+        first.setdefault(Path(name).name.partition(".")[2], name)
+    if len(first) > 1:
+        examples = ", ".join(f"{source}/{name}" for name in first.values())
+        raise DataError(f"a shard holds one type of file per modality, but there are {examples}. Convert them to one")
+    return next(iter(first))
