@@ -91,4 +91,4 @@ def select_patches(image: np.ndarray, modality: Modality, positions: np.ndarray)
             f"expected {(modality.channels, *grid.image_size)}"
         )
     blocks = image.reshape(-1, grid.height, p, grid.width, p).transpose(1, 3, 2, 4, 0)
-    return blocks[positions // grid.width, positions % grid.width].reshape(len(positions), p * p * image.shape[0])
+    return blocks[positions // grid.width, positions % grid.width].reshape(len(positions), p * p * len(image))
