@@ -205,12 +205,12 @@ def test_learns_to_rebuild_a_few_images(one_thread):
     waves = [torch.sin(a * grid[:, None] + b * grid[None]) for a, b in ((1, 0), (0, 2), (2, 1), (1, 3))]
     x = torch.stack(waves)[:, None].expand(-1, 3, -1, -1).contiguous()
     model = make(RGB, {**CONV, "widths": [16, 32]}, codebook_size=16)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(120):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
         result = model(x)
         loss = (result.output - x).abs().mean() + result.commitment.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     error = (model.eval().decode(model.encode(x), raw=True) - x).abs().mean()
-    assert error < 0.1  # the mean absolute value of the images is 0.56
+    assert error < 0.15  # the mean absolute value of the images is 0.56
