@@ -212,7 +212,8 @@ def find_files(download_to: Path) -> Path:
         raise DataError(
             f"Fashion-MNIST is not on this machine (looked in {DEBIAN_FOLDER}) and cannot be downloaded: {reason}. "
             "Install Debian's package (apt-get install dataset-fashion-mnist), or run the same command once where "
-            f"there is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into {downloaded}"
+            f"there is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into "
+            f"{downloaded}"
         ) from None
     return downloaded
 
