@@ -1,0 +1,193 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fourm.errors import ConfigError, DataError
+from fourm.generate.inputs import give, network_input, parse_given, read_given, sequence_ids
+from tests.unit.generate.toy import LEVELS, ToyBundle, image
+
+END, S1 = 3, 5
+
+
+def save(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def test_a_photograph_of_any_size_is_cropped_to_its_centre_and_resized(bundle: ToyBundle, tmp_path: Path) -> None:
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, 30:70] = 255
+    given = read_given(bundle, "rgb", str(save(tmp_path / "photo.png", pixels)))
+    assert given.key == "rgb@16"
+    torch.testing.assert_close(given.facts["values"], torch.ones(1, 3, 16, 16))
+    assert given.facts["positions"].tolist() == [list(range(16))]
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(bundle: ToyBundle, tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    given = read_given(bundle, "rgb", str(save(tmp_path / "photo.jpg", pixels, exif=exif, quality=100)))
+    rows = given.facts["values"][0].mean((0, 2))
+    assert rows[0] < -0.9
+    assert rows[-1] > 0.9
+
+
+def test_what_the_model_reads_as_tokens_goes_through_its_tokenizer(bundle: ToyBundle, tmp_path: Path) -> None:
+    metres = np.full((16, 16), 65535 // 2, np.uint16)
+    given = read_given(bundle, "depth", str(save(tmp_path / "d.png", metres)))
+    assert given.key == "tok_depth@16"
+    assert given.facts["ids"].tolist() == [[7] * 16]
+    assert given.shown.name == "depth@16"
+    torch.testing.assert_close(given.pictures[0], torch.full((1, 16, 16), 8.0), atol=1e-3, rtol=0)
+
+
+def test_ids_come_as_an_array_with_gaps(bundle: ToyBundle, tmp_path: Path) -> None:
+    ids = np.arange(16, dtype=np.int32)
+    ids[4:] = -1
+    np.save(tmp_path / "ids.npy", ids)
+    given = read_given(bundle, "tok_depth", str(tmp_path / "ids.npy"))
+    assert given.facts["positions"].tolist() == [[0, 1, 2, 3] + [-1] * 12]
+
+
+def test_label_maps_are_resized_to_their_nearest_label(bundle: ToyBundle) -> None:
+    labels = torch.tensor([[0, 15], [15, 0]]).repeat_interleave(5, 0).repeat_interleave(5, 1)[None]
+    values = network_input(labels, bundle.tokenizers["tok_semseg@16"].modality, "given semseg")
+    assert values.dtype == torch.int64
+    assert set(values.unique().tolist()) == {0, 15}
+    assert give(bundle, "semseg", labels).facts["ids"].tolist() == [[0, 0, 15, 15] * 2 + [15, 15, 0, 0] * 2]
+
+
+def test_natural_units_are_normalised_as_the_modality_says(bundle: ToyBundle) -> None:
+    given = give(bundle, "rgb", torch.full((2, 3, 16, 16), 0.75))
+    torch.testing.assert_close(given.facts["values"], torch.full((2, 3, 16, 16), 0.5))
+
+
+def test_text_is_given_with_its_end_token(bundle: ToyBundle) -> None:
+    assert bundle.text is not None
+    ids = give(bundle, "caption", ["a red sofa", "a bed"]).facts["ids"]
+    assert [row[row >= 0][-1].item() for row in ids] == [END, END]
+    assert bundle.text.decode(i for i in ids[0].tolist() if i >= 0) == "a red sofa"
+
+
+def test_text_with_an_open_end_has_no_end_token(bundle: ToyBundle) -> None:
+    assert sequence_ids(bundle.text, "a red [S_1]", bundle.model.modalities["caption"])[-1] == S1
+
+
+def test_text_is_cut_to_the_length_of_its_modality(bundle: ToyBundle) -> None:
+    assert len(sequence_ids(bundle.text, "a red sofa " * 20, bundle.model.modalities["caption"])) == 12
+
+
+def test_text_may_come_from_a_file(bundle: ToyBundle, tmp_path: Path) -> None:
+    (tmp_path / "caption.json").write_text('["a red sofa", "another"]')
+    assert read_given(bundle, "caption", str(tmp_path / "caption.json")).pictures == ["a red sofa"]
+    assert read_given(bundle, "caption", "a red sofa").pictures == ["a red sofa"]
+
+
+def test_a_text_longer_than_a_file_name_is_text(bundle: ToyBundle) -> None:
+    assert read_given(bundle, "caption", "a red sofa " * 500 + ".txt").num_samples == 1
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_boxes_come_as_json(as_file: bool, bundle: ToyBundle, tmp_path: Path) -> None:
+    text = json.dumps({"instances": [{"boxes": [0, 0, 0.5, 1], "class_name": "bed", "score": 1.0}]})
+    path = tmp_path / "boxes.json"
+    path.write_text(text)
+    ids = read_given(bundle, "det", str(path) if as_file else text).facts["ids"][0].tolist()
+    assert bundle.text is not None
+    assert bundle.text.decode(ids) == "v0=0 v1=0 v2=24 v3=49 bed"
+
+
+def test_boxes_of_one_sample_and_of_several(bundle: ToyBundle) -> None:
+    box = {"boxes": [0, 0, 0.5, 1], "class_name": "bed"}
+    assert give(bundle, "det", [box, box]).num_samples == 1
+    assert give(bundle, "det", [[box], [], [box]]).num_samples == 3
+
+
+def test_tensors_of_the_model_pass_as_they_are(bundle: ToyBundle) -> None:
+    facts = {"ids": torch.tensor([[1, 2]]), "positions": torch.tensor([[0, 5]])}
+    assert give(bundle, "depth", facts).facts == facts
+
+
+def test_a_label_names_a_further_value(bundle: ToyBundle) -> None:
+    assert give(bundle, "caption#not", "a lamp").key == "caption#not"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rgb", "missing.png", "given rgb: there is no file 'missing.png'"),
+        ("rgb", "broken.png", "broken.png: cannot read it as rgb .*not an image, or it is damaged"),
+        ("depth", "photo.png", "photo.png: cannot read it as depth .*16-bit"),
+        ("tok_depth", "photo.png", "stands for token ids"),
+        ("tok_depth", "broken.npy", "is not a .npy array"),
+        ("tok_depth", "short.npy", "expected 16 whole numbers per sample"),
+        ("rgb", "short.npy", r"shape \(1, 3\) for 'rgb@16'; expected \(samples, 3, height, width\)"),
+        ("det", "broken.json", "broken.json: cannot read it as det"),
+    ],
+)
+def test_bad_files_are_named(name: str, text: str, message: str, bundle: ToyBundle, tmp_path: Path) -> None:
+    save(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
+    np.save(tmp_path / "short.npy", np.zeros(3, np.int64))
+    for broken in ("broken.png", "broken.npy", "broken.json"):
+        (tmp_path / broken).write_bytes(b"no such thing")
+    path = tmp_path / text
+    with pytest.raises(DataError, match=message):
+        read_given(bundle, name, str(path) if path.exists() else text)
+
+
+def test_pickled_arrays_are_refused(bundle: ToyBundle, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}], object), allow_pickle=True)
+    (tmp_path / "evil.npy").write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match="is not a .npy array"):
+        read_given(bundle, "tok_depth", str(tmp_path / "evil.npy"))
+
+
+def test_a_number_of_channels_that_does_not_fit_is_refused(bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match=r"shape \(1, 1, 8, 8\) for 'rgb@16'"):
+        give(bundle, "rgb", torch.zeros(1, 1, 8, 8))
+
+
+def test_something_the_model_cannot_read_is_refused(bundle: ToyBundle) -> None:
+    with pytest.raises(ConfigError, match="cannot read 'sound'. It can read: rgb@16"):
+        give(bundle, "sound", torch.zeros(1))
+
+
+def test_text_without_a_text_tokenizer_is_refused(bundle: ToyBundle) -> None:
+    with pytest.raises(ConfigError, match="came without a text tokenizer"):
+        give(ToyBundle(bundle.model, bundle.tokenizers), "caption", "a bed")
+
+
+def test_arguments_are_names_and_values() -> None:
+    assert parse_given(["rgb=a=b.png", " caption = x"]) == {"rgb": "a=b.png", "caption": " x"}
+    with pytest.raises(ConfigError, match="not of the form NAME=VALUE"):
+        parse_given(["photo.png"])
+    with pytest.raises(ConfigError, match="--given caption comes twice"):
+        parse_given(["caption=a", "caption=b"])
+
+
+def test_void_pixels_of_a_label_map_are_not_given() -> None:
+    from fourm.modality import Discrete, Grid, Modality, ModalitySet
+    from tests.unit.generate.toy import build_model, tokens
+
+    labels = Modality("semseg@4", Grid(4, 4), Discrete(LEVELS), source="semseg", decode="labels", direction="input")
+    model = build_model(ModalitySet([labels, tokens("tok_depth@16", "depth@16")]))
+    value = torch.zeros(1, 4, 4, dtype=torch.int64)
+    value[0, 0, 1] = -1
+    facts = give(ToyBundle(model), "semseg", value).facts
+    assert facts["positions"][0, :3].tolist() == [0, -1, 2]
+
+
+def test_depth_standardised_per_image_is_standardised_per_image() -> None:
+    raw = image("depth@16", "depth16", normalization="standardize", value_range=None)
+    values = network_input(torch.rand(2, 1, 16, 16) * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1), raw, "given depth")
+    middle = values.flatten(1).sort(1).values[:, 26:-26]
+    torch.testing.assert_close(middle.mean(1), torch.zeros(2), atol=0.05, rtol=0)
