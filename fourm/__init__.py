@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_model": "fourm.recipe", "load_tokenizer": "fourm.recipe", "generate": "fourm.recipe"}
+_LAZY = {"load_model": "fourm.recipe", "load_tokenizer": "fourm.recipe", "any_to_any": "fourm.recipe"}
 
 if TYPE_CHECKING:
-    from fourm.recipe import generate, load_model, load_tokenizer
+    from fourm.recipe import any_to_any, load_model, load_tokenizer
 
-__all__ = ["__version__", "generate", "load_model", "load_tokenizer"]
+__all__ = ["__version__", "any_to_any", "load_model", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -210,9 +210,9 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
 @click.option(
     "--to",
     "targets",
-    required=True,
+    default="",
     metavar="NAMES",
-    help="What to generate, in this order: depth,normal,semseg,caption,det.",
+    help="What to generate, in this order: depth,normal,semseg,caption,det. [default: all of --plan]",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 @click.option("--plan", default=None, help="YAML with the steps of the chain, or the name of a shipped one.")
@@ -223,10 +223,12 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
 @click.option("--device", default="auto", show_default=True)
 def generate(model: str, given: tuple[str, ...], targets: str, **options: Any) -> None:
     """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub)."""
+    if not targets and options["plan"] is None:
+        raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
     from fourm.generate.job import run
     from fourm.recipe.bundle import load_bundle
 
-    for path in run(load_bundle(model), given=given, targets=targets.split(","), **options):
+    for path in run(load_bundle(model), given=given, targets=[n for n in targets.split(",") if n], **options):
         click.echo(path)
 
 

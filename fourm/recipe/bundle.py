@@ -13,7 +13,7 @@ from fourm.recipe.schema import TEXT
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
 from fourm.tokenizers.text import TextTokenizer
 
-__all__ = ["Bundle", "generate", "load_bundle", "load_model", "load_tokenizer"]
+__all__ = ["Bundle", "any_to_any", "load_bundle", "load_model", "load_tokenizer"]
 
 
 @dataclass
@@ -51,12 +51,19 @@ def load_bundle(path: str | Path) -> Bundle:
     return Bundle(folders.load_model(folder), {name: load_tokenizer(p) for name, p in paths.items()}, text)
 
 
-def generate(model: str | Path | Bundle, given: dict[str, Any], targets: list[str], **options: Any) -> dict[str, Any]:
-    """Generate any modalities from any others; see `fourm.generate.job.any_to_any`."""
-    from fourm.generate.job import any_to_any
+def any_to_any(model: str | Path | Bundle, given: dict[str, Any], to: list[str], **options: Any) -> dict[str, Any]:
+    """Generate any modalities from any others; see `fourm.generate.answer.any_to_any`.
+
+    Args:
+        model: as in `load_model`, or an open bundle.
+        given: name -> value in natural units.
+        to: what to generate, in this order.
+        options: plan, seed, num_samples and the like.
+    """
+    from fourm.generate import answer
 
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    return any_to_any(bundle, given, targets, **options)
+    return answer.any_to_any(bundle, given, to, **options)
 
 
 def _find(path: str | Path) -> Path:

@@ -1,0 +1,122 @@
+"""`SCALE=small make quickstart` and `make fashion`: every stage, then the README's commands on the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm.paths import recipe_folder
+from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
+
+pytestmark = pytest.mark.slow
+
+ROOMS = {
+    "rgb_to_depth": "abs_rel",
+    "rgb_to_normal": "mean_angle",
+    "rgb_to_semseg": "miou",
+    "rgb_to_caption": "object_f1",
+}
+
+
+def start(pipeline: str, root: Path) -> subprocess.Popen[str]:
+    """A small pipeline with its output in `root/outputs`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fourm", "run", pipeline, "scale=small"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(recipe_folder().parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    """What it wrote, once it has ended well."""
+    _, written = run.communicate(timeout=1500)
+    assert run.returncode == 0, written
+    return written
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `outputs/quickstart`, made in two runs: the first is stopped while it trains."""
+    root = tmp_path_factory.mktemp("quickstart")
+    run = start("quickstart", root)
+    log = root / "outputs" / "quickstart" / "model" / "log.jsonl"
+    while run.poll() is None and not log.is_file():
+        time.sleep(0.5)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=300)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert not (root / "outputs" / "quickstart" / "metrics.json").exists()
+    written = finish(start("quickstart", root))
+    assert "tokenize: complete" in written
+    return root
+
+
+def test_results_are_reported_beside_their_baselines(quickstart: Path) -> None:
+    output = quickstart / "outputs" / "quickstart"
+    metrics = json.loads((output / "metrics.json").read_text())
+
+    for task, metric in ROOMS.items():
+        assert metrics[task][metric] >= 0
+        assert metrics[task][f"baseline_{metric}"] > 0
+        if task != "rgb_to_caption":
+            assert metrics[task][f"linear_{metric}"] > 0
+    report = (output / "report.html").read_text()
+    assert "data:image/png;base64," in report
+    assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_finds_everything_complete(quickstart: Path) -> None:
+    report = quickstart / "outputs" / "quickstart" / "report.html"
+    before = report.stat().st_mtime_ns
+
+    written = finish(start("quickstart", quickstart))
+
+    assert written.count(": complete (") == 7
+    assert report.stat().st_mtime_ns == before
+
+
+def test_commands_of_the_readme(quickstart: Path, monkeypatch: Any, fourm: Any) -> None:
+    monkeypatch.chdir(quickstart)
+    room = next((Path("outputs") / "quickstart" / "pictures").glob("*.png"))
+    shutil.copy(room, "room.png")
+
+    for words in [*commands("generate"), *commands("commands")]:
+        outcome = fourm(*small(words))
+        assert outcome.status == 0, f"{words}: {outcome.err}"
+
+    for name in ("depth.png", "normal.png", "semseg.png", "caption.txt", "grid.png"):
+        assert (Path("outputs") / "seen" / name).is_file()
+    assert (Path("outputs") / "told" / "rgb.png").is_file()
+    assert (Path("outputs") / "wider" / "model" / "config.json").is_file()
+
+
+def test_python_of_the_readme(quickstart: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(quickstart)
+    names: dict[str, Any] = {}
+
+    exec(TEST_BLOCKS["python"], names)
+
+    assert tuple(names["logits"].shape) == (1, 64, 512)
+
+
+def test_fashion(tmp_path: Path) -> None:
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+
+    finish(start("fashion", tmp_path))
+
+    metrics = json.loads((tmp_path / "outputs" / "fashion" / "metrics.json").read_text())
+    assert 0 <= metrics["image_to_caption"]["accuracy"] <= 1
+    assert {"accuracy", "upper_bound", "classifier_accuracy"} <= metrics["caption_to_image"].keys()
+    assert {"psnr", "baseline_psnr"} <= metrics["half_to_whole"].keys()
