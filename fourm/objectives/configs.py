@@ -23,8 +23,9 @@ class MaskComponent:
         keep: modality -> how much of a sequence stays visible: `random` (a uniform share), `all`, or `binary` (all or
             nothing).
         min_tokens: modality -> fewest input tokens; budgets are redrawn until they hold.
-        num_input_tokens, num_target_tokens, min_input_tokens, min_target_tokens: replace the objective's budgets in this
-            component; with a largest budget of its own, a component's budget is fixed unless it has a smallest one too.
+        num_input_tokens, num_target_tokens, min_input_tokens, min_target_tokens: replace the objective's budgets in
+            this component; with a largest budget of its own, a component's budget is fixed unless it has a smallest
+            one too.
     """
 
     weight: float = 1.0
