@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from fourm.data.shards import shard_path
@@ -58,6 +59,24 @@ def test_links_lead_somewhere(checkout: Path) -> None:
 def test_commands_that_are_named_exist(fourm: Any) -> None:
     for command in set(re.findall(r"`fourm ([a-z-]+)", README)):
         assert fourm(command, "--help").status == 0, command
+
+
+def test_pages_of_the_documentation_are_in_its_navigation_and_their_links_lead_somewhere(checkout: Path) -> None:
+    navigation = (checkout / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    for page in (checkout / "docs").glob("*.md"):
+        assert page.name in navigation
+        for link in re.findall(r"\]\(([^)#]+\.md)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_modalities_of_the_documentation_are_declared_correctly(checkout: Path) -> None:
+    from fourm import catalog
+
+    blocks = re.findall(r"```yaml\n(modalities:\n.*?)```", (checkout / "docs" / "modalities.md").read_text(), re.DOTALL)
+
+    assert len(blocks) >= 5
+    for block in blocks:
+        catalog.resolve(yaml.safe_load(block)["modalities"])
 
 
 @pytest.mark.parametrize("words", commands("make"), ids=" ".join)

@@ -1,0 +1,58 @@
+"""Texts and boxes become ids of the recipe's text tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fourm import catalog
+from fourm.errors import CheckpointError, ConfigError
+from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
+from fourm.tokenizers.text import TextTokenizer
+
+
+def test_every_text_modality_has_an_encoder(text: TextTokenizer) -> None:
+    assert set(text_encoders(catalog.resolve(["rgb@64", "caption", "det"]), text)) == {"caption", "det"}
+
+
+def test_captions_are_encoded(text: TextTokenizer, rng: np.random.Generator) -> None:
+    encode = text_encoders(catalog.resolve(["caption"]), text)["caption"]
+
+    assert encode("a red bed", rng).tolist() == text.encode("a red bed").tolist()
+
+
+def test_boxes_are_written_as_text_and_encoded_in_chunks(text: TextTokenizer, rng: np.random.Generator) -> None:
+    encode = text_encoders(catalog.resolve(["det"]), text)["det"]
+    boxes = [{"boxes": [0.0, 0.25, 0.5, 1.0], "class_name": "bed", "score": 1.0}]
+
+    chunks = encode(boxes, rng)
+
+    ids = np.concatenate([np.asarray(chunk) for chunk in chunks]) if isinstance(chunks, list) else chunks
+    assert text.decode(ids).split() == ["v0=0", "v1=4", "v2=8", "v3=15", "bed"]
+
+
+def test_text_without_a_tokenizer_is_an_error_that_says_how_to_get_one() -> None:
+    with pytest.raises(ConfigError, match=r"tokenizers\.text is missing: 'caption' is text.*fourm train-wordpiece"):
+        text_encoders(catalog.resolve(["rgb@64", "caption"]), None)
+
+
+def test_no_text_needs_no_tokenizer() -> None:
+    assert text_encoders(catalog.resolve(["rgb@64"]), None) == {}
+
+
+def test_text_modalities_adopt_the_vocabulary_of_the_tokenizer_and_others_keep_theirs(text: TextTokenizer) -> None:
+    adopted = adopt_vocabulary(catalog.resolve(["tok_depth@64", "caption"]), text)
+
+    assert (adopted["caption"].vocab_size, adopted["tok_depth@64"].vocab_size) == (text.vocab_size, 512)
+
+
+def test_the_tokenizer_is_the_one_under_text(text_file: Path, text: TextTokenizer, tmp_path: Path) -> None:
+    loaded: Any = load_text_tokenizer({"text": text_file})
+
+    assert loaded.vocab_size == text.vocab_size
+    assert load_text_tokenizer({}) is None
+    with pytest.raises(CheckpointError, match="there is no text tokenizer"):
+        load_text_tokenizer({"text": tmp_path / "none.json"})

@@ -1,0 +1,106 @@
+"""How a pretraining recipe becomes a model, and what its tokens are checked against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fourm.data.shards import ShardWriter, write_source_facts
+from fourm.errors import ConfigError, DataError
+from fourm.models.folder import save_model
+from fourm.recipe import pretrain
+from tests.unit.recipe.conftest import recipe
+
+
+class FakeTokenizer:
+    """As much of a tokenizer as the checks look at."""
+
+    def __init__(self, vocab_size: int = 512, digest: str = "a" * 64) -> None:
+        self.vocab_size, self.hash = vocab_size, digest
+        self.codebook = torch.randn(vocab_size, 8, generator=torch.Generator().manual_seed(0))
+
+
+def tokens(root: Path, digest: str) -> Path:
+    with ShardWriter(root, 0, {"tok_depth": "npy"}) as writer:
+        writer.write("0", {"tok_depth": b"x"})
+    write_source_facts(root, "tok_depth", {"tokenizer_hash": digest})
+    return root
+
+
+def check(data: dict[str, Any], tokenizer: FakeTokenizer) -> None:
+    made: Any = recipe(data=data, tokenizers={"tok_depth@64": "depth"})
+    pretrain._check_tokens(made, made.modality_set(), {"tok_depth@64": tokenizer})  # type: ignore[dict-item]
+
+
+def datasets(path: Path, **more: Any) -> dict[str, Any]:
+    return {"datasets": {"rooms": {"path": str(path), **more}}}
+
+
+def test_tokens_of_the_recipes_tokenizer_are_accepted(tmp_path: Path) -> None:
+    check({"train": datasets(tokens(tmp_path, "a" * 64))}, FakeTokenizer())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_tokens_of_another_tokenizer_are_refused_in_training_and_in_evaluation(tmp_path: Path, split: str) -> None:
+    good, bad = tokens(tmp_path / "good", "a" * 64), tokens(tmp_path / "bad", "b" * 64)
+    data = {"train": datasets(good), "val": datasets(good)} | {split: datasets(bad)}
+
+    with pytest.raises(DataError, match="bad/tok_depth holds tokens made with another tokenizer"):
+        check(data, FakeTokenizer())
+
+
+def test_data_without_these_tokens_is_not_looked_at(tmp_path: Path) -> None:
+    check({"train": datasets(tokens(tmp_path, "b" * 64), modalities=["rgb@64"])}, FakeTokenizer())
+
+
+def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"256 codes.*vocabulary of 512.*modalities\.tok_depth@64"):
+        check({"train": datasets(tokens(tmp_path, "a" * 64))}, FakeTokenizer(vocab_size=256))
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    first, again, other = (
+        pretrain.build_model(made, made.modality_set(), {}) for made in (recipe(), recipe(), recipe(seed=1))
+    )
+
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters()))
+    assert not torch.equal(first.heads.weight, other.heads.weight)
+
+
+def test_codebooks_start_the_embeddings_where_a_recipe_asks_for_it() -> None:
+    model = {
+        "kind": "multimodal",
+        "dim": 32,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "codebook_init": True,
+    }
+    made, plain = recipe(model=model), recipe()
+    tokenizers: Any = {"tok_depth@64": FakeTokenizer()}
+
+    started = pretrain.build_model(made, made.modality_set(), tokenizers)
+
+    before = pretrain.build_model(plain, plain.modality_set(), {})
+    assert not torch.equal(started.heads.rows("tok_depth@64"), before.heads.rows("tok_depth@64"))
+    assert torch.equal(started.heads.rows("caption"), before.heads.rows("caption"))
+    with pytest.raises(ConfigError, match="codebook_init needs tokenizers"):
+        pretrain.build_model(made, made.modality_set(), {})
+
+
+def test_weights_of_another_model_are_the_start_where_its_modalities_are_the_same(tmp_path: Path) -> None:
+    source = recipe(seed=3)
+    save_model(pretrain.build_model(source, source.modality_set(), {}), tmp_path)
+    larger = recipe(
+        init_from=str(tmp_path),
+        modalities={"rgb@64": {}, "tok_depth@64": {}, "tok_normal@64": {}, "caption": {"layout": {"max_tokens": 24}}},
+    )
+
+    started = pretrain.build_model(larger, larger.modality_set(), {})
+
+    original = pretrain.build_model(source, source.modality_set(), {})
+    assert torch.equal(started.heads.rows("tok_depth@64"), original.heads.rows("tok_depth@64"))
+    assert all(torch.equal(a, b) for a, b in zip(started.encoder.parameters(), original.encoder.parameters()))

@@ -1,0 +1,50 @@
+"""What recipes check before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fourm import config as configs
+from fourm.errors import ConfigError
+from fourm.recipe.schema import TokenizerRecipe
+from tests.unit.recipe.conftest import recipe
+
+
+def test_modalities_come_as_names_or_inline() -> None:
+    assert list(recipe().modality_set()) == ["rgb@64", "tok_depth@64", "caption"]
+    assert list(recipe(modalities=["rgb@64", "caption"]).modality_set()) == ["rgb@64", "caption"]
+    assert recipe().modality_set()["caption"].num_tokens == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizers": {"rgb@64": "x"}}, "'rgb@64' is not a token modality"),
+        ({"tokenizers": {"txt": "x"}}, "Did you mean 'text'"),
+        ({"pictures": {"given": ["rbg@64"]}}, "pictures: 'rbg@64'.*Did you mean 'rgb@64'"),
+        ({"pictures": {"targets": ["depth@64"]}}, "Did you mean 'tok_depth@64'"),
+        ({"train": {"batch_size": 4}}, "max_steps, train.max_tokens: neither is given"),
+        ({"train": {"max_steps": 4, "schedule": {"warmup_steps": 9}}}, "exceed the run"),
+        ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),
+    ],
+)
+def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**changes)
+
+
+TOKENIZER = {"name": "t", "data": {"train": {}}, "tokenizer": {"kind": "vqvae"}, "train": {"max_steps": 1}}
+HEAT = {"base": "depth@64", "source": "heat"}
+
+
+@pytest.mark.parametrize(("modality", "name"), [("depth@64", "depth@64"), ({"heat@64": HEAT}, "heat@64")])
+def test_a_tokenizer_is_for_one_modality(modality: Any, name: str) -> None:
+    assert configs.build(TokenizerRecipe, {**TOKENIZER, "modality": modality}).raw_modality().name == name
+
+
+@pytest.mark.parametrize("modality", [{}, {"a": HEAT, "b": HEAT}, 3])
+def test_no_modality_or_several_are_refused(modality: Any) -> None:
+    with pytest.raises(ConfigError, match="expected one name"):
+        configs.build(TokenizerRecipe, {**TOKENIZER, "modality": modality})

@@ -1,0 +1,78 @@
+"""Raw shards cut into their stored crops."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fourm import catalog
+from fourm.data.shards import ShardWriter
+from fourm.errors import DataError
+from fourm.recipe.tokenize import CropShards, _folder
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def write(root: Path, num: int = 3, crops: np.ndarray | None = None, size: int = 64) -> Path:
+    rng = np.random.default_rng(0)
+    sources = {"canny": "png"} | ({"crop_settings": "npy"} if crops is not None else {})
+    for shard, start in enumerate(range(0, num, 2)):
+        with ShardWriter(root, shard, sources) as writer:
+            for n in range(start, min(start + 2, num)):
+                image = np.tile(rng.integers(0, 256, (1, size), np.uint8), (size, 1))
+                sample = {"canny": png(image)} | ({"crop_settings": npy(crops)} if crops is not None else {})
+                writer.write(f"{n:03d}", sample)
+    return root
+
+
+def test_samples_come_shard_by_shard_in_order(tmp_path: Path) -> None:
+    reader = CropShards(write(tmp_path), catalog.get("canny@64"))
+
+    assert list(reader.shard_sizes) == [2, 1]
+    assert [[raw.key for raw in reader.read(shard)] for shard in range(2)] == [["000", "001"], ["002"]]
+
+
+def test_without_stored_crops_there_is_the_centre_crop_alone(tmp_path: Path) -> None:
+    raw = next(iter(CropShards(write(tmp_path), catalog.get("canny@64")).read(0)))
+
+    assert raw.crops.shape == (1, 1, 64, 64)
+
+
+def test_every_stored_crop_is_cut_and_mirrored(tmp_path: Path) -> None:
+    crops = np.array([[0, 0, 64, 64, 0], [0, 0, 64, 64, 1], [0, 0, 32, 32, 0]])
+
+    raw = next(iter(CropShards(write(tmp_path, crops=crops), catalog.get("canny@64")).read(0)))
+
+    assert raw.crops.shape == (3, 1, 64, 64)
+    assert np.array_equal(raw.crops[1], raw.crops[0][..., ::-1])
+    # Twice as large: a column of the crop comes from the left half of the image.
+    assert np.abs(raw.crops[2][0, 0, 0] - raw.crops[0][0, 0, 0]) < 0.2
+
+
+def test_crops_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
+    reader = CropShards(write(tmp_path, crops=np.array([[0, 0, 99, 99, 0]])), catalog.get("canny@64"))
+
+    with pytest.raises(DataError, match=r"canny/shard-00000\.tar, key '000'"):
+        list(reader.read(0))
+
+
+def test_a_tokenizer_is_found_in_the_output_of_its_training(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+
+    assert _folder(tmp_path) == tmp_path / "model"
+    assert _folder(tmp_path / "model") == tmp_path / "model"

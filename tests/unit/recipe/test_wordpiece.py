@@ -1,0 +1,50 @@
+"""Texts of a data set for the text tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm import config as configs
+from fourm.data.shards import ShardWriter
+from fourm.errors import ConfigError
+from fourm.recipe import wordpiece
+from fourm.recipe.schema import TextTokenizerRecipe
+
+
+def recipe(root: Path, **changes: Any) -> TextTokenizerRecipe:
+    plain = {"path": str(root), "sources": ["caption"], "output": str(root / "text.json"), "num_sentinels": 8,
+             "num_coordinates": 4, "vocab_size": 120}  # fmt: skip
+    return configs.build(TextTokenizerRecipe, plain | changes)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path, 0, {"caption": "json", "place": "txt"}) as writer:
+        writer.write("0", {"caption": json.dumps(["a red bed", "the bed is red"]).encode(), "place": b"kitchen"})
+        writer.write("1", {"caption": json.dumps("a lamp").encode(), "place": b"bath"})
+    return tmp_path
+
+
+def test_all_alternatives_of_all_sources_are_read(data: Path) -> None:
+    read = list(wordpiece.texts(recipe(data, sources=["caption", "place"])))
+
+    assert read == ["a red bed", "the bed is red", "a lamp", "kitchen", "bath"]
+
+
+def test_the_tokenizer_is_saved_and_reads_its_texts(data: Path) -> None:
+    from fourm.tokenizers.text import TextTokenizer
+
+    wordpiece.run(recipe(data, classes=["bed"]))
+
+    text = TextTokenizer.load(data / "text.json")
+    assert text.decode(text.encode("a red bed")) == "a red bed"
+    assert text.vocab_size <= 120
+
+
+def test_no_sources_are_refused(data: Path) -> None:
+    with pytest.raises(ConfigError, match="sources is empty"):
+        wordpiece.run(recipe(data, sources=[]))
