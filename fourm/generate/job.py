@@ -12,14 +12,12 @@ from PIL import Image
 from fourm import config as configs
 from fourm.errors import ConfigError
 from fourm.generate import outputs
-from fourm.generate.answer import Answers, any_to_any, generate, make_plan, sample_seeds
+from fourm.generate.answer import Answers, generate, make_plan, sample_seeds
 from fourm.generate.bundle import Bundle, move, pick_device, raw_modality
 from fourm.generate.inputs import GivenValue, parse_given, read_given
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.report.grid import grid
 from fourm.report.pictures import draw
-
-__all__ = ["any_to_any", "run"]
 
 _RESERVED = ("grid", "plan")
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 COLDEST = 1e-6
 """Below this temperature the most probable token is taken."""
+_HEAD = 512
+"""So many of the most probable tokens are looked at first."""
 
 
 class Drawn(NamedTuple):
@@ -54,14 +56,29 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     """Nucleus sampling (Holtzman et al. 2020).
 
     Returns:
-        (..., V) logits, at -inf outside the smallest set of tokens whose probabilities add up to `top_p`.
+        (..., V) logits, at -inf outside the smallest set of tokens whose probabilities add up to `top_p`; tokens as
+        probable as the last of the set belong to it.
     """
-    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    outside = before >= top_p
-    outside[..., 0] = False
-    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), -torch.inf)
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < _nucleus_edge(probabilities, top_p), -torch.inf)
+
+
+def _nucleus_edge(probabilities: Tensor, top_p: float) -> Tensor:
+    """(..., 1) the smallest probability inside the nucleus."""
+    if probabilities.device.type != "cpu" or probabilities.shape[-1] <= _HEAD:
+        return _edge(probabilities.sort(dim=-1, descending=True).values, top_p)
+    # Sorting large vocabularies takes longer than the model: most nuclei lie within the first tokens.
+    head = probabilities.topk(_HEAD, dim=-1).values
+    edge = _edge(head, top_p)
+    wide = head.sum(-1) < top_p
+    edge[wide] = _edge(probabilities[wide].sort(dim=-1, descending=True).values, top_p)
+    return edge
+
+
+def _edge(ordered: Tensor, top_p: float) -> Tensor:
+    inside = ordered.cumsum(-1) - ordered < top_p
+    inside[..., 0] = True
+    return ordered.masked_fill(~inside, 2.0).amin(-1, keepdim=True)
 
 
 def categorical(probabilities: Tensor, uniforms: Tensor) -> Tensor:

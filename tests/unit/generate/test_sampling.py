@@ -47,6 +47,16 @@ def test_top_p_keeps_the_smallest_set_that_reaches_the_share(share: float, expec
     assert kept(keep_top_p(LOGITS, share)) == expected
 
 
+def test_top_p_is_the_same_for_vocabularies_too_large_to_sort() -> None:
+    scale = torch.tensor([[0.1], [8.0], [0.2], [2.0]])  # flat and peaked
+    logits = scale * torch.randn(4, 3000, generator=torch.Generator().manual_seed(0))
+    kept = keep_top_p(logits, 0.9).isfinite()
+    ordered, order = logits.softmax(-1).sort(descending=True)
+    expected = torch.zeros_like(kept).scatter(-1, order, ordered.cumsum(-1) - ordered < 0.9)
+    assert torch.equal(kept, expected)
+    assert (kept.sum(-1) > 512).tolist() == [True, False, True, False]
+
+
 def test_a_draw_inverts_the_distribution_function() -> None:
     probabilities = torch.tensor([0.1, 0.4, 0.2, 0.3]).expand(5, 4)
     uniforms = torch.tensor([0.05, 0.11, 0.49, 0.51, 0.99])
