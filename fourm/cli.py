@@ -12,6 +12,7 @@ import click
 from fourm import __version__
 from fourm.errors import FourmError
 
+_RANK_SECONDS = 3.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -297,6 +298,18 @@ def _cores() -> int:
     return num_cores()
 
 
+def _let_rank_0_speak() -> None:
+    """What is wrong for all ranks is told once: torchrun ends the others soon after the first of them.
+
+    A rank that fails alone tells it after this moment.
+    """
+    import os
+    import time
+
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(_RANK_SECONDS)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of the user end with one message and exit status 1."""
     try:
@@ -310,11 +323,13 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except FourmError as error:
+        _let_rank_0_speak()
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(getattr(error, "exit_status", 1))
     except OSError as error:
         if error.errno not in (*_FULL, *_FORBIDDEN):
             raise
+        _let_rank_0_speak()
         remedy = "free some space" if error.errno in _FULL else "choose a folder you may write to"
         click.echo(
             f"cannot write {error.filename or ''}: {error.strerror}; {remedy} and run the same command again", err=True

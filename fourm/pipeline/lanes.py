@@ -179,7 +179,7 @@ def arguments(command: str, ranks: int = 1) -> list[str]:
     if words[0] not in ("fourm", "python"):
         raise ConfigError(f"a stage's command must begin with fourm or python: {command}")
     module = ["-m", "fourm", *words[1:]] if words[0] == "fourm" else words[1:]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    launcher = ["-m", "fourm.pipeline.torchrun", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     return [sys.executable, *launcher, *module]
 
 

@@ -26,7 +26,7 @@ def test_commands_run_with_this_interpreter() -> None:
 def test_several_ranks_run_under_torchrun() -> None:
     words = arguments("fourm pretrain rooms", ranks=3)
 
-    assert words[1:3] == ["-m", "torch.distributed.run"]
+    assert words[1:4] == ["-m", "fourm.pipeline.torchrun", "--standalone"]
     assert "--nproc-per-node=3" in words
     assert words[-4:] == ["-m", "fourm", "pretrain", "rooms"]
 
