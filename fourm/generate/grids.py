@@ -97,13 +97,12 @@ class GridDecoder:
             if count.any():
                 known = ids.shape[1] - np.array(num_missing) + done
                 context = self._context(canvas, int(known.max()))
-                temperature = torch.from_numpy(heat[number]).float().to(ids.device)
                 if self.step.scheme == "roar":
                     positions = _window(order, done, count)
-                    self._fill(canvas, context, positions, temperature, number)
+                    self._fill(canvas, context, positions, heat[number], number)
                 else:
                     positions = canvas.missing(int((np.array(num_missing) - done).max()))
-                    self._fill(canvas, context, positions, temperature, number, keep=count)
+                    self._fill(canvas, context, positions, heat[number], number, keep=count)
             done += count
         return canvas
 
@@ -126,7 +125,7 @@ class GridDecoder:
         canvas: GridCanvas,
         context: Context,
         positions: Tensor,
-        temperature: Tensor,
+        temperature: NDArray[np.float64],
         number: int,
         keep: NDArray[np.int64] | None = None,
     ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 COLDEST = 1e-6
@@ -102,7 +104,7 @@ def categorical(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 def draw(
     logits: Tensor,
     uniforms: Tensor,
-    temperature: Tensor | float,
+    temperature: float | NDArray[np.float64],
     *,
     top_k: int | float | None = None,
     top_p: float | None = None,
@@ -112,7 +114,7 @@ def draw(
     Args:
         logits: (B, n, V) after guidance.
         uniforms: (B, n), one per token.
-        temperature: one, or (B,).
+        temperature: one, or (B,), on the host.
         top_k: see `keep_top_k`.
         top_p: see `keep_top_p`.
     """
@@ -121,12 +123,16 @@ def draw(
         logits = keep_top_k(logits, top_k)
     if top_p is not None:
         logits = keep_top_p(logits, top_p)
-    heat = torch.as_tensor(temperature, dtype=torch.float32, device=logits.device).reshape(-1, 1)
-    cold = heat <= COLDEST
-    likely = logits.argmax(-1)
-    probabilities = (logits / heat.clamp(min=COLDEST)[..., None]).softmax(-1)
-    ids = torch.where(cold, likely, categorical(probabilities, uniforms))
-    confidence = torch.where(cold, _at(logits.softmax(-1), likely), _at(probabilities, ids))
+    heat = np.atleast_1d(np.asarray(temperature, np.float32))
+    scale = torch.from_numpy(np.maximum(heat, COLDEST)).to(logits.device)
+    probabilities = (logits / scale[:, None, None]).softmax(-1)
+    ids = categorical(probabilities, uniforms)
+    confidence = _at(probabilities, ids)
+    if (heat <= COLDEST).any():
+        cold = torch.from_numpy(heat <= COLDEST).to(logits.device)[:, None]
+        likely = logits.argmax(-1)
+        confidence = torch.where(cold, _at(logits.softmax(-1), likely), confidence)
+        ids = torch.where(cold, likely, ids)
     return Drawn(ids, confidence)
 
 

@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fourm import config as configs
 from fourm.catalog import resolve
@@ -99,3 +101,11 @@ def test_a_mistake_in_a_plan_file_names_file_and_key(tmp_path: Path) -> None:
     path.write_text("steps:\n  - {target: depth, temprature: 2}\n")
     with pytest.raises(ConfigError, match=r"steps\[0\].temprature is not a known key.*mine.yaml"):
         configs.load(path, GenerationPlan)
+
+
+def test_the_plans_in_the_documentation_are_plans(checkout: Path) -> None:
+    text = (checkout / "docs" / "generation.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert configs.build(GenerationPlan, yaml.safe_load(block)).steps
