@@ -14,6 +14,7 @@ from PIL import Image
 
 from fourm.data.shards import read_source_facts, shard_path
 from fourm.data.source import open_source
+from tests.end_to_end.conftest import assert_one_clear_message
 
 
 @pytest.fixture
@@ -101,6 +102,31 @@ def test_any_modality_is_generated_from_any(model: Path, photograph: Path, world
     assert (world / "seen" / "caption.txt").is_file()
     assert str(world / "seen" / "depth.png") in seen.out
     assert (world / "told" / "depth.png").read_bytes() != (world / "seen" / "depth.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--given", "rgb=nowhere.png", "--to", "depth"], ["nowhere.png"]),
+        (["--given", "rgb=tiny.yaml", "--to", "depth"], ["tiny.yaml"]),
+        (["--given", "rbg=000000.png", "--to", "depth"], ["rbg", "rgb"]),
+        (["--given", "caption", "--to", "depth"], ["caption"]),
+        (["--given", "caption=x", "--to", "dept"], ["dept", "depth"]),
+        (["--given", "caption=x", "--to", "rgb"], ["rgb"]),
+        (["--given", "caption=x", "--plan", "dens", "--to", "depth"], ["dens", "Did you mean 'dense'"]),
+        (["--given", "caption=x", "--to", "depth", "--device", "tpu"], ["tpu"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_generation_names_what_is_wrong(
+    model: Path, photograph: Path, world: Path, fourm: Any, monkeypatch: Any, arguments: list[str], named: list[str]
+) -> None:
+    monkeypatch.chdir(world)
+
+    outcome = fourm("generate", model, *arguments, "--out", world / "new")
+
+    assert_one_clear_message(outcome, named)
+    assert not (world / "new").exists()
 
 
 def test_generation_repeats_with_its_seed(model: Path, world: Path, fourm: Any) -> None:
