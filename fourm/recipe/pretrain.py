@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from fourm import config as configs
-from fourm.data.dataset import build_dataset, check_tokens
-from fourm.data.loader import Loader, evaluate_batches
-from fourm.data.mixture import build_mixture
+from fourm.data.dataset import check_tokens
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.models.transplant import copy_weights
-from fourm.objectives.base import Objective
 from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.bundle import Bundle
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
-from fourm.recipe.evaluation import MeanLoss
-from fourm.recipe.schema import TEXT, PretrainRecipe
+from fourm.recipe.job import TrainingJob, train_config
+from fourm.recipe.schema import TEXT, PictureConfig, PretrainRecipe
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
-from fourm.train.distributed import World, session
-from fourm.train.trainer import Trainer
+from fourm.train.distributed import session
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,41 +34,17 @@ def run(recipe: PretrainRecipe) -> None:
     text = load_text_tokenizer(recipe.tokenizers)
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     tokenizers = {name: load_tokenizer(path) for name, path in recipe.tokenizers.items() if name != TEXT}
-    config = replace(recipe.train, seed=recipe.seed)
+    config = train_config(recipe)
     with session(config.device, config.threads) as world:
-        encoders = text_encoders(modalities, text)
         objective = implementation(recipe.objective)(recipe.objective, modalities, text.special if text else None)
-        mixture = build_mixture(recipe.data.train, modalities, encoders)
+        job = TrainingJob(recipe, world, modalities, objective, text_encoders(modalities, text))
         _check_tokens(recipe, modalities, tokenizers)
         model = build_model(recipe, modalities, tokenizers)
-
-        def loader(cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
-            return Loader(
-                mixture,
-                objective.prepare,
-                objective.collate,
-                batch_size=config.micro_batch_size(world.size),
-                rank=world.rank,
-                world_size=world.size,
-                num_workers=recipe.data.num_workers,
-                seed=recipe.seed,
-                window=recipe.data.shuffle_window,
-                start=cursor,
-            )
-
-        bundle = Bundle(model, tokenizers, text)
-        Trainer(
+        job.fit(
             model,
-            objective,
-            loader,
-            config,
-            output=recipe.output,
-            world=world,
-            evaluate=_evaluation(recipe, modalities, encoders, objective, model, world),
-            pictures=_pictures(recipe, modalities, encoders, bundle),
-            metadata={"recipe": configs.to_dict(recipe)},
-            export=lambda trained, path: folders.save_model(trained, path, recipe.tokenizers),  # type: ignore[arg-type]
-        ).fit()
+            lambda trained, path: folders.save_model(trained, path, recipe.tokenizers),
+            pictures=_pictures(job, recipe.pictures, Bundle(model, tokenizers, text)),
+        )
 
 
 def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> Multimodal:
@@ -109,52 +77,14 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
             check_tokens(name, dataset, modalities, hashes)
 
 
-def _evaluation(
-    recipe: PretrainRecipe,
-    modalities: ModalitySet,
-    encoders: dict[str, Any],
-    objective: Objective,
-    model: nn.Module,
-    world: World,
-) -> Callable[[], dict[str, float]] | None:
-    datasets = [build_dataset(name, c, modalities, encoders) for name, c in recipe.data.val.datasets.items()]
-    if not datasets:
-        return None
-
-    def evaluate() -> dict[str, float]:
-        loss = MeanLoss(objective, world, bf16=recipe.train.precision == "bf16")
-        for dataset in datasets:
-            batches = evaluate_batches(
-                dataset,
-                objective.prepare,
-                objective.collate,
-                batch_size=recipe.evaluation.batch_size,
-                rank=world.rank,
-                world_size=world.size,
-                num_workers=recipe.data.num_workers,
-                seed=recipe.seed,
-                max_samples=recipe.evaluation.max_samples,
-            )
-            for batch in batches:
-                loss.add(model, batch)
-        return loss.result()
-
-    return evaluate
-
-
-def _pictures(
-    recipe: PretrainRecipe, modalities: ModalitySet, encoders: dict[str, Any], bundle: Bundle
-) -> Callable[[int], dict[str, Image]] | None:
-    if not recipe.pictures.given or not recipe.data.val.datasets:
+def _pictures(job: TrainingJob, config: PictureConfig, bundle: Bundle) -> Callable[[int], dict[str, Image]] | None:
+    if not config.given or not job.validation:
         return None
     from fourm.generate.pictures import sample_pictures
 
-    name, config = next(iter(recipe.data.val.datasets.items()))
-    dataset = build_dataset(name, config, modalities, encoders)
-
     def draw(step: int) -> dict[str, Image]:
         return sample_pictures(
-            bundle, dataset, recipe.pictures.given, recipe.pictures.targets, recipe.pictures.num_samples, recipe.seed
+            bundle, job.validation[0], config.given, config.targets, config.num_samples, job.recipe.seed
         )
 
     return draw

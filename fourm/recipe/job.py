@@ -1,0 +1,125 @@
+"""What all training recipes share: data, loaders, fixed evaluation and the trainer around an objective and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fourm import config as configs
+from fourm.data.dataset import AlignedDataset, build_dataset
+from fourm.data.loader import Loader, evaluate_batches
+from fourm.data.mixture import build_mixture
+from fourm.modality import ModalitySet
+from fourm.objectives.base import Objective
+from fourm.recipe.encoders import Encoder
+from fourm.recipe.evaluation import MeanLoss
+from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
+from fourm.train.configs import TrainConfig
+from fourm.train.distributed import World
+from fourm.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def train_config(recipe: PretrainRecipe | TokenizerRecipe) -> TrainConfig:
+    """The recipe's `train` part with the recipe's seed."""
+    return replace(recipe.train, seed=recipe.seed)
+
+
+@dataclass
+class TrainingJob:
+    """A recipe come to life, up to the model and what becomes of it.
+
+    Args:
+        recipe: what was asked.
+        world: the processes.
+        modalities: what the data sets hold.
+        objective: scores the model.
+        encoders: modality -> function from text or boxes to token ids.
+    """
+
+    recipe: PretrainRecipe | TokenizerRecipe
+    world: World
+    modalities: ModalitySet
+    objective: Objective
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        data = self.recipe.data
+        self.config = train_config(self.recipe)
+        self.mixture = build_mixture(data.train, self.modalities, self.encoders)
+        self.validation: list[AlignedDataset] = [
+            build_dataset(name, dataset, self.modalities, self.encoders) for name, dataset in data.val.datasets.items()
+        ]
+
+    def fit(
+        self,
+        model: nn.Module,
+        export: Callable[[Any, Path], None],
+        *,
+        pictures: Callable[[int], dict[str, Image]] | None = None,
+        statistics: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Train to the end, from the newest checkpoint if there is one.
+
+        Args:
+            model: what is trained.
+            export: writes the finished model into a folder.
+            pictures: pictures for a step.
+            statistics: further numbers to log with each evaluation.
+        """
+        evaluate = (
+            (lambda: {**self.evaluate(model), **(statistics() if statistics else {})}) if self.validation else None
+        )
+        Trainer(
+            model,
+            self.objective,
+            self.loader,
+            self.config,
+            output=self.recipe.output,
+            world=self.world,
+            evaluate=evaluate,
+            pictures=pictures,
+            metadata={"recipe": configs.to_dict(self.recipe)},
+            export=export,
+        ).fit()
+
+    def loader(self, cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
+        """This rank's endless batches from a cursor on."""
+        data, world = self.recipe.data, self.world
+        return Loader(
+            self.mixture,
+            self.objective.prepare,
+            self.objective.collate,
+            batch_size=self.config.micro_batch_size(world.size),
+            rank=world.rank,
+            world_size=world.size,
+            num_workers=data.num_workers,
+            seed=self.recipe.seed,
+            window=data.shuffle_window,
+            start=cursor,
+        )
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Losses on the validation sets, with the same masks and crops each time."""
+        loss = MeanLoss(self.objective, self.world, bf16=self.config.precision == "bf16")
+        for dataset in self.validation:
+            batches = evaluate_batches(
+                dataset,
+                self.objective.prepare,
+                self.objective.collate,
+                batch_size=self.recipe.evaluation.batch_size,
+                rank=self.world.rank,
+                world_size=self.world.size,
+                num_workers=self.recipe.data.num_workers,
+                seed=self.recipe.seed,
+                max_samples=self.recipe.evaluation.max_samples,
+            )
+            for batch in batches:
+                loss.add(model, batch)
+        return loss.result()
