@@ -221,6 +221,11 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
     "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers, each with its own seed."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--expected", is_flag=True, help="One-step grids: decode the mean code under the probabilities, not the drawn one."
+)
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
 @click.option("--device", default="auto", show_default=True)
 def generate(model: str, given: tuple[str, ...], targets: str, **options: Any) -> None:
     """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub)."""
