@@ -42,5 +42,19 @@ def test_losses_are_means_over_all_tokens_not_over_batches() -> None:
     assert result == pytest.approx({"loss": 20 / 42, "loss/depth": 12 / 40, "loss/caption": 4.0})
 
 
+def test_parts_in_different_units_are_weighed_as_in_training() -> None:
+    class Tokenizer(Objective):
+        parts = ("reconstruct", "commit")
+
+        def loss(self, model: nn.Module, batch: Batch) -> Loss:
+            return Loss(super().loss(model, batch).parts, "weighted", {"reconstruct": 1.0, "commit": 0.25})
+
+    mean = MeanLoss(Tokenizer(), World(), bf16=False)  # type: ignore[arg-type]
+    mean.add(nn.Identity(), Batch(reconstruct=(300.0, 1000.0), commit=(4.0, 2.0)))
+    mean.add(nn.Identity(), Batch(reconstruct=(100.0, 1000.0), commit=(4.0, 2.0)))
+
+    assert mean.result()["loss"] == pytest.approx(400 / 2000 + 0.25 * 8 / 4)
+
+
 def test_an_empty_set_has_no_loss() -> None:
     assert MeanLoss(Objective(), World(), bf16=False).result() == {"loss": 0.0}  # type: ignore[arg-type]
