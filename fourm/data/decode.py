@@ -167,8 +167,12 @@ def boxes(data: bytes, modality: Modality) -> list[dict[str, Any]]:
     if not isinstance(value, dict) or not isinstance(value.get("instances"), list):
         raise ValueError('expected {"instances": [...]}')
     for instance in value["instances"]:
-        if len(instance["boxes"]) != 4:
+        corners = [float(corner) for corner in instance["boxes"]]
+        if len(corners) != 4 or not all(map(math.isfinite, corners)):
             raise ValueError(f"an instance has box {instance['boxes']}; expected x1, y1, x2, y2")
+        if not isinstance(instance["class_name"], str):
+            raise ValueError(f"an instance has class_name {instance['class_name']!r}; expected text")
+        float(instance.get("score", 1.0))
     return value["instances"]
 
 

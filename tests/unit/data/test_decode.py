@@ -170,7 +170,16 @@ def test_boxes_are_the_instances() -> None:
     assert read(json.dumps({"instances": instances}).encode(), modality("boxes")) == instances
 
 
-@pytest.mark.parametrize("value", [[], {"boxes": []}, {"instances": [{"boxes": [1, 2]}]}, {"instances": [{}]}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *([], {"boxes": []}, {"instances": [{"boxes": [1, 2]}]}, {"instances": [{}]}),
+        {"instances": [{"boxes": [0, 0, 1, 1]}]},
+        {"instances": [{"boxes": [0, 0, 1, 1], "class_name": 3}]},
+        {"instances": [{"boxes": [0, 0, 1, float("nan")], "class_name": "bed"}]},
+        {"instances": [{"boxes": [0, 0, 1, None], "class_name": "bed"}]},
+    ],
+)
 def test_malformed_boxes_are_refused(value: Any) -> None:
     with pytest.raises(DataError, match="'boxes'"):
         read(json.dumps(value).encode(), modality("boxes"))
