@@ -54,7 +54,12 @@ class CropShards:
         value = decoding.decode(raw[m.source], m, lambda: self.source.where(n, m.source))
         size = value.shape[:2]
         if self.has_crops:
-            stored = decoding.crop_settings(raw[CROPS])
+            try:
+                stored = decoding.crop_settings(raw[CROPS])
+            except Exception as error:
+                raise DataError(
+                    f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
+                ) from error
         else:
             height, width = m.grid.image_size
             stored = np.array([[*geometry.center_box(size, width / height), 0]])
@@ -85,9 +90,7 @@ def run(
         model: Any = load_tokenizer(_folder(tokenizer), world.device)
         name = source or f"tok_{model.modality.source}"
         destination = out or root
-        if overwrite and world.is_main and (destination / name).is_dir():
-            shutil.rmtree(destination / name)
-        world.barrier()
+        world.on_main(lambda: _make_room(destination, name, overwrite))
         tokenize_shards(
             model,
             CropShards(root, model.modality),
@@ -99,6 +102,22 @@ def run(
             world_size=world.size,
             device=str(world.device),
         )
+
+
+def _make_room(root: Path, source: str, overwrite: bool) -> None:
+    """See that a folder is free for tokens, and remove older tokens from it where that is wanted."""
+    folder = root / source
+    if not folder.is_dir():
+        return
+    if not folder.resolve().is_relative_to(root.resolve()) or folder.resolve() == root.resolve():
+        raise DataError(f"--source {source} leads out of {root}; expected the name of a folder in it")
+    if any(folder.iterdir()) and "tokenizer_hash" not in shards.read_source_facts(root, source):
+        raise DataError(
+            f"{folder} holds files that `fourm tokenize` did not make (no tokenizer_hash in {shards.FACTS_FILE}), so "
+            "nothing is written to it or removed from it. Choose another name with --source"
+        )
+    if overwrite:
+        shutil.rmtree(folder)
 
 
 def _folder(path: Path) -> Path:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from fourm import catalog
-from fourm.data.shards import ShardWriter
+from fourm.data.shards import ShardWriter, write_source_facts
 from fourm.errors import DataError
-from fourm.recipe.tokenize import CropShards, _folder
+from fourm.recipe.tokenize import CropShards, _folder, _make_room
 
 
 def png(array: np.ndarray) -> bytes:
@@ -68,6 +68,40 @@ def test_crops_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"canny/shard-00000\.tar, key '000'"):
         list(reader.read(0))
+
+
+def test_damaged_crops_name_the_file(tmp_path: Path) -> None:
+    write(tmp_path)
+    for shard, keys in enumerate((["000", "001"], ["002"])):
+        with ShardWriter(tmp_path, shard, {"crop_settings": "npy"}) as writer:
+            for key in keys:
+                writer.write(key, {"crop_settings": b"damaged"})
+
+    with pytest.raises(DataError, match=r"crop_settings/shard-00000\.tar, key '000'.*crop settings"):
+        list(CropShards(tmp_path, catalog.get("canny@64")).read(0))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_tokens_are_replaced(tmp_path: Path, overwrite: bool) -> None:
+    write(tmp_path)
+    before = sorted((tmp_path / "canny").iterdir())
+
+    with pytest.raises(DataError, match=r"canny holds files that `fourm tokenize` did not make"):
+        _make_room(tmp_path, "canny", overwrite)
+    for outside in (".", "..", "canny/.."):
+        with pytest.raises(DataError, match="leads out of"):
+            _make_room(tmp_path, outside, overwrite)
+
+    assert sorted((tmp_path / "canny").iterdir()) == before
+
+
+def test_older_tokens_stay_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
+    write_source_facts(tmp_path, "tok_canny", {"tokenizer_hash": "a"})
+
+    _make_room(tmp_path, "tok_canny", False)
+    assert (tmp_path / "tok_canny" / "source.json").is_file()
+    _make_room(tmp_path, "tok_canny", True)
+    assert not (tmp_path / "tok_canny").exists()
 
 
 def test_a_tokenizer_is_found_in_the_output_of_its_training(tmp_path: Path) -> None:
