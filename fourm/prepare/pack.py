@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fourm.data.folder import AlignedFolders
-from fourm.data.shards import ShardWriter, shard_is_complete
+from fourm.data.index import load_index
+from fourm.data.shards import ShardWriter, shard_is_complete, shard_path
 from fourm.errors import ConfigError, DataError
 from fourm.rng import generator
 
@@ -15,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int = 1000, seed: int = 0) -> int:
-    """Write the files below `root` as shards below `out`. Complete shards are skipped.
+    """Write the files below `root` as shards below `out`. Shards that hold just these samples already are skipped.
 
     Args:
         root: folder with one subfolder per modality; stems match across them.
@@ -29,7 +30,7 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
 
     Raises:
         ConfigError: if both folders are the same.
-        DataError: if there is nothing to pack, stems differ, or a subfolder mixes file types.
+        DataError: if there is nothing to pack, stems differ, a subfolder mixes file types, or `out` holds more shards.
     """
     if Path(out).resolve() == Path(root).resolve():
         raise ConfigError(f"the shards cannot be written into the folder they come from ({root}); choose another one")
@@ -38,14 +39,26 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
         raise DataError(f"there are no files to pack in {root}: expected {root}/<modality>/<class>/<stem>.<ext>")
     extensions = {source: _extension(files, source) for source in files.files}
     order = generator(seed, "pack").permutation(len(files))
-    for shard, start in enumerate(range(0, len(files), shard_size)):
+    starts = range(0, len(files), shard_size)
+    if any(shard_path(out, source, len(starts)).exists() for source in extensions):
+        raise DataError(
+            f"{out} holds more shards than {len(files)} samples in shards of {shard_size} make: it was written from "
+            "other files or with other options. Remove it, or choose another folder"
+        )
+    for shard, start in enumerate(starts):
         chosen = order[start : start + shard_size]
-        if not shard_is_complete(out, extensions, shard, len(chosen)):
+        if not _holds(out, list(extensions), shard, [files.key(n) for n in chosen]):
             with ShardWriter(out, shard, extensions) as writer:
                 for n in chosen:
                     writer.write(files.key(n), files.read(n))
     _LOG.info("%s: %d samples of %s", out, len(files), ", ".join(extensions))
     return len(files)
+
+
+def _holds(out: Path, sources: Sequence[str], shard: int, keys: list[str]) -> bool:
+    """Whether a shard is complete with just these samples: files may have come or gone since it was written."""
+    complete = shard_is_complete(out, sources, shard, len(keys))
+    return complete and load_index(shard_path(out, sources[0], shard)).keys == keys
 
 
 def _subfolders(root: Path) -> list[str]:

@@ -60,6 +60,24 @@ def test_complete_shards_are_kept(files: Path, tmp_path: Path) -> None:
     assert second.is_file()
 
 
+def test_after_files_were_added_every_sample_is_there_once(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(files, out, shard_size=4)
+    for source, extension in (("rgb", "png"), ("caption", "txt")):
+        (files / source / "class0" / f"new.{extension}").write_bytes(b"new")
+
+    pack(files, out, shard_size=4)
+
+    assert samples(out) == samples(files)
+
+
+def test_shards_that_would_be_left_over_are_an_error(files: Path, tmp_path: Path) -> None:
+    pack(files, tmp_path / "out", shard_size=4)
+
+    with pytest.raises(DataError, match="holds more shards than 10 samples in shards of 5 make"):
+        pack(files, tmp_path / "out", shard_size=5)
+
+
 def test_chosen_sources_only(files: Path, tmp_path: Path) -> None:
     pack(files, tmp_path / "out", sources=["rgb"])
 
