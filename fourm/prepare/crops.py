@@ -10,7 +10,7 @@ import numpy as np
 
 from fourm.data.configs import CropConfig
 from fourm.data.geometry import draw_settings
-from fourm.data.shards import ShardWriter, shard_is_complete
+from fourm.data.shards import ShardWriter, read_source_facts, shard_is_complete, write_source_facts
 from fourm.data.source import Source, open_source
 from fourm.errors import DataError
 from fourm.rng import generator
@@ -41,13 +41,16 @@ def write_crops(
         seed: the crops of a sample are a pure function of it and the sample's key.
 
     Raises:
-        DataError: if the images are missing or damaged.
+        DataError: if the images are missing or damaged, or there are crops of other settings already.
     """
     source = open_source(str(root), [image_source], "shards")
+    facts = {"num_crops": num_crops, "min_scale": min_scale, "hflip": hflip, "aspect": aspect, "seed": seed}
+    _check_facts(root, facts)
+    write_source_facts(root, SOURCE, facts)
     crop = CropConfig("random_resized", scale=(min_scale, 1.0)) if min_scale < 1 else CropConfig("none")
     first = 0
     for shard, size in enumerate(source.shard_sizes):
-        if not shard_is_complete(root, [SOURCE], shard, size):
+        if not shard_is_complete(root, [image_source, SOURCE], shard, size):
             with ShardWriter(root, shard, {SOURCE: "npy"}) as writer:
                 for n in range(first, first + size):
                     key = source.key(n)
@@ -58,6 +61,17 @@ def write_crops(
                     writer.write(key, {SOURCE: _npy(settings)})
         first += size
     _LOG.info("%s: %d crops for each of %d samples", root / SOURCE, num_crops, first)
+
+
+def _check_facts(root: Path, facts: dict[str, float]) -> None:
+    """Tokens may have been made for the crops that are there, so these are never mixed with others."""
+    found = read_source_facts(root, SOURCE)
+    for name, value in facts.items():
+        if found.get(name, value) != value:
+            raise DataError(
+                f"{root / SOURCE} holds crops with {name} {found[name]}, not {value}. Keep them, or remove that folder "
+                "and make new crops and tokens"
+            )
 
 
 def _image_size(source: Source, n: int, name: str) -> tuple[int, int]:
