@@ -144,7 +144,8 @@ class EmaQuantizer(nn.Module):
         count = len(latents)
         code = torch.arange(self.config.codebook_size, device=latents.device)
         seed = torch.full_like(code, self._draw_seed)
-        index = (uniform(seed, self.step, code).double() * (count * world_size)).long() - rank * count
+        # The draws are odd multiples of 2 ** -24. In whole numbers, since not every device has float64.
+        index = ((uniform(seed, self.step, code) * 2**24).long() * (count * world_size) >> 24) - rank * count
         mine = (index >= 0) & (index < count)
         return latents[index.clamp(0, count - 1)] * mine[:, None], count * world_size
 
