@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fourm.errors import ConfigError
-from fourm.modality import Discrete, ModalitySet
+from fourm.errors import ConfigError, DataError
+from fourm.modality import Discrete, Modality, ModalitySet
 from fourm.recipe.schema import TEXT
 from fourm.tokenizers import structured
 from fourm.tokenizers.text import TextTokenizer
@@ -18,18 +19,27 @@ from fourm.tokenizers.text import TextTokenizer
 Encoder = Callable[[Any, np.random.Generator], Any]
 
 
+_CHUNK = re.compile(r"\s+(?=v1=)")
+"""Between two facts such as `v1=3 v0=10`, which are masked as wholes (4M-21, sec. 3.1)."""
+
+
 class TextEncoder:
     """Text, or boxes written as text, to ids."""
 
-    def __init__(self, tokenizer: TextTokenizer, decode: str) -> None:
-        self.tokenizer, self.decode = tokenizer, decode
+    def __init__(self, tokenizer: TextTokenizer, modality: Modality) -> None:
+        self.tokenizer, self.modality = tokenizer, modality
 
     def __call__(self, value: Any, rng: np.random.Generator) -> Any:
-        """(L,) int64 ids of a text; a list of them for a list of chunks."""
-        if self.decode == "boxes":
+        """(L,) int64 ids of a text; a list of them where the modality is masked in chunks."""
+        if self.modality.decode == "boxes":
             value = structured.boxes_to_text(value, num_bins=self.tokenizer.num_coordinates)
-        if isinstance(value, list):
-            return self.tokenizer.encode_chunks(value)
+        if not isinstance(value, str):
+            raise DataError(
+                f"modality '{self.modality.name}': a sample holds {type(value).__name__}; expected text. Write it as "
+                "text, with decode: text"
+            )
+        if self.modality.unit == "chunk":
+            return self.tokenizer.encode_chunks(_CHUNK.split(value.strip()))
         return self.tokenizer.encode(value)
 
 
@@ -45,7 +55,7 @@ def text_encoders(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> d
             f"tokenizers.{TEXT} is missing: '{names[0]}' is text. Train one with `fourm train-wordpiece` and set "
             f"tokenizers.{TEXT} to its file"
         )
-    return {name: TextEncoder(tokenizer, modalities[name].decode) for name in names if tokenizer is not None}
+    return {name: TextEncoder(tokenizer, modalities[name]) for name in names if tokenizer is not None}
 
 
 def adopt_vocabulary(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> ModalitySet:

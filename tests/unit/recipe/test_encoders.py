@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from fourm import catalog
-from fourm.errors import CheckpointError, ConfigError
+from fourm.errors import CheckpointError, ConfigError, DataError
+from fourm.objectives.configs import MaskedConfig
+from fourm.objectives.masked import Masked
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
 from fourm.tokenizers.text import TextTokenizer
 
@@ -24,14 +26,27 @@ def test_captions_are_encoded(text: TextTokenizer, rng: np.random.Generator) -> 
     assert encode("a red bed", rng).tolist() == text.encode("a red bed").tolist()
 
 
-def test_boxes_are_written_as_text_and_encoded_in_chunks(text: TextTokenizer, rng: np.random.Generator) -> None:
+def test_boxes_are_written_as_text(text: TextTokenizer, rng: np.random.Generator) -> None:
     encode = text_encoders(catalog.resolve(["det"]), text)["det"]
     boxes = [{"boxes": [0.0, 0.25, 0.5, 1.0], "class_name": "bed", "score": 1.0}]
 
-    chunks = encode(boxes, rng)
+    assert text.decode(encode(boxes, rng)).split() == ["v0=0", "v1=4", "v2=8", "v3=15", "bed"]
 
-    ids = np.concatenate([np.asarray(chunk) for chunk in chunks]) if isinstance(chunks, list) else chunks
-    assert text.decode(ids).split() == ["v0=0", "v1=4", "v2=8", "v3=15", "bed"]
+
+def test_facts_that_are_masked_as_wholes_come_in_chunks(text: TextTokenizer, rng: np.random.Generator) -> None:
+    modalities = adopt_vocabulary(catalog.resolve(["rgb@64", "tok_depth@64", "metadata"]), text)
+    facts = text_encoders(modalities, text)["metadata"]("v1=3 v0=10 v1=5 v0=2\n", rng)
+
+    assert [text.decode(chunk) for chunk in facts] == ["v1=3 v0=10", "v1=5 v0=2"]
+    sample = {"tok_depth@64": np.zeros(64, np.int64), "metadata": facts}
+    Masked(MaskedConfig(8, 8), modalities, text.special).prepare(sample, rng)  # what the objective takes
+
+
+def test_values_that_are_not_text_are_refused(text: TextTokenizer, rng: np.random.Generator) -> None:
+    encode = text_encoders(catalog.resolve({"poses": {"base": "caption", "decode": "structured"}}), text)["poses"]
+
+    with pytest.raises(DataError, match="'poses': a sample holds dict; expected text"):
+        encode({"joints": []}, rng)
 
 
 def test_text_without_a_tokenizer_is_an_error_that_says_how_to_get_one() -> None:
