@@ -257,8 +257,6 @@ def _kind_of(registry: Registry, value: Any) -> str:
 
 
 def _slot_value(registry: Registry, value: Any, where: str, key: str) -> Any:
-    if value is None:
-        return None
     if not isinstance(value, Mapping) or "kind" not in value:
         raise _error(f"{key}.kind is missing. Known: {', '.join(registry)}", where)
     kind = str(value["kind"])

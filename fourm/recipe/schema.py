@@ -13,7 +13,8 @@ from fourm.data.configs import DataConfig
 from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
-from fourm.objectives.configs import OBJECTIVES
+from fourm.objectives.configs import OBJECTIVES, MaskedConfig
+from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.tokenizers.configs import TOKENIZERS
 from fourm.train.configs import TrainConfig
 
@@ -87,6 +88,8 @@ class PretrainRecipe:
                 raise ConfigError(
                     f"tokenizers: '{name}' is not a token modality of this recipe.{did_you_mean(name, known)}"
                 )
+        if isinstance(self.objective, ReconstructConfig):
+            raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
         for name in (*self.pictures.given, *self.pictures.targets):
             if name not in modalities:
                 raise ConfigError(
@@ -123,6 +126,8 @@ class TokenizerRecipe:
 
     def __post_init__(self) -> None:
         self.raw_modality()
+        if isinstance(self.objective, MaskedConfig):
+            raise ConfigError("objective.kind masked is for `fourm pretrain`; use reconstruct")
         self.train.check()
 
     def raw_modality(self) -> Modality:

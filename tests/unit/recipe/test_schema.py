@@ -27,6 +27,9 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"pictures": {"targets": ["depth@64"]}}, "Did you mean 'tok_depth@64'"),
         ({"train": {"batch_size": 4}}, "max_steps, train.max_tokens: neither is given"),
         ({"train": {"max_steps": 4, "schedule": {"warmup_steps": 9}}}, "exceed the run"),
+        ({"objective": {"kind": "reconstruct"}}, "reconstruct is for `fourm train-tokenizer`"),
+        ({"objective": None}, "objective.kind is missing"),
+        ({"model": None}, "model.kind is missing"),
         ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),
     ],
 )
@@ -42,6 +45,11 @@ HEAT = {"base": "depth@64", "source": "heat"}
 @pytest.mark.parametrize(("modality", "name"), [("depth@64", "depth@64"), ({"heat@64": HEAT}, "heat@64")])
 def test_a_tokenizer_is_for_one_modality(modality: Any, name: str) -> None:
     assert configs.build(TokenizerRecipe, {**TOKENIZER, "modality": modality}).raw_modality().name == name
+
+
+def test_a_tokenizer_is_not_trained_on_masks() -> None:
+    with pytest.raises(ConfigError, match="masked is for `fourm pretrain`"):
+        configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "depth@64", "objective": {"kind": "masked"}})
 
 
 @pytest.mark.parametrize("modality", [{}, {"a": HEAT, "b": HEAT}, 3])
