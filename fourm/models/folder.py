@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,5 +132,15 @@ def _rows(model: Multimodal) -> dict[str, dict[str, list[int]]]:
 
 
 def tokenizer_paths(folder: Path) -> dict[str, Path]:
-    """Token modality (or `text`) -> its tokenizer inside the model folder."""
-    return {name: folder / relative for name, relative in read_config(folder).get("tokenizers", {}).items()}
+    """Token modality (or `text`) -> its tokenizer inside the model folder.
+
+    Raises:
+        CheckpointError: if the config names a place outside the folder.
+    """
+    paths = {name: folder / relative for name, relative in read_config(folder).get("tokenizers", {}).items()}
+    for name, path in paths.items():
+        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder / "tokenizers")):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: the tokenizer of '{name}' lies outside the folder: {path}"
+            )
+    return paths

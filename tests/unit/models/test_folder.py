@@ -137,3 +137,12 @@ def test_weights_of_another_model_name_the_keys(saved: Path, make: Make, tmp_pat
     (saved / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="registers"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/elsewhere", "tokenizers/../../elsewhere"])
+def test_tokenizers_outside_the_folder_are_refused(make: Make, tmp_path: Path, place: str) -> None:
+    save_model(make(), tmp_path / "model")
+    edit(tmp_path / "model", tokenizers={"tok_depth@64": place})
+
+    with pytest.raises(CheckpointError, match="'tok_depth@64' lies outside the folder"):
+        tokenizer_paths(tmp_path / "model")
