@@ -78,13 +78,13 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
 
 
 def _pictures(job: TrainingJob, config: PictureConfig, bundle: Bundle) -> Callable[[int], dict[str, Image]] | None:
-    if not config.given or not job.validation:
+    tokenized = [m.name for m in job.modalities.outputs if m.is_grid and m.name in bundle.tokenizers]
+    targets = config.targets or tokenized
+    if not config.given or not targets or not job.validation:
         return None
     from fourm.generate.pictures import sample_pictures
 
     def draw(step: int) -> dict[str, Image]:
-        return sample_pictures(
-            bundle, job.validation[0], config.given, config.targets, config.num_samples, job.recipe.seed
-        )
+        return sample_pictures(bundle, job.validation[0], config.given, targets, config.num_samples, job.recipe.seed)
 
     return draw

@@ -39,7 +39,7 @@ class PictureConfig:
     """Sample pictures drawn during training (`train.pictures_every_steps`).
 
     Args:
-        given: modalities to generate from.
+        given: modalities to generate from; empty: no pictures.
         targets: modalities to generate; empty: all grids that have a tokenizer.
         num_samples: rows of the picture.
     """

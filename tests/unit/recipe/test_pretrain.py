@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,3 +105,26 @@ def test_weights_of_another_model_are_the_start_where_its_modalities_are_the_sam
     original = pretrain.build_model(source, source.modality_set(), {})
     assert torch.equal(started.heads.rows("tok_depth@64"), original.heads.rows("tok_depth@64"))
     assert all(torch.equal(a, b) for a, b in zip(started.encoder.parameters(), original.encoder.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokenizers", "drawn"),
+    [([], ["tok_depth@64"], ["tok_depth@64"]), (["caption"], ["tok_depth@64"], ["caption"]), ([], [], None)],
+)
+def test_pictures_show_all_grids_with_a_tokenizer_unless_targets_are_named(
+    monkeypatch: Any, asked: list[str], tokenizers: list[str], drawn: list[str] | None
+) -> None:
+    shown: list[list[str]] = []
+    monkeypatch.setattr("fourm.generate.pictures.sample_pictures", lambda *args: shown.append(args[3]) or {})
+    made = recipe(pictures={"given": ["rgb@64"], "targets": asked})
+    job: Any = SimpleNamespace(validation=["set"], modalities=made.modality_set(), recipe=made)
+    bundle: Any = SimpleNamespace(tokenizers=dict.fromkeys(tokenizers))
+
+    draw = pretrain._pictures(job, made.pictures, bundle)
+
+    if drawn is None:
+        assert draw is None
+    else:
+        assert draw is not None
+        draw(1)
+        assert shown == [drawn]
