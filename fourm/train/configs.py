@@ -115,7 +115,7 @@ class TrainConfig:
 
     Args:
         max_steps: length of the run in optimizer steps. Give this or `max_tokens`.
-        max_tokens: length of the run in tokens that really passed (input and target, over all ranks).
+        max_tokens: length of the run in tokens, as the objective counts them (`Objective.num_tokens`), over all ranks.
         batch_size: samples per optimizer step, over all ranks and accumulation together. A rank draws micro-batches of
             batch_size / (ranks * accumulation).
         accumulation: micro-batches per step and rank; the losses are those of one large batch.
