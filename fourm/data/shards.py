@@ -72,12 +72,12 @@ class ShardWriter:
             sample: source -> encoded bytes, for exactly the sources of this writer.
 
         Raises:
-            DataError: if the key has a dot, or a source is missing or not expected.
+            DataError: if the key has a dot or begins with a slash, or a source is missing or not expected.
         """
-        if not key or "." in key:
+        if not key or "." in key or key.startswith("/"):
             raise DataError(
-                f"key '{key}' in {self.root}: keys must not be empty or contain dots, since the extension starts "
-                f"at the first dot"
+                f"key '{key}' in {self.root}: keys must not be empty, begin with a slash or contain dots, since the "
+                "extension starts at the first dot"
             )
         if sample.keys() != self.tars.keys():
             raise DataError(
