@@ -111,7 +111,8 @@ def _make_room(root: Path, source: str, overwrite: bool) -> None:
         return
     if not folder.resolve().is_relative_to(root.resolve()) or folder.resolve() == root.resolve():
         raise DataError(f"--source {source} leads out of {root}; expected the name of a folder in it")
-    if any(not p.name.startswith(".") for p in folder.iterdir()) and "tokenizer_hash" not in shards.read_source_facts(root, source):
+    holds_files = any(not path.name.startswith(".") for path in folder.iterdir())
+    if holds_files and "tokenizer_hash" not in shards.read_source_facts(root, source):
         raise DataError(
             f"{folder} holds files that `fourm tokenize` did not make (no tokenizer_hash in {shards.FACTS_FILE}), so "
             "nothing is written to it or removed from it. Choose another name with --source"
