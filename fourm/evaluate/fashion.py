@@ -17,9 +17,10 @@ from fourm.evaluate.configs import EvaluateConfig
 from fourm.evaluate.fashion_pictures import caption_to_image, first_of_each_class, image_to_all
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.evaluate.predict import Predictor, greedy, one_step
-from fourm.evaluate.samples import Samples, network_input
+from fourm.evaluate.samples import Samples
 from fourm.evaluate.scores import IoUScore, PsnrScore, Score
 from fourm.evaluate.words import class_in
+from fourm.generate.inputs import network_input
 from fourm.generate.plan import Step
 from fourm.modality import Modality
 
@@ -145,7 +146,7 @@ def from_captions(predictor: Predictor, texts: Sequence[str], config: EvaluateCo
     for start, numbers in _batches(torch.arange(len(texts)), config.batch_size, "caption to image"):
         given = predictor.give_texts("caption", [texts[n] for n in numbers.tolist()])
         generated = predictor.run([step], given, predictor.seeds(start, len(numbers), "caption to image"))
-        images.append(predictor.images(target, generated).cpu())
+        images.append(predictor.images(target, generated))
     return torch.cat(images)
 
 
@@ -155,8 +156,8 @@ def through_tokenizer(predictor: Predictor, images: Tensor, config: EvaluateConf
     tokenizer = predictor.tokenizers[predictor.need("tok_image").name]
     out = []
     for _, batch in _batches(images, config.batch_size, "tokenizer"):
-        batch = network_input(batch.to(predictor.device), tokenizer.modality)
-        out.append(tokenizer.decode(tokenizer.encode(batch)).cpu())
+        batch = network_input(batch, tokenizer.modality, "image")
+        out.append(tokenizer.decode(tokenizer.encode(batch.to(predictor.device))).cpu())
     return torch.cat(out)
 
 
@@ -180,7 +181,7 @@ def complete(predictor: Predictor, images: Tensor, first: int, config: EvaluateC
     rows = target.grid.height // 2
     given = predictor.give_image("image", images, rows=rows)
     generated = predictor.run([one_step(target)], given, predictor.seeds(first, len(images), "half to whole"))
-    whole = predictor.images(target, generated, config.decoding).cpu()
+    whole = predictor.images(target, generated, config.decoding)
     known = rows * target.grid.patch_size
     return torch.cat([images[..., :known, :], whole[..., known:, :]], -2)
 
@@ -201,7 +202,7 @@ def outlines(predictor: Predictor, test: Samples, constant: dict[str, Tensor], c
         generated = predictor.run([one_step(m) for m in targets.values()], given, seeds)
         start += len(batch["image"])
         for key, modality in targets.items():
-            answer, truth = predictor.images(modality, generated, config.decoding).cpu(), batch[key]
+            answer, truth = predictor.images(modality, generated, config.decoding), batch[key]
             if key == "silhouette":
                 answer, truth = _inside(answer), _inside(truth)
             _, ours, baseline = scores[key]

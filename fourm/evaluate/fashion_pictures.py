@@ -37,7 +37,7 @@ def image_to_all(
     given = predictor.give_image("image", batch["image"])
     generated = predictor.run(steps, given, predictor.seeds(0, count, "pictures"))
     texts = predictor.texts(caption, generated)
-    answers = {key: predictor.images(m, generated, config.decoding).cpu() for key, m in targets.items()}
+    answers = {key: predictor.images(m, generated, config.decoding) for key, m in targets.items()}
     columns = ["image (given)", "caption", "true caption"]
     columns += [label for key in targets for label in (key, f"true {key}")] + ["whole from its upper half"]
     cells: list[list[Cell]] = []

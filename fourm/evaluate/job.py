@@ -16,7 +16,7 @@ from fourm.evaluate.outcome import Metrics, Outcome
 if TYPE_CHECKING:
     import torch
 
-    from fourm.evaluate.predict import Bundle
+    from fourm.generate.bundle import Bundle
 
 _LOG = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"

@@ -10,7 +10,7 @@ from typing import Any
 
 from fourm.evaluate.configs import EvaluateConfig
 from fourm.evaluate.outcome import Outcome
-from fourm.evaluate.predict import Bundle
+from fourm.generate.bundle import Bundle
 from fourm.report import metrics as meanings
 from fourm.report import plots
 from fourm.report.html import Page

@@ -1,31 +1,24 @@
-"""Asking a trained model: natural units in, natural units and texts out."""
+"""Asking a trained model many questions of one kind: `fourm.generate` with a seed for each sample and purpose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.evaluate.configs import Decoding
-from fourm.evaluate.samples import network_input
+from fourm.generate import outputs
+from fourm.generate.bundle import Bundle, move
+from fourm.generate.inputs import find_given, give
 from fourm.generate.plan import GenerationPlan, Step
-from fourm.generate.sampling import expected_embedding
-from fourm.modality import Modality, ModalitySet
+from fourm.generate.sampler import Generated, Sampler
+from fourm.modality import Modality
 from fourm.rng import torch_seed
 from fourm.tokens import SpecialIds
 
 Given = dict[str, dict[str, Tensor]]
-
-
-class Bundle(Protocol):
-    """A model with the tokenizers it speaks with."""
-
-    model: Any
-    tokenizers: dict[str, Any]
-    text: Any
 
 
 class Predictor:
@@ -40,13 +33,11 @@ class Predictor:
     """
 
     def __init__(self, bundle: Bundle, device: torch.device, seed: int = 0) -> None:
-        from fourm.generate.sampler import Sampler
-
-        self.model = bundle.model.to(device).eval()
-        self.modalities: ModalitySet = bundle.model.modalities
-        self.tokenizers = {name: tokenizer.to(device) for name, tokenizer in bundle.tokenizers.items()}
-        self.text, self.device, self.seed = bundle.text, device, seed
-        self._sampler = Sampler(self.model, bundle.text.special if bundle.text is not None else SpecialIds())
+        move(bundle, device)
+        bundle.model.eval()
+        self.bundle, self.device, self.seed = bundle, device, seed
+        self.modalities, self.tokenizers, self.text = bundle.model.modalities, bundle.tokenizers, bundle.text
+        self._sampler = Sampler(bundle.model, bundle.text.special if bundle.text is not None else SpecialIds())
 
     def find(self, key: str, *, given: bool = False, asked: bool = False) -> Modality | None:
         """The model's modality with this key that can be given or asked, and be read or shown; None without one."""
@@ -94,37 +85,32 @@ class Predictor:
         Raises:
             ConfigError: if the model reads neither.
         """
-        images = images.to(self.device)
-        pixels = self.find(key, given=True)
-        modality = pixels or self.need(f"tok_{key}", given=True)
-        height, width = modality.grid.height, modality.grid.width
-        count = (height if rows is None else rows) * width
-        positions = torch.arange(count, device=self.device).expand(len(images), count)
-        if rows is not None:
-            images = images.clone()
-            # Also from tokens nothing must leak: an encoder looks beyond the borders of its patches.
-            images[..., rows * modality.grid.patch_size :, :] = 0
-        if pixels is not None:
-            return {modality.name: {"values": network_input(images, modality), "positions": positions}}
-        tokenizer = self.tokenizers[modality.name]
-        ids = tokenizer.encode(network_input(images, tokenizer.modality)).flatten(1)
-        return {modality.name: {"ids": ids[:, :count], "positions": positions}}
+        if rows is None:
+            return self._give(key, images)
+        grid = find_given(self.bundle, key)[0].grid
+        images = images.clone()
+        # Also from tokens nothing must leak: an encoder looks beyond the borders of its patches.
+        images[..., rows * grid.patch_size :, :] = 0
+        count = rows * grid.width
+        return {
+            name: {what: values if what == "values" else values[:, :count] for what, values in facts.items()}
+            for name, facts in self._give(key, images).items()
+        }
 
     def give_texts(self, key: str, texts: Sequence[str]) -> Given:
         """Whole texts as inputs, each with its end token."""
-        modality = self.need(key, given=True)
-        rows = [[*self.text.encode(text).tolist()[: modality.num_tokens - 1], self.text.eos_id] for text in texts]
-        ids = torch.full((len(rows), max(map(len, rows))), -1)
-        for row, values in zip(ids, rows, strict=True):
-            row[: len(values)] = torch.tensor(values)
-        return {modality.name: {"ids": ids.to(self.device)}}
+        return self._give(key, list(texts))
+
+    def _give(self, key: str, value: Tensor | list[str]) -> Given:
+        given = give(self.bundle, key, value)
+        return {given.key: {what: values.to(self.device) for what, values in given.facts.items()}}
 
     @torch.inference_mode()
-    def run(self, steps: Sequence[Step], given: Given, seeds: Tensor, *, chained: bool = False) -> Any:
+    def run(self, steps: Sequence[Step], given: Given, seeds: Tensor, *, chained: bool = False) -> Generated:
         """Generate; see `fourm.generate.sampler.Sampler.run`. Steps do not see one another's answers unless chained."""
         return self._sampler.run(GenerationPlan(list(steps), chained=chained), given, seeds=seeds)
 
-    def images(self, modality: Modality, generated: Any, decoding: Decoding | None = None) -> Tensor:
+    def images(self, modality: Modality, generated: Generated, decoding: Decoding | None = None) -> Tensor:
         """Generated tokens as images.
 
         Args:
@@ -133,23 +119,16 @@ class Predictor:
             decoding: of one-step answers with probabilities: see `EvaluateConfig.decoding`. None decodes the drawn ids.
 
         Returns:
-            natural units (B, C, H, W), or labels (B, H, W).
+            natural units (B, C, H, W), or labels (B, H, W), on the CPU.
         """
-        tokenizer = self.tokenizers[modality.name]
-        shape = (modality.grid.height, modality.grid.width)
-        if decoding is None:
-            images: Tensor = tokenizer.decode(generated.ids[modality.name].unflatten(1, shape))
-            return images
-        probabilities: Tensor = generated.probabilities[modality.name].float()
-        if decoding == "argmax" or tokenizer.codebook is None:
-            images = tokenizer.decode(probabilities.argmax(-1).unflatten(1, shape))
-        else:
-            codes = expected_embedding(probabilities, tokenizer.codebook)
-            images = tokenizer.decode_embeddings(codes.unflatten(1, shape))
+        if decoding == "argmax" or (decoding and self.tokenizers[modality.name].codebook is None):
+            likeliest = generated.probabilities[modality.name].argmax(-1)
+            generated = Generated({modality.name: likeliest}, {})
+        images: Tensor = outputs.decode(self.bundle, modality.name, generated, expected=decoding == "expected")
         return images
 
-    def texts(self, modality: Modality, generated: Any) -> list[str]:
-        """Generated sequences as texts."""
+    def texts(self, modality: Modality, generated: Generated) -> list[str]:
+        """Generated sequences as texts; also boxes, as the model writes them."""
         return [self.text.decode([i for i in row if i >= 0]) for row in generated.ids[modality.name].tolist()]
 
 

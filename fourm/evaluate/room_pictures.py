@@ -40,7 +40,7 @@ def from_captions(predictor: Predictor, truth: Batch, config: EvaluateConfig) ->
     ]
     given = predictor.give_texts("caption", texts)
     generated = predictor.run(steps, given, predictor.seeds(0, len(texts), "caption to all"), chained=True)
-    return {key: predictor.images(modality, generated).cpu() for key, modality in targets.items()}
+    return {key: predictor.images(modality, generated) for key, modality in targets.items()}
 
 
 def rgb_to_all(

@@ -88,7 +88,7 @@ def from_rgb(predictor: Predictor, rgb: Tensor, first: int, config: EvaluateConf
     answers: dict[str, Any] = {}
     for key, modality in dense.items():
         decoding: Decoding = config.label_decoding if key == "semseg" else config.decoding
-        answers[key] = predictor.images(modality, generated, decoding).cpu()
+        answers[key] = predictor.images(modality, generated, decoding)
     return answers | {key: predictor.texts(modality, generated) for key, modality in texts.items()}
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from fourm.data import decode as decoding
 from fourm.data import transforms
@@ -86,19 +84,6 @@ def natural(value: Any, modality: Modality) -> Any:
     low, high = modality.value_range or (0.0, 1.0)
     numbers = planes.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
     return numbers / np.linalg.norm(numbers, axis=0).clip(1e-6) if modality.decode == "normal" else numbers
-
-
-def network_input(values: Tensor, modality: Modality) -> Tensor:
-    """What a model or tokenizer reads: natural units normalised as the modality says.
-
-    Args:
-        values: (B, C, H, W) natural units, or (B, H, W) labels, which stay.
-        modality: the raw modality it reads.
-    """
-    if modality.is_discrete:
-        return values
-    images: list[NDArray[Any]] = [transforms.normalize(image, modality) for image in values.cpu().numpy()]
-    return torch.from_numpy(np.stack(images)).to(values.device)
 
 
 def _stack(values: list[Any]) -> Any:

@@ -27,14 +27,16 @@ _VOID = 255
 _LABELS = ("labels", "labels_void_first")
 
 
-def decode(bundle: Bundle, name: str, generated: Generated, seeds: Tensor, *, expected: bool = False) -> Any:
+def decode(
+    bundle: Bundle, name: str, generated: Generated, seeds: Tensor | None = None, *, expected: bool = False
+) -> Any:
     """One target in natural units.
 
     Args:
         bundle: model and tokenizers.
         name: of the target.
         generated: what the sampler returned.
-        seeds: (B,), for decoders that draw.
+        seeds: (B,), for decoders that draw; None: as they draw by themselves.
         expected: decode the mean code under the kept probabilities instead of the drawn ids.
 
     Returns:
@@ -50,12 +52,13 @@ def decode(bundle: Bundle, name: str, generated: Generated, seeds: Tensor, *, ex
     if tokenizer is None:
         return ids.cpu() if modality.tokenizer else ids.unflatten(1, shape).cpu()
     device = device_of(tokenizer)
+    seeds = seeds if seeds is None else seeds.to(device)
     with torch.no_grad():
         if expected and name in generated.probabilities and tokenizer.codebook is not None:
             vectors = expected_embedding(generated.probabilities[name].to(device), tokenizer.codebook)
-            values = tokenizer.decode_embeddings(vectors.unflatten(1, shape), seeds=seeds.to(device))
+            values = tokenizer.decode_embeddings(vectors.unflatten(1, shape), seeds=seeds)
         else:
-            values = tokenizer.decode(ids.unflatten(1, shape).to(device), seeds=seeds.to(device))
+            values = tokenizer.decode(ids.unflatten(1, shape).to(device), seeds=seeds)
     return values.cpu()
 
 

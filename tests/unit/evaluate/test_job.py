@@ -30,7 +30,7 @@ def test_writes_metrics_report_and_pictures(rooms: Path, rooms_bundle: Any, tmp_
     assert json.loads((tmp_path / "out/metrics.json").read_text()) == metrics
     page = (tmp_path / "out/report.html").read_text()
     assert "From RGB to everything" in page
-    assert "http" not in page
+    assert "://" not in page  # no link: and letters that base64 never writes by chance
     assert sorted(path.name for path in (tmp_path / "out/pictures").iterdir()) == [
         "caption_to_all.png",
         "rgb_to_all.png",

@@ -7,7 +7,8 @@ import torch
 
 from fourm import catalog
 from fourm.errors import DataError
-from fourm.evaluate.samples import Samples, network_input
+from fourm.evaluate.samples import Samples
+from fourm.generate.inputs import network_input
 
 KEYS = ("rgb", "depth", "normal", "semseg", "canny")
 
@@ -44,7 +45,7 @@ def test_inputs_are_what_training_reads(samples: Samples, rooms: Path) -> None:
     batch = samples.read([3])
     for key in KEYS:
         expected = torch.as_tensor(trained_on[f"{key}@64"])
-        found = network_input(batch[key], catalog.get(f"{key}@64"))[0]
+        found = network_input(batch[key], catalog.get(f"{key}@64"), key)[0]
         # Normals were rounded to bytes: unit length takes them a little away from what was stored.
         assert torch.allclose(found.float(), expected.float(), atol=1.0 if key == "normal" else 1e-4), key
 
