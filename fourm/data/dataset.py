@@ -13,14 +13,13 @@ from fourm.data import transforms
 from fourm.data.configs import DatasetConfig
 from fourm.data.geometry import Geometry
 from fourm.data.paths import facts_folder
-from fourm.data.shards import check_tokenizer_hash
+from fourm.data.shards import CROPS, check_crops, check_tokenizer_hash, crops_digest
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
 from fourm.rng import generator
 
 Encoder = Callable[[Any, np.random.Generator], Any]
-CROPS = "crop_settings"
 
 
 class AlignedDataset:
@@ -203,7 +202,7 @@ def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) ->
 
 
 def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hashes: Mapping[str, str]) -> None:
-    """Refuse tokens that other tokenizers made, wherever the data set keeps them.
+    """Refuse tokens that other tokenizers made, or for other crops, wherever the data set keeps them.
 
     Args:
         name: its name in the recipe.
@@ -212,12 +211,16 @@ def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hash
         hashes: token modality -> hash of the recipe's tokenizer for it.
 
     Raises:
-        DataError: if the tokens carry no hash or another one.
+        DataError: if the tokens carry no hash or another one, or were made for other stored crops than are used.
     """
+    crops = crops_digest(facts_folder(config.path, CROPS)[0]) if config.crop.kind == CROPS else None
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
     for modality, folder in source_folders(name, config, chosen).items():
         if modality in hashes:
-            check_tokenizer_hash(*facts_folder(config.path, folder), hashes[modality])
+            where = facts_folder(config.path, folder)
+            check_tokenizer_hash(*where, hashes[modality])
+            if crops is not None:
+                check_crops(*where, crops)
 
 
 def verify(dataset: AlignedDataset, most: int = 20) -> list[str]:

@@ -8,6 +8,7 @@ sources, members
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tarfile
@@ -21,6 +22,7 @@ from fourm.data.index import ShardIndex, index_path, read_header
 from fourm.errors import DataError
 
 FACTS_FILE = "source.json"
+CROPS = "crop_settings"
 
 
 def shard_path(root: Path, source: str, shard: int) -> Path:
@@ -235,3 +237,35 @@ def check_tokenizer_hash(root: Path, source: str, expected_hash: str) -> None:
         f"{where} holds tokens made with another tokenizer: its hash is {found}, the recipe's tokenizer has "
         f"{expected_hash}. Remedy: {remedy}"
     )
+
+
+def crops_digest(root: Path) -> str | None:
+    """What identifies the stored crops of a data set: a hash of their facts, or of their keys where there are none.
+
+    Returns:
+        Hexadecimal digits, the same for a copy of the crops; None without stored crops.
+    """
+    folder = Path(root) / CROPS
+    if not folder.is_dir():
+        return None
+    headers = (read_header(tar) for tar in sorted(folder.glob("*.tar")))
+    facts: Any = read_source_facts(root, CROPS) or [header.keys_digest for header in headers if header is not None]
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def check_crops(root: Path, source: str, crops: str | None) -> None:
+    """Refuse token shards that were made for other stored crops. Tokens that say nothing of crops are accepted.
+
+    Args:
+        root: folder of the data set.
+        source: folder of the token shards below it.
+        crops: `crops_digest` of the data set.
+
+    Raises:
+        DataError: if the tokens were made for other crops.
+    """
+    if read_source_facts(root, source).get(CROPS, crops) != crops:
+        raise DataError(
+            f"{Path(root) / source} holds tokens made for other crops than those in {CROPS} now, so they are not "
+            "aligned with the images: run `fourm tokenize --overwrite`"
+        )

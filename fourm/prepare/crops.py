@@ -10,13 +10,13 @@ import numpy as np
 
 from fourm.data.configs import CropConfig
 from fourm.data.geometry import draw_settings
+from fourm.data.shards import CROPS as SOURCE
 from fourm.data.shards import ShardWriter, read_source_facts, shard_is_complete, write_source_facts
 from fourm.data.source import Source, open_source
 from fourm.errors import DataError
 from fourm.rng import generator
 
 _LOG = logging.getLogger(__name__)
-SOURCE = "crop_settings"
 
 
 def write_crops(

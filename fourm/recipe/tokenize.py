@@ -6,13 +6,14 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fourm.data import decode as decoding
 from fourm.data import geometry, shards, transforms
-from fourm.data.dataset import CROPS
+from fourm.data.shards import CROPS, crops_digest
 from fourm.data.source import open_source
 from fourm.errors import DataError
 from fourm.modality import Modality
@@ -90,13 +91,14 @@ def run(
         model: Any = load_tokenizer(_folder(tokenizer), world.device)
         name = source or f"tok_{model.modality.source}"
         destination = out or root
-        world.on_main(lambda: _make_room(destination, name, overwrite))
+        crops = crops_digest(root)
+        world.on_main(lambda: _make_room(destination, name, overwrite, crops))
         tokenize_shards(
             model,
             CropShards(root, model.modality),
             destination,
             name,
-            shards=shards,
+            shards=_noting(crops),
             batch_size=batch_size,
             rank=world.rank,
             world_size=world.size,
@@ -104,8 +106,17 @@ def run(
         )
 
 
-def _make_room(root: Path, source: str, overwrite: bool) -> None:
-    """See that a folder is free for tokens, and remove older tokens from it where that is wanted."""
+def _noting(crops: str | None) -> Any:
+    """The shard format, with the crops noted among the facts of every source it writes."""
+
+    def write_source_facts(root: Path, source: str, facts: Mapping[str, Any]) -> None:
+        shards.write_source_facts(root, source, {**facts, CROPS: crops})
+
+    return SimpleNamespace(**{**vars(shards), "write_source_facts": write_source_facts})
+
+
+def _make_room(root: Path, source: str, overwrite: bool, crops: str | None) -> None:
+    """See that a folder is free for tokens of these crops, and remove older tokens from it where that is wanted."""
     folder = root / source
     if not folder.is_dir():
         return
@@ -119,6 +130,8 @@ def _make_room(root: Path, source: str, overwrite: bool) -> None:
         )
     if overwrite:
         shutil.rmtree(folder)
+    else:
+        shards.check_crops(root, source, crops)
 
 
 def _folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders, verify
-from fourm.data.shards import ShardWriter, write_source_facts
+from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
 from fourm.rng import generator
@@ -194,6 +194,25 @@ def test_tokens_are_checked_against_the_recipes_tokenizer(shards: Path, modaliti
     check_tokens("rooms", config, modalities, {"tok_rgb": "aaa", "tok_depth": "zzz"})
     with pytest.raises(DataError, match="made with another tokenizer: its hash is aaa.*bbb.*fourm tokenize"):
         check_tokens("rooms", config, modalities, {"tok_rgb": "bbb"})
+
+
+@pytest.mark.parametrize("form", ["{root}", "{root}/[tok_rgb,crop_settings]/shard-{{00000..00001}}.tar"])
+@pytest.mark.parametrize("facts", [{}, {"seed": 0}])
+def test_tokens_are_checked_against_the_stored_crops(
+    shards: Path, modalities: ModalitySet, form: str, facts: dict[str, int]
+) -> None:
+    config = DatasetConfig(form.format(root=shards), modalities=("tok_rgb",), crop=CropConfig("crop_settings"))
+    if facts:
+        write_source_facts(shards, "crop_settings", facts)
+    write_source_facts(shards, "tok_rgb", {"tokenizer_hash": "aaa", "crop_settings": crops_digest(shards)})
+    check_tokens("rooms", config, modalities, {"tok_rgb": "aaa"})
+
+    write_source_facts(shards, "crop_settings", {"seed": 1})
+    with pytest.raises(DataError, match="set/tok_rgb holds tokens made for other crops.*fourm tokenize --overwrite"):
+        check_tokens("rooms", config, modalities, {"tok_rgb": "aaa"})
+    check_tokens("rooms", DatasetConfig(config.path, modalities=("tok_rgb",)), modalities, {"tok_rgb": "aaa"})
+    write_source_facts(shards, "tok_rgb", {"tokenizer_hash": "aaa"})
+    check_tokens("rooms", config, modalities, {"tok_rgb": "aaa"})
 
 
 def test_tokens_are_checked_in_the_folder_the_map_names(shards: Path, modalities: ModalitySet) -> None:

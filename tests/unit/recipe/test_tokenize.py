@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from fourm import catalog
-from fourm.data.shards import ShardWriter, write_source_facts
+from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import DataError
-from fourm.recipe.tokenize import CropShards, _folder, _make_room
+from fourm.recipe.tokenize import CropShards, _folder, _make_room, _noting
 
 
 def png(array: np.ndarray) -> bytes:
@@ -87,10 +87,10 @@ def test_only_tokens_are_replaced(tmp_path: Path, overwrite: bool) -> None:
     before = sorted((tmp_path / "canny").iterdir())
 
     with pytest.raises(DataError, match=r"canny holds files that `fourm tokenize` did not make"):
-        _make_room(tmp_path, "canny", overwrite)
+        _make_room(tmp_path, "canny", overwrite, None)
     for outside in (".", "..", "canny/.."):
         with pytest.raises(DataError, match="leads out of"):
-            _make_room(tmp_path, outside, overwrite)
+            _make_room(tmp_path, outside, overwrite, None)
 
     assert sorted((tmp_path / "canny").iterdir()) == before
 
@@ -98,9 +98,23 @@ def test_only_tokens_are_replaced(tmp_path: Path, overwrite: bool) -> None:
 def test_older_tokens_stay_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
     write_source_facts(tmp_path, "tok_canny", {"tokenizer_hash": "a"})
 
-    _make_room(tmp_path, "tok_canny", False)
+    _make_room(tmp_path, "tok_canny", False, None)
     assert (tmp_path / "tok_canny" / "source.json").is_file()
-    _make_room(tmp_path, "tok_canny", True)
+    _make_room(tmp_path, "tok_canny", True, None)
+    assert not (tmp_path / "tok_canny").exists()
+
+
+def test_tokens_of_other_crops_are_not_added_to(tmp_path: Path) -> None:
+    write(tmp_path, crops=np.array([[0, 0, 64, 64, 0]]))
+    write_source_facts(tmp_path, "crop_settings", {"num_crops": 1, "seed": 0})
+    first = crops_digest(tmp_path)
+    _noting(first).write_source_facts(tmp_path, "tok_canny", {"tokenizer_hash": "a"})
+    _make_room(tmp_path, "tok_canny", False, first)
+    write_source_facts(tmp_path, "crop_settings", {"num_crops": 1, "seed": 1})
+
+    with pytest.raises(DataError, match="tok_canny holds tokens made for other crops.*fourm tokenize --overwrite"):
+        _make_room(tmp_path, "tok_canny", False, crops_digest(tmp_path))
+    _make_room(tmp_path, "tok_canny", True, crops_digest(tmp_path))
     assert not (tmp_path / "tok_canny").exists()
 
 
