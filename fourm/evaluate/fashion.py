@@ -162,28 +162,20 @@ def through_tokenizer(predictor: Predictor, images: Tensor, config: EvaluateConf
 
 
 def half_to_whole(predictor: Predictor, images: Tensor, mean: Tensor, config: EvaluateConfig) -> dict[str, float]:
-    """PSNR of the lower half, when only whole patches of the upper half are given.
-
-    The baseline fills in the mean training image, and is measured on the same pixels.
-    """
+    """PSNR of whole images generated from their upper half, beside that of the mean training image."""
     score, baseline = PsnrScore(), PsnrScore()
-    lower = images.shape[-2] // 2
     for start, batch in _batches(images, config.batch_size, "half to whole"):
-        whole = complete(predictor, batch, start, config)
-        score.add(whole[..., lower:, :], batch[..., lower:, :])
-        baseline.add(mean.expand_as(batch)[..., lower:, :], batch[..., lower:, :])
+        score.add(complete(predictor, batch, start, config), batch)
+        baseline.add(mean.expand_as(batch), batch)
     return {"psnr": score.value(), "baseline_psnr": baseline.value()}
 
 
 def complete(predictor: Predictor, images: Tensor, first: int, config: EvaluateConfig) -> Tensor:
-    """Whole images from the patches that lie in the upper half, which themselves stay as they are."""
+    """Whole images, all of them the model's own, from the first half of the patches, row by row."""
     target = predictor.need("tok_image", asked=True)
-    rows = target.grid.height // 2
-    given = predictor.give_image("image", images, rows=rows)
+    given = predictor.give_image("image", images, patches=target.num_tokens // 2)
     generated = predictor.run([one_step(target)], given, predictor.seeds(first, len(images), "half to whole"))
-    whole = predictor.images(target, generated, config.decoding)
-    known = rows * target.grid.patch_size
-    return torch.cat([images[..., :known, :], whole[..., known:, :]], -2)
+    return predictor.images(target, generated, config.decoding)
 
 
 def outlines(predictor: Predictor, test: Samples, constant: dict[str, Tensor], config: EvaluateConfig) -> Metrics:

@@ -74,27 +74,26 @@ class Predictor:
         numbers = [torch_seed(self.seed, purpose, n) for n in range(first, first + count)]
         return torch.tensor(numbers, dtype=torch.int64, device=self.device)
 
-    def give_image(self, key: str, images: Tensor, *, rows: int | None = None) -> Given:
+    def give_image(self, key: str, images: Tensor, *, patches: int | None = None) -> Given:
         """Images as inputs: as pixels if the model reads them, else as tokens.
 
         Args:
             key: such as `rgb`.
             images: (B, C, H, W) natural units, or (B, H, W) labels.
-            rows: give only the first so many rows of the token grid; the pixels below are not looked at.
+            patches: give only the first so many patches, row by row; the pixels of the others are not looked at.
 
         Raises:
             ConfigError: if the model reads neither.
         """
-        if rows is None:
+        if patches is None:
             return self._give(key, images)
         grid = find_given(self.bundle, key)[0].grid
-        images = images.clone()
         # Also from tokens nothing must leak: an encoder looks beyond the borders of its patches.
-        images[..., rows * grid.patch_size :, :] = 0
-        count = rows * grid.width
+        shown = (torch.arange(grid.num_tokens) < patches).view(grid.height, grid.width)
+        mask = shown.repeat_interleave(grid.patch_size, 0).repeat_interleave(grid.patch_size, 1)
         return {
-            name: {what: values if what == "values" else values[:, :count] for what, values in facts.items()}
-            for name, facts in self._give(key, images).items()
+            name: {what: values if what == "values" else values[:, :patches] for what, values in facts.items()}
+            for name, facts in self._give(key, images * mask.to(images)).items()
         }
 
     def give_texts(self, key: str, texts: Sequence[str]) -> Given:

@@ -26,14 +26,14 @@ def test_nothing_below_the_given_rows_is_looked_at(predictor: Predictor) -> None
     images = torch.rand(2, 1, 28, 28)
     other = images.clone()
     other[..., 12:, :] = torch.rand(2, 1, 16, 28)
-    a, b = (predictor.give_image("image", x, rows=3)["image@28"] for x in (images, other))
+    a, b = (predictor.give_image("image", x, patches=21)["image@28"] for x in (images, other))
     assert a["positions"].tolist() == [list(range(21))] * 2
     assert torch.equal(a["values"], b["values"])
     assert not torch.equal(images, a["values"])
 
 
 def test_images_become_tokens_where_the_model_reads_no_pixels(predictor: Predictor) -> None:
-    facts = predictor.give_image("edges", torch.rand(2, 1, 28, 28), rows=3)["tok_edges@28"]
+    facts = predictor.give_image("edges", torch.rand(2, 1, 28, 28), patches=21)["tok_edges@28"]
     assert facts["ids"].shape == facts["positions"].shape == (2, 21)
 
 
