@@ -6,13 +6,26 @@ import re
 
 from fourm.catalog import MAX_DEPTH_METRES, ROOM_CLASSES
 
-__all__ = ["CLASSES", "MAX_DEPTH_METRES", "NAMED_SHARE", "OBJECTS", "SOURCES", "VOID", "objects_in", "plural"]
+__all__ = [
+    "CLASSES",
+    "MAX_DEPTH_METRES",
+    "MIN_SIZE",
+    "NAMED_SHARE",
+    "OBJECTS",
+    "SOURCES",
+    "VOID",
+    "objects_in",
+    "plural",
+]
 
 CLASSES: tuple[str, ...] = ROOM_CLASSES
 """Names by class id. The first three are the room itself."""
 
 OBJECTS: tuple[str, ...] = CLASSES[3:]
 """What captions name and boxes enclose."""
+
+MIN_SIZE = 16
+"""Fewest pixels per side of a view."""
 
 VOID = 255
 NAMED_SHARE = 1 / 34

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fourm.errors import ConfigError, DataError
-from fourm.prepare.rooms.classes import CLASSES, SOURCES
+from fourm.prepare.rooms.classes import CLASSES, MIN_SIZE, SOURCES
 from fourm.prepare.rooms.rays import check_installed, has_fast_tracer
 from fourm.prepare.rooms.workers import ShardTask, render_shards
 
@@ -73,7 +73,7 @@ def render(
 
 def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
-        least = 8 if name == "size" else 1
+        least = MIN_SIZE if name == "size" else 1
         if value < least:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
 

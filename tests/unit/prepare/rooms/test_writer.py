@@ -143,6 +143,11 @@ def test_numbers_out_of_range_are_named_as_the_option(tmp_path: Path, key: str) 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_smallest_size_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--size is 15; expected at least 16"):
+        _render(tmp_path, size=15)
+
+
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(DataError, match="out is a file"):
