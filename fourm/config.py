@@ -307,7 +307,7 @@ def _convert_mapping(args: tuple[Any, ...], value: Any, where: str, key: str) ->
         raise _error(f"{key} is {value!r}; expected keys and values", where)
     converted = {}
     for name, item in value.items():
-        if item is None and dataclasses.is_dataclass(args[1]):
+        if item is None and args[1] is not Any and type(None) not in get_args(args[1]):
             continue  # `name: null` leaves out an entry of the base
         own = int(name) if args[0] is int and str(name).isdigit() else name  # JSON has only text as keys
         converted[_convert(args[0], own, where, key)] = _convert(args[1], item, where, f"{key}.{name}")

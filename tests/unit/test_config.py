@@ -233,6 +233,25 @@ def test_overrides_come_last(tmp_path: Path) -> None:
     assert (recipe.steps, recipe.inner, recipe.fast, recipe.name) == (2, Inner(1e-4, ["a", "b"]), True, "a=b")
 
 
+@dataclass
+class Mappings:
+    """Values of several types by name."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    inners: dict[str, Inner] = field(default_factory=dict)
+    optional: dict[str, int | None] = field(default_factory=dict)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+def test_null_leaves_out_an_entry_of_a_mapping_unless_it_is_a_value_there(tmp_path: Path) -> None:
+    entries = {"paths": "p", "numbers": 1, "inners": {"rate": 1}, "optional": 1, "free": 1}
+    path = write(tmp_path, "\n".join(f"{name}: {{a: {value}, b: {value}}}" for name, value in entries.items()))
+    made = load(path, Mappings, [f"{name}.a=null" for name in entries])
+    assert (made.paths, made.numbers, made.inners) == ({"b": Path("p")}, {"b": 1.0}, {"b": Inner(1.0)})
+    assert (made.optional, made.free) == ({"a": None, "b": 1}, {"a": None, "b": 1})
+
+
 @pytest.mark.parametrize("key", ["several[1].rate", "several.1.rate"])
 def test_overrides_reach_into_lists(tmp_path: Path, key: str) -> None:
     path = write(tmp_path, "steps: 1\nseveral: [{rate: 1}, {rate: 2, names: [a]}]\n")
