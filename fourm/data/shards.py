@@ -173,12 +173,22 @@ class _TarFile:
 
 
 def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_samples: int | None = None) -> bool:
-    """Whether shard number `shard` of all sources is published, aligned and has `num_samples` samples (None: any)."""
+    """Whether shard number `shard` of all sources is published and aligned.
+
+    Args:
+        root: folder of the data set.
+        sources: folders; as a mapping source -> extension of its members, these have to be the same too.
+        shard: number of the shard.
+        num_samples: samples it should have; None: any number.
+    """
+    extensions = sources if isinstance(sources, Mapping) else {}
     headers = []
     for source in sources:
         path = shard_path(Path(root), source, shard)
         header = read_header(path)
         if header is None or not path.is_file() or path.stat().st_size != header.tar_bytes:
+            return False
+        if header.extension != extensions.get(source, header.extension).lstrip("."):
             return False
         headers.append(header)
     if num_samples is not None and any(header.num_samples != num_samples for header in headers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fourm.data.folder import AlignedFolders
@@ -47,7 +47,7 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
         )
     for shard, start in enumerate(starts):
         chosen = order[start : start + shard_size]
-        if not _holds(out, list(extensions), shard, [files.key(n) for n in chosen]):
+        if not _holds(out, extensions, shard, [files.key(n) for n in chosen]):
             with ShardWriter(out, shard, extensions) as writer:
                 for n in chosen:
                     writer.write(files.key(n), files.read(n))
@@ -55,10 +55,10 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
     return len(files)
 
 
-def _holds(out: Path, sources: Sequence[str], shard: int, keys: list[str]) -> bool:
+def _holds(out: Path, extensions: Mapping[str, str], shard: int, keys: list[str]) -> bool:
     """Whether a shard is complete with just these samples: files may have come or gone since it was written."""
-    complete = shard_is_complete(out, sources, shard, len(keys))
-    return complete and load_index(shard_path(out, sources[0], shard)).keys == keys
+    complete = shard_is_complete(out, extensions, shard, len(keys))
+    return complete and load_index(shard_path(out, next(iter(extensions)), shard)).keys == keys
 
 
 def _subfolders(root: Path) -> list[str]:

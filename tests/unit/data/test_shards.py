@@ -82,6 +82,13 @@ def test_a_shard_is_complete_only_with_all_sources_indexes_and_samples(tmp_path:
     assert not shard_is_complete(tmp_path, SOURCES, 0)
 
 
+def test_members_of_another_extension_are_not_complete(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, 0, {"rgb": "jpg"}) as writer:
+        writer.write("0", {"rgb": b""})
+    assert shard_is_complete(tmp_path, {"rgb": "jpg"}, 0)
+    assert not shard_is_complete(tmp_path, {"rgb": "png"}, 0)
+
+
 def test_a_cut_tar_is_not_complete(tmp_path: Path) -> None:
     write(tmp_path)
     tar = tmp_path / "rgb" / "shard-00000.tar"
