@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fourm.train.configs import TrainConfig
 from fourm.train.publish import write_json
 
 COMPLETED = "completed.json"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -55,11 +57,18 @@ def mark_complete(output: Path, state: RunState, config: TrainConfig) -> None:
 
 
 def completed_state(output: Path, config: TrainConfig) -> RunState | None:
-    """The last state of a run that already went as far as the recipe asks; None if there is still something to do."""
+    """The last state of a run that already went as far as the recipe asks; None if there is still something to do.
+
+    A damaged mark counts as none: the run goes on from its newest checkpoint and writes it again.
+    """
     path = output / COMPLETED
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["unit"] != config.unit or record["length"] < config.length:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["unit"] != config.unit or record["length"] < config.length:
+            return None
+        return RunState.from_record(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _LOG.warning("%s is damaged (%s: %s), so the run counts as not complete", path, type(error).__name__, error)
         return None
-    return RunState.from_record(record)
