@@ -48,6 +48,8 @@ class EvaluateConfig:
         decoding: how one-step predictions become images: `expected` decodes the mean code under the predicted
             probabilities, `argmax` the likeliest code.
         label_decoding: the same for label maps.
+        text_context: rooms: dense tasks that are predicted first and given, with RGB, to the captions and boxes; the
+            answers from RGB alone are measured beside them as `direct_`.
         named_share: rooms: a caption should name the classes that cover at least this share of the image.
         num_pictures: rows of the grids in the report.
         guidance: guidance weight when generating from captions.
@@ -72,6 +74,7 @@ class EvaluateConfig:
     device: str = "auto"
     decoding: Decoding = "expected"
     label_decoding: Decoding = "expected"
+    text_context: list[str] = field(default_factory=lambda: ["semseg"])
     named_share: float = 1 / 34
     num_pictures: int = 8
     guidance: float = 3.0

@@ -100,6 +100,18 @@ class Predictor:
         """Whole texts as inputs, each with its end token."""
         return self._give(key, list(texts))
 
+    def give_generated(self, modalities: Sequence[Modality], generated: Generated) -> Given:
+        """Generated grids as inputs of what comes next: the likeliest tokens where their probabilities are known."""
+        given = {}
+        for modality in modalities:
+            belief = generated.probabilities.get(modality.name)
+            ids = generated.ids[modality.name] if belief is None else belief.argmax(-1)
+            given[modality.name] = {
+                "ids": ids,
+                "positions": torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
+            }
+        return given
+
     def _give(self, key: str, value: Tensor | list[str]) -> Given:
         given = give(self.bundle, key, value)
         return {given.key: {what: values.to(self.device) for what, values in given.facts.items()}}

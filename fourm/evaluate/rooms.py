@@ -78,18 +78,26 @@ def from_rgb(predictor: Predictor, rgb: Tensor, first: int, config: EvaluateConf
         config: how answers are decoded.
 
     Returns:
-        dense task -> natural units on the host; `caption` and `det` -> texts.
+        dense task -> natural units on the host; `caption` and `det` -> texts. Where these were written with
+        `config.text_context` in view, `direct_caption` and `direct_det` were written without.
     """
     given = predictor.give_image("rgb", rgb)
     dense = {key: m for key in DENSE if (m := predictor.find(f"tok_{key}", asked=True)) is not None}
     texts = {key: m for key in ("caption", "det") if (m := predictor.find(key, asked=True)) is not None}
     steps = [*map(one_step, dense.values()), *map(greedy, texts.values())]
-    generated = predictor.run(steps, given, predictor.seeds(first, len(rgb), "rgb to all"))
+    seeds = predictor.seeds(first, len(rgb), "rgb to all")
+    generated = predictor.run(steps, given, seeds)
     answers: dict[str, Any] = {}
     for key, modality in dense.items():
         decoding: Decoding = config.label_decoding if key == "semseg" else config.decoding
         answers[key] = predictor.images(modality, generated, decoding)
-    return answers | {key: predictor.texts(modality, generated) for key, modality in texts.items()}
+    answers |= {key: predictor.texts(modality, generated) for key, modality in texts.items()}
+    seen = [m for key in config.text_context if (m := predictor.find(f"tok_{key}", given=True, asked=True)) is not None]
+    if not seen or not texts:
+        return answers
+    chained = predictor.run(list(map(greedy, texts.values())), given | predictor.give_generated(seen, generated), seeds)
+    direct = {f"direct_{key}": answers[key] for key in texts}
+    return answers | direct | {key: predictor.texts(modality, chained) for key, modality in texts.items()}
 
 
 class RoomScores:
@@ -108,7 +116,7 @@ class RoomScores:
             prefixes = ["", "baseline_", *(["linear_"] if task in references.linear else [])]
             scores = [(prefix, *score_of(task, num_classes)) for prefix in prefixes]
             self.dense[task] = {prefix + name: score for prefix, name, score in scores}
-        self.named: dict[str, tuple[NameScore, NameScore]] = {}
+        self.named: dict[str, dict[str, NameScore]] = {}
 
     def add(self, batch: Batch, answers: dict[str, Any]) -> None:
         """Compare the answers to one batch with the truth."""
@@ -124,20 +132,24 @@ class RoomScores:
                 score.add(predicted, batch[task])
         if "caption" in answers and "semseg" in batch:
             true = visible_names(batch["semseg"], self.classes, self.config.named_share)
-            self._add_names("caption", answers["caption"], true, self.references.objects)
+            self._add_names("caption", answers, true, self.references.objects)
         if "det" in answers:
-            self._add_names("det", answers["det"], box_names(batch["det"]), self.references.boxes)
+            self._add_names("det", answers, box_names(batch["det"]), self.references.boxes)
 
-    def _add_names(self, task: str, texts: list[str], true: list[set[str]], usual: frozenset[str]) -> None:
-        ours, baseline = self.named.setdefault(task, (NameScore(), NameScore()))
-        ours.add([set(names_in(text, self.objects)) for text in texts], true)
-        baseline.add([usual] * len(true), true)
+    def _add_names(self, task: str, answers: dict[str, Any], true: list[set[str]], usual: frozenset[str]) -> None:
+        named = {"baseline_": [set(usual)] * len(true)}
+        for prefix in ("", "direct_"):
+            if prefix + task in answers:
+                named[prefix] = [set(names_in(text, self.objects)) for text in answers[prefix + task]]
+        scores = self.named.setdefault(task, {prefix: NameScore() for prefix in sorted(named)})
+        for prefix, names in named.items():
+            scores[prefix].add(names, true)
 
     def metrics(self) -> Metrics:
         """As in `metrics.json`."""
         found = {f"rgb_to_{t}": {name: s.value() for name, s in scores.items()} for t, scores in self.dense.items()}
-        for task, (ours, baseline) in self.named.items():
-            found[f"rgb_to_{task}"] = {"object_f1": ours.value(), "baseline_object_f1": baseline.value()}
+        for task, named in self.named.items():
+            found[f"rgb_to_{task}"] = {f"{prefix}object_f1": score.value() for prefix, score in named.items()}
         return found
 
 

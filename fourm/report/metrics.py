@@ -34,7 +34,7 @@ class MetricRow:
         task: what was predicted from what, as in `RGB to depth`.
         meaning: how the metric reads.
         value: the result.
-        references: name -> value of what it is compared with (`baseline`, `linear`); they should be beaten.
+        references: name -> value of what it is compared with (`baseline`, `linear`, `direct`); they should be beaten.
         bounds: name -> value of what it cannot or need not exceed (`upper bound`); shown, not compared.
     """
 
@@ -86,7 +86,7 @@ MEANINGS: dict[str, Meaning] = {
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 
-_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear"}
+_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear", "direct_": "direct"}
 _BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
 _NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes"}
 

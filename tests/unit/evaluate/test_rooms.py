@@ -11,7 +11,7 @@ from fourm.errors import ConfigError
 from fourm.evaluate.configs import EvaluateConfig
 from fourm.evaluate.predict import Predictor
 from fourm.evaluate.references import References
-from fourm.evaluate.rooms import RoomScores, evaluate_rooms, raw_modalities
+from fourm.evaluate.rooms import RoomScores, evaluate_rooms, from_rgb, raw_modalities
 from fourm.evaluate.samples import Samples
 
 
@@ -36,7 +36,7 @@ def test_every_task_has_its_baselines(config: EvaluateConfig, rooms_bundle: Any)
     assert keys["rgb_to_depth"] == {"abs_rel", "baseline_abs_rel", "linear_abs_rel"}
     assert keys["rgb_to_normal"] == {"mean_angle", "baseline_mean_angle", "linear_mean_angle"}
     assert keys["rgb_to_semseg"] == {"miou", "baseline_miou", "linear_miou"}
-    assert keys["rgb_to_caption"] == {"object_f1", "baseline_object_f1"}
+    assert keys["rgb_to_caption"] == {"object_f1", "baseline_object_f1", "direct_object_f1"}
     assert keys["rgb_to_canny"] == {"psnr", "baseline_psnr"}
     assert [len(table.cells) for table in outcome.tables] == [3, 3]
     assert all(len(row) == len(table.columns) for table in outcome.tables for row in table.cells)
@@ -69,6 +69,27 @@ def test_the_truth_itself_gets_perfect_scores(
         found["rgb_to_semseg"]["miou"] == found["rgb_to_caption"]["object_f1"] == found["rgb_to_det"]["object_f1"] == 1
     )
     assert found["rgb_to_caption"]["baseline_object_f1"] == pytest.approx(2 * 7 / (15 + 7))
+
+
+def test_texts_are_written_with_the_predicted_labels_in_view(
+    config: EvaluateConfig, rooms_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(rooms_bundle, torch.device("cpu"))
+    seen: list[set[str]] = []
+    run = predictor.run
+    monkeypatch.setattr(
+        predictor, "run", lambda steps, given, seeds: seen.append(set(given)) or run(steps, given, seeds)
+    )
+    answers = from_rgb(predictor, torch.rand(2, 3, 64, 64), 0, config)
+    assert seen == [{"rgb@64"}, {"rgb@64", "tok_semseg@64"}]
+    assert {"caption", "direct_caption", "det", "direct_det"} <= set(answers)
+
+
+def test_without_text_context_texts_see_rgb_alone(config: EvaluateConfig, rooms_bundle: Any) -> None:
+    config.text_context = []
+    answers = from_rgb(Predictor(rooms_bundle, torch.device("cpu")), torch.rand(2, 3, 64, 64), 0, config)
+    assert "caption" in answers
+    assert "direct_caption" not in answers
 
 
 def test_a_model_that_reads_no_rgb_is_refused(config: EvaluateConfig, fashion_bundle: Any) -> None:
