@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fourm.machine import choose_device, has_bf16
+
 Status = Literal["ok", "optional", "missing"]
 
 MIN_PYTHON = (3, 11)
@@ -174,11 +176,9 @@ def _torch() -> list[Check]:
         remedy = "reinstall it: pip install --force-reinstall torch"
         return [Check(group, "import torch", "missing", f"{type(error).__name__}: {error}", remedy)]
     checks = [Check(group, "device", "ok", _device(torch))]
-    if torch.cuda.is_available():
-        bf16 = bool(torch.cuda.is_bf16_supported())
-        checks.append(Check(group, "bf16", "ok" if bf16 else "optional", "yes" if bf16 else "not on this GPU"))
-    else:
-        checks.append(Check(group, "bf16", "ok", "autocast on the CPU"))
+    bf16 = has_bf16(choose_device())
+    detail = "computed by the device itself" if bf16 else "imitated, so precision: auto is fp32 here"
+    checks.append(Check(group, "bf16", "ok" if bf16 else "optional", detail))
     backends = [
         name
         for name, there in (

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fourm.errors import ConfigError
 from fourm.evaluate.configs import EvaluateConfig
 from fourm.evaluate.outcome import Metrics, Outcome
+from fourm.machine import choose_device
 
 if TYPE_CHECKING:
-    import torch
-
     from fourm.generate.bundle import Bundle
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ def measure(config: EvaluateConfig, bundle: Bundle) -> Outcome:
     """The protocol of `config.kind`, without writing anything but the judge it may need."""
     from fourm.evaluate.predict import Predictor
 
-    predictor = Predictor(bundle, _device(config.device), config.seed)
+    predictor = Predictor(bundle, choose_device(config.device), config.seed)
     if config.kind == "rooms":
         from fourm.evaluate.rooms import evaluate_rooms
 
@@ -77,16 +75,3 @@ def _write_pictures(folder: Path, outcome: Outcome) -> None:
         buffer = BytesIO()
         grid(table.cells, columns=table.columns, title=table.title, cell_size=128).save(buffer, "PNG")
         publish(folder / f"{table.name}.png", buffer.getvalue())
-
-
-def _device(name: str) -> torch.device:
-    """`auto` is the first of cuda, mps and cpu that there is."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device is '{name}', which cannot be used: {reason}. Use device: auto") from None

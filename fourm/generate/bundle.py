@@ -58,23 +58,6 @@ def device_of(module: Any) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the best there is: cuda, mps, cpu.
-
-    Raises:
-        ConfigError: if there is no such device.
-    """
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        torch.zeros(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device is '{name}', which cannot be used here ({reason}); try auto or cpu") from None
-
-
 def move(bundle: Bundle, device: torch.device) -> None:
     """Bring a bundle's model and tokenizers to a device."""
     for module in (bundle.model, *bundle.tokenizers.values()):

@@ -13,9 +13,10 @@ from fourm import config as configs
 from fourm.errors import ConfigError
 from fourm.generate import outputs
 from fourm.generate.answer import Answers, generate, make_plan, sample_seeds
-from fourm.generate.bundle import Bundle, move, pick_device, raw_modality
+from fourm.generate.bundle import Bundle, move, raw_modality
 from fourm.generate.inputs import GivenValue, parse_given, read_given
 from fourm.generate.plan import GenerationPlan, Step
+from fourm.machine import choose_device
 from fourm.report.grid import grid
 from fourm.report.pictures import draw
 
@@ -60,7 +61,7 @@ def run(
     """
     arguments = parse_given(given)
     steps, names = make_plan(bundle, [name.strip() for name in targets], list(arguments), plan)
-    move(bundle, pick_device(device))
+    move(bundle, choose_device(device))
     values = [read_given(bundle, name, text) for name, text in arguments.items()]
     _make_folder(out)
     seeds = sample_seeds(seed, num_samples)

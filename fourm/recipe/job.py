@@ -13,6 +13,7 @@ from fourm import config as configs
 from fourm.data.dataset import AlignedDataset, build_dataset
 from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import build_mixture
+from fourm.machine import use_bf16
 from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
 from fourm.recipe.encoders import Encoder
@@ -107,7 +108,7 @@ class TrainingJob:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses on the validation sets, with the same masks and crops each time."""
-        loss = MeanLoss(self.objective, self.world, bf16=self.config.precision == "bf16")
+        loss = MeanLoss(self.objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
         for dataset in self.validation:
             batches = evaluate_batches(
                 dataset,

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from fourm.errors import ConfigError
+from fourm.machine import Precision
 
 Unit = Literal["steps", "tokens"]
 DEFAULT_BASE_LR = 1e-4
@@ -119,7 +120,8 @@ class TrainConfig:
         batch_size: samples per optimizer step, over all ranks and accumulation together. A rank draws micro-batches of
             batch_size / (ranks * accumulation).
         accumulation: micro-batches per step and rank; the losses are those of one large batch.
-        precision: bf16 is autocast, weights stay float32.
+        precision: bf16 is autocast, weights stay float32; auto is bf16 where the device computes in it by itself, else
+            fp32.
         seed: of dropout and drop path; step and rank are mixed in, so a resumed run draws the same.
         ema_decay: keep a running mean of the weights, used for evaluation, pictures and export.
         trainable: patterns of parameter names; all others stay as they are.
@@ -138,7 +140,7 @@ class TrainConfig:
     max_tokens: int | None = None
     batch_size: int = 256
     accumulation: int = 1
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"
     device: str = "auto"
     threads: int | None = None
     seed: int = 0

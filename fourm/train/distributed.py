@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fourm.errors import ConfigError, FourmError
+from fourm.errors import FourmError
+from fourm.machine import choose_device
 
 T = TypeVar("T")
 
@@ -107,28 +108,6 @@ class World:
             find_unused_parameters=find_unused,
             **renamed,
         )
-
-
-def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """The device of a name; `auto` is the first of cuda, mps and cpu that there is.
-
-    Raises:
-        ConfigError: for an unknown or missing device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device is '{name}'; expected auto, cpu, cuda, cuda:N or mps") from None
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ConfigError(
-            f"device is '{name}', which this machine or this build of torch does not have; use device: auto"
-        )
-    return torch.device("cuda", local_rank) if name == "cuda" else device
 
 
 def num_threads(configured: int | None, local_size: int) -> int:

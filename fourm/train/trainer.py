@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import DataError, TrainingError
+from fourm.machine import use_bf16
 from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
 from fourm.train.checkpoint import CheckpointStore
@@ -140,7 +141,7 @@ class Trainer:
         optimizer = build_optimizer(self.model, c)
         self._updater = Updater(optimizer, c.optimizer.clip_grad, c.optimizer.skip_grad)
         self._average = WeightAverage(self.model, c.ema_decay) if c.ema_decay is not None else None
-        module = LossModule(self.model, self.objective, world.device.type, c.precision == "bf16")
+        module = LossModule(self.model, self.objective, world.device.type, use_bf16(c.precision, world.device))
         self._forward = world.data_parallel(module, find_unused=c.find_unused_parameters)
         self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world)
         self._store = CheckpointStore(self.output / "checkpoints", world, c.keep_checkpoints)

@@ -37,18 +37,6 @@ def test_writes_metrics_report_and_pictures(rooms: Path, rooms_bundle: Any, tmp_
     ]
 
 
-def test_an_unusable_device_is_named() -> None:
-    with pytest.raises(ConfigError, match="device is 'teapot'"):
-        job._device("teapot")
-
-
-@pytest.mark.parametrize("name", ["rooms", "fashion"])
-def test_shipped_recipes_load(name: str) -> None:
-    config = configs.load(name, EvaluateConfig, ["variables.root=here"], folder="evaluate")
-    assert config.kind == name
-    assert config.output == Path("here")
-
-
 def test_a_number_of_samples_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="num_samples is 0"):
         configs.load("rooms", EvaluateConfig, ["num_samples=0"], folder="evaluate")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fourm.errors import ConfigError, DataError
-from fourm.train.distributed import World, choose_device, num_threads, session
+from fourm.errors import DataError
+from fourm.train.distributed import World, num_threads, session
 
 
 def test_alone_everything_is_local() -> None:
@@ -33,15 +33,6 @@ def test_a_session_without_torchrun_is_one_process(monkeypatch: pytest.MonkeyPat
         assert torch.get_num_threads() == 1
         assert not torch.distributed.is_initialized()
     torch.set_num_threads(before)
-
-
-def test_unknown_and_missing_devices_are_named() -> None:
-    with pytest.raises(ConfigError, match="'gpu'; expected auto, cpu"):
-        choose_device("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="use device: auto"):
-            choose_device("cuda")
-        assert choose_device("auto").type in ("cpu", "mps")
 
 
 def test_processes_times_threads_is_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
