@@ -6,6 +6,7 @@ Workers, ranks, resumed runs and batches of any size therefore see the same rand
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from typing import TYPE_CHECKING, SupportsIndex
 
@@ -57,6 +58,22 @@ def uniform(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
     for counter in counters:
         state = _mix(state ^ torch.as_tensor(counter, device=seeds.device, dtype=torch.int64))
     return ((state >> 41 & 0x7F_FFFF).to(torch.float32) + 0.5) * 2.0**-23
+
+
+def normal(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
+    """Standard normal draws (Box and Muller 1958), keyed as those of `uniform`.
+
+    Args:
+        seeds: int64, broadcastable with the counters.
+        counters: int64 tensors or integers.
+
+    Returns:
+        float32 tensor of the broadcast shape, within +-5.8.
+    """
+    import torch
+
+    radius, angle = uniform(seeds, *counters, 0), uniform(seeds, *counters, 1)
+    return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * angle)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError
 
@@ -65,3 +65,99 @@ class TrunkConfig:
         """Hidden width of the MLP: `int(2/3 * ratio * dim)` when gated."""
         full = self.mlp_ratio * self.dim
         return int(2 * full / 3) if self.activation == "swiglu" else int(full)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The noise process of a diffusion model (Ho et al. 2020).
+
+    Args:
+        num_timesteps: length of the process.
+        schedule: `linear` and `scaled_linear` in beta; `cosine` (Nichol and Dhariwal 2021); `shifted_cosine` moves the
+            log signal-to-noise ratio of a cosine by 2 log(shift) (Hoogeboom et al. 2023, simple diffusion).
+        shift: of `shifted_cosine`; below 1 is more noise.
+        prediction: what the network puts out: the noise (`epsilon`), the clean image (`sample`), or `v`
+            (Salimans and Ho 2022).
+        zero_terminal_snr: the last timestep is pure noise (Lin et al. 2023).
+    """
+
+    num_timesteps: int = 1000
+    schedule: Literal["linear", "scaled_linear", "cosine", "shifted_cosine"] = "linear"
+    shift: float = 1.0
+    prediction: Literal["epsilon", "sample", "v"] = "sample"
+    zero_terminal_snr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 2:
+            raise ConfigError(f"num_timesteps is {self.num_timesteps}; expected 2 or more, for instance 1000")
+        if self.shift <= 0 or (self.shift != 1.0 and self.schedule != "shifted_cosine"):
+            raise ConfigError(
+                f"shift is {self.shift} with schedule {self.schedule}; it is a number above 0 that only shifted_cosine "
+                "takes"
+            )
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ConfigError(
+                "zero_terminal_snr does not go with prediction epsilon: from pure noise, the noise says nothing about "
+                "the image. Use prediction v or sample"
+            )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a diffusion model is run backwards.
+
+    Args:
+        scheduler: `ddim` (Song et al. 2021), `dpm` (DPM-Solver++, Lu et al. 2022) or `unipc` (Zhao et al. 2023).
+        num_steps: calls of the network.
+        spacing: which timesteps: `trailing` ends each stretch of them, `leading` begins it, `linspace` takes both ends.
+        guidance: weight of classifier-free guidance (Ho and Salimans 2022); 1 is none.
+        clip: keep predictions of the clean image within [-1, 1].
+    """
+
+    scheduler: Literal["ddim", "dpm", "unipc"] = "ddim"
+    num_steps: int = 25
+    spacing: Literal["trailing", "leading", "linspace"] = "trailing"
+    guidance: float = 1.0
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ConfigError(f"num_steps is {self.num_steps}; expected 1 or more")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A U-Net on patches, conditioned on a map of vectors: 4M's image decoder (Mizrahi et al. 2023, sec. A.2).
+
+    Args:
+        patch_size: pixels per side that are folded into channels before the network.
+        width: channels of the finest level.
+        multipliers: channels of each level over `width`, finest first; every level halves the resolution.
+        num_blocks: residual blocks per level.
+        attention_levels: levels with self-attention, counted from 0, the finest.
+        groups: of the group norms.
+        dropout: in the residual blocks.
+    """
+
+    target: ClassVar[str] = "fourm.nn.unet:UNet"
+
+    patch_size: int = 4
+    width: int = 256
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_blocks: int = 3
+    attention_levels: tuple[int, ...] = (2, 3)
+    groups: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        odd = [m * self.width for m in self.multipliers if m * self.width % self.groups]
+        if odd or not self.multipliers:
+            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        wrong = [level for level in self.attention_levels if not 0 <= level < len(self.multipliers)]
+        if wrong:
+            raise ConfigError(f"attention_levels {wrong} are not levels; there are {len(self.multipliers)}, from 0")
+
+    @property
+    def stride(self) -> int:
+        """Image sides have to be multiples of this."""
+        return int(self.patch_size * 2 ** (len(self.multipliers) - 1))

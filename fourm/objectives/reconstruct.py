@@ -1,10 +1,13 @@
-"""Rebuild the input through a codebook: the objective of image tokenizers (van den Oord et al. 2017)."""
+"""Rebuild the input through a codebook: the objective of image tokenizers (van den Oord et al. 2017).
+
+A direct decoder is scored on the image, a diffusion decoder on what its noise process asks for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,13 +23,29 @@ IGNORED = -1
 
 
 class Reconstruction(Protocol):
-    """What a tokenizer's forward pass returns: `output` (B, C, H, W) and `commitment` (B,)."""
+    """What a tokenizer's forward pass returns.
+
+    Attributes:
+        output: (B, C, H, W).
+        commitment: (B,).
+        target: (B, C, H, W) what the output should be; None: the image.
+    """
 
     @property
     def output(self) -> Tensor: ...
 
     @property
     def commitment(self) -> Tensor: ...
+
+    @property
+    def target(self) -> Tensor | None: ...
+
+
+class Shown(NamedTuple):
+    """One sample: its image, and the seed of all that a decoder draws for it."""
+
+    image: np.ndarray
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -35,17 +54,20 @@ class ImageBatch:
 
     Args:
         images: (B, C, H, W) float32 normalised, or (B, H, W) int64 labels, -1 where there is none.
+        seeds: (B,) int64, each sample's own.
         num_scored: values, pixels or labelled pixels: what the sum of the loss is divided by.
     """
 
     images: Tensor
+    seeds: Tensor
     num_scored: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
-        return ImageBatch(self.images.to(device, non_blocking=non_blocking), self.num_scored)
+        images, seeds = (t.to(device, non_blocking=non_blocking) for t in (self.images, self.seeds))
+        return ImageBatch(images, seeds, self.num_scored)
 
     def pin_memory(self) -> ImageBatch:
-        return ImageBatch(self.images.pin_memory(), self.num_scored)
+        return ImageBatch(self.images.pin_memory(), self.seeds.pin_memory(), self.num_scored)
 
 
 class Reconstruct:
@@ -75,24 +97,25 @@ class Reconstruct:
         self.tokens_per_image = num_tokens or modality.num_tokens
         self.frozen: dict[str, nn.Module] = {}
 
-    def prepare(self, sample: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
-        """The image of one sample."""
+    def prepare(self, sample: Mapping[str, Any], rng: np.random.Generator) -> Shown:
+        """The image of one sample, and its seed."""
         if self.modality.name not in sample:
             raise DataError(
                 f"a sample has no '{self.modality.name}'; it has {', '.join(sample) or 'nothing'}. "
                 "Check the recipe's data"
             )
-        return np.asarray(sample[self.modality.name])
+        return Shown(np.asarray(sample[self.modality.name]), int(rng.integers(1 << 63)))
 
-    def collate(self, items: Sequence[np.ndarray]) -> ImageBatch:
+    def collate(self, items: Sequence[Shown]) -> ImageBatch:
         """Stack images of one size."""
-        images = np.stack(items)
+        images = np.stack([item.image for item in items])
+        seeds = torch.tensor([item.seed for item in items], dtype=torch.int64)
         if self.modality.is_discrete:
-            return ImageBatch(torch.from_numpy(images.astype(np.int64, copy=False)), int((images != IGNORED).sum()))
+            labels = torch.from_numpy(images.astype(np.int64, copy=False))
+            return ImageBatch(labels, seeds, int((images != IGNORED).sum()))
+        values = torch.from_numpy(images.astype(np.float32, copy=False))
         pixels = images.size // images.shape[1]
-        return ImageBatch(
-            torch.from_numpy(images.astype(np.float32, copy=False)), pixels if self._is_per_pixel else images.size
-        )
+        return ImageBatch(values, seeds, pixels if self._is_per_pixel else images.size)
 
     def counts(self, batch: ImageBatch) -> dict[str, float]:
         """Scored values, and images."""
@@ -103,8 +126,9 @@ class Reconstruct:
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> Loss:
         """Mean distance per scored value plus the weighted mean commitment."""
-        result: Reconstruction = model(batch.images)
-        distance = self._distance(result.output.float(), batch.images)
+        result: Reconstruction = model(batch.images, batch.seeds)
+        target = batch.images if result.target is None else result.target
+        distance = self._distance(result.output.float(), target)
         counts = self.counts(batch)
         return Loss(
             parts={

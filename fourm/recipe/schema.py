@@ -111,6 +111,8 @@ class TokenizerRecipe:
         modality: a name from the catalog, or a mapping with one inline entry.
         tokenizer: network and quantizer, `kind: vqvae`.
         objective: reconstruction loss, `kind: reconstruct`.
+        init_from: tokenizer folder whose encoder and codebook are the start; with `tokenizer.freeze_encoder` they stay,
+            so that the new decoder reads the same tokens.
         data, train, evaluation, seed, output: as in `PretrainRecipe`.
     """
 
@@ -121,11 +123,17 @@ class TokenizerRecipe:
     objective: Any = slot(OBJECTIVES, default="reconstruct")
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    init_from: Path | None = None
     seed: int = 0
     output: Path = Path("outputs/tokenizers")
 
     def __post_init__(self) -> None:
         self.raw_modality()
+        if self.tokenizer.freeze_encoder and self.init_from is None:
+            raise ConfigError(
+                "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set init_from to the "
+                "folder of a trained tokenizer"
+            )
         if isinstance(self.objective, MaskedConfig):
             raise ConfigError("objective.kind masked is for `fourm pretrain`; use reconstruct")
         self.train.check()

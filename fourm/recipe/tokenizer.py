@@ -11,6 +11,7 @@ from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.rng import torch_seed
+from fourm.tokenizers.base import load_tokenizer
 from fourm.train.distributed import session
 
 
@@ -26,6 +27,8 @@ def run(recipe: TokenizerRecipe) -> None:
     config = train_config(recipe)
     with session(config.device, config.threads) as world:
         model = build_tokenizer(recipe)
+        if recipe.init_from is not None:
+            model.adopt_encoder(load_tokenizer(recipe.init_from))
         objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens)
         job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
         job.fit(

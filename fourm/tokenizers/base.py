@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
         modality: the raw modality it reads and writes.
         grid: tokens per side, and pixels per token side.
         vocab_size: number of ids.
-        hash: equal hashes give equal tokens.
+        hash: equal hashes give equal tokens, whatever decodes them.
         codebook: (V, d) vectors behind the ids; None if there is no such table.
     """
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fourm.config import slot
 from fourm.errors import ConfigError
-from fourm.nn.configs import Activation
+from fourm.nn.configs import Activation, NoiseConfig, SamplingConfig
 from fourm.registry import Registry
 
 VIT_SIZES: dict[str, dict[str, int]] = {
@@ -143,22 +143,43 @@ DECODERS = Registry(
 )
 
 
+DENOISERS = Registry("denoiser", {"unet": "fourm.nn.configs:UNetConfig"})
+
+
 @dataclass(frozen=True)
-class VQVAEConfig:
+class AutoencoderConfig:
+    """The encoding half, which all image tokenizers share.
+
+    Args:
+        encoder: network.
+        quantizer: what its latents become.
+        class_dim: length of the embedding of one class, for label maps.
+        freeze_encoder: keep encoder and codebook as they are and train only the decoder; see `init_from`.
+    """
+
+    encoder: Any = slot(ENCODERS, default="conv")
+    quantizer: Any = slot(QUANTIZERS, default="ema")
+    class_dim: int = 16
+    freeze_encoder: bool = False
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per token side."""
+        return int(self.encoder.patch_size)
+
+
+@dataclass(frozen=True)
+class VQVAEConfig(AutoencoderConfig):
     """A vector-quantized autoencoder with a direct decoder.
 
     Args:
-        encoder, decoder: networks, both of the same patch size.
-        quantizer: what lies between them.
-        class_dim: length of the embedding of one class, for label maps.
+        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        decoder: network of the encoder's patch size.
     """
 
     target: ClassVar[str] = "fourm.tokenizers.vqvae:VQVAE"
 
-    encoder: Any = slot(ENCODERS, default="conv")
     decoder: Any = slot(DECODERS, default="conv")
-    quantizer: Any = slot(QUANTIZERS, default="ema")
-    class_dim: int = 16
 
     def __post_init__(self) -> None:
         if self.encoder.patch_size != self.decoder.patch_size:
@@ -167,11 +188,60 @@ class VQVAEConfig:
                 f"{self.decoder.patch_size}"
             )
 
-    @property
-    def patch_size(self) -> int:
-        """Pixels per token side."""
-        return int(self.encoder.patch_size)
+
+@dataclass(frozen=True)
+class DiVAEConfig(AutoencoderConfig):
+    """A tokenizer with a diffusion decoder.
+
+    Args:
+        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        denoiser: network conditioned on the codes.
+        noise: the noise process.
+        sampling: how images are decoded.
+        condition_dropout: share of the training images whose codes are all hidden, which guidance needs.
+        masked_condition: smallest and largest share of hidden codes of the other images; null hides none.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.divae:DiVAE"
+
+    denoiser: Any = slot(DENOISERS, default="unet")
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    condition_dropout: float = 0.0
+    masked_condition: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.condition_dropout < 1:
+            raise ConfigError(f"condition_dropout is {self.condition_dropout}; expected a share from 0 to below 1")
+        share = self.masked_condition
+        if share is not None and not 0 <= share[0] <= share[1] <= 1:
+            raise ConfigError(f"masked_condition is {list(share)}; expected two shares with 0 <= first <= second <= 1")
+        self.check_sampling(self.sampling)
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Whether images can be decoded so.
+
+        Raises:
+            ConfigError: if there are more steps than timesteps, or guidance without what it needs.
+        """
+        if sampling.num_steps > self.noise.num_timesteps:
+            raise ConfigError(
+                f"sampling.num_steps is {sampling.num_steps}; the process has {self.noise.num_timesteps} timesteps"
+            )
+        if sampling.guidance != 1.0 and not self.condition_dropout and self.masked_condition is None:
+            raise ConfigError(
+                f"sampling.guidance is {sampling.guidance}, but the denoiser has never been without its codes: train "
+                "it with condition_dropout, for instance 0.1"
+            )
+        if self.noise.zero_terminal_snr and sampling.spacing != "trailing":
+            raise ConfigError(
+                f"sampling.spacing is {sampling.spacing}, but with zero_terminal_snr sampling has to begin at the last "
+                "timestep (Lin et al. 2023): use trailing"
+            )
 
 
-# Diffusion decoders, continuous and foreign tokenizers get their lines here.
-TOKENIZERS = Registry("tokenizer", {"vqvae": "fourm.tokenizers.configs:VQVAEConfig"})
+# Continuous and foreign tokenizers get their lines here.
+TOKENIZERS = Registry(
+    "tokenizer",
+    {"vqvae": "fourm.tokenizers.configs:VQVAEConfig", "divae": "fourm.tokenizers.configs:DiVAEConfig"},
+)

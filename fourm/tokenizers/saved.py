@@ -15,33 +15,53 @@ from fourm.modality import Modality, from_dict, to_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-def weights_hash(kind: str, modality: Modality, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """sha256 over everything that decides which tokens come out: kind, modality, config and weights.
+def digest(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """sha256 over JSON-able facts and tensors.
 
     Returns:
         64 hexadecimal digits, the same on every machine.
     """
     import torch
 
-    facts = {"kind": kind, "modality": {"name": modality.name, **to_dict(modality)}, "config": dict(config)}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
-def write(folder: Path, kind: str, modality: Modality, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+def modality_facts(modality: Modality) -> dict[str, Any]:
+    """A modality as JSON."""
+    return {"name": modality.name, **to_dict(modality)}
+
+
+def write(
+    folder: Path,
+    kind: str,
+    modality: Modality,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    token_hash: str,
+) -> str:
     """Save a tokenizer; `config.json` is written last, so a folder with it is complete.
 
+    Args:
+        folder: where to.
+        kind: of the tokenizer.
+        modality: the raw modality.
+        config: of its networks.
+        state: weights.
+        token_hash: what decides the tokens, in one number.
+
     Returns:
-        The hash.
+        `token_hash`.
 
     Raises:
         CheckpointError: if the folder cannot be written or the disk is full.
@@ -49,12 +69,12 @@ def write(folder: Path, kind: str, modality: Modality, config: Mapping[str, Any]
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    digest = weights_hash(kind, modality, config, state)
     facts = {
         "format": FORMAT,
         "kind": kind,
-        "hash": digest,
-        "modality": {"name": modality.name, **to_dict(modality)},
+        "hash": token_hash,
+        "weights": digest({}, state),
+        "modality": modality_facts(modality),
         "config": dict(config),
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -66,7 +86,7 @@ def write(folder: Path, kind: str, modality: Modality, config: Mapping[str, Any]
         raise CheckpointError(
             f"cannot save the tokenizer in {folder}: {error}. Free space or choose another folder"
         ) from error
-    return digest
+    return token_hash
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -85,12 +105,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Save the tokenizer again") from None
-    if not isinstance(facts, dict) or not {"format", "kind", "hash", "modality", "config"} <= facts.keys():
+    needed = {"format", "kind", "hash", "modality", "config"}
+    if not isinstance(facts, dict) or not needed <= facts.keys():
         raise CheckpointError(
             f"{path} is not the config of a tokenizer: it needs format, kind, hash, modality and config"
         )
     if facts["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {facts['format']}; this version reads {FORMAT}. Update fourm")
+        raise CheckpointError(
+            f"{path} has format {facts['format']}; this version reads {FORMAT}. Use the fourm it was made with"
+        )
     return facts
 
 
@@ -109,15 +132,22 @@ def read_weights(folder: Path, device: str) -> dict[str, Tensor]:
     """The tensors of a saved tokenizer.
 
     Raises:
-        CheckpointError: if the file is missing or damaged.
+        CheckpointError: if the file is missing, damaged, or not the one that `config.json` was written for.
     """
     from safetensors.torch import load_file
 
     path = Path(folder) / WEIGHTS_FILE
     try:
-        return load_file(path, device=device)
+        state = load_file(path, device=device)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Save the tokenizer again") from error
+    found, expected = digest({}, state), str(read_facts(folder).get("weights"))
+    if found != expected:
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not belong together (weights {found[:12]}, expected "
+            f"{expected[:12]}): copy or save the tokenizer again"
+        )
+    return state
 
 
 def _replace(path: Path, write_to: Any) -> None:

@@ -84,6 +84,15 @@ def test_a_sample_draws_the_same_in_any_batch() -> None:
     assert torch.equal(together[1:2], alone)
 
 
+def test_normal_draws_are_normal_and_keyed_as_uniform_ones() -> None:
+    draws = rng.normal(torch.arange(200)[:, None], 3, torch.arange(1000)).flatten().sort().values
+    quantiles = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor([0.01, 0.25, 0.5, 0.75, 0.99]))
+    found = draws[(torch.tensor([0.01, 0.25, 0.5, 0.75, 0.99]) * len(draws)).long()]
+    torch.testing.assert_close(found, quantiles, rtol=0, atol=0.02)
+    alone = rng.normal(torch.tensor([[7]]), 3, torch.arange(1000))
+    assert torch.equal(alone, rng.normal(torch.arange(200)[:, None], 3, torch.arange(1000))[7:8])
+
+
 def test_large_and_negative_seeds_work() -> None:
     draws = rng.uniform(torch.tensor([2**63 - 1, -(2**63), -1, 0]), 0)
     assert len(draws.unique()) == 4

@@ -1,0 +1,248 @@
+"""What all image tokenizers have in common: an encoder and a quantizer. How codes become images is up to the family."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from fourm.config import build, to_dict
+from fourm.errors import CheckpointError, ConfigError
+from fourm.modality import Grid, Modality
+from fourm.tokenizers import saved
+from fourm.tokenizers.configs import AutoencoderConfig
+from fourm.tokenizers.quantize import Quantized
+from fourm.tokenizers.units import to_natural
+
+
+class Reconstruction(NamedTuple):
+    """What one training pass through a tokenizer gives.
+
+    Args:
+        output: (B, C, H, W) what the decoder says: normalised values, class logits, or a denoiser's prediction.
+        commitment: (B,) distance of the latents to their codes.
+        ids: (B, h, w) token ids.
+        target: what `output` should be; None: the image itself.
+    """
+
+    output: Tensor
+    commitment: Tensor
+    ids: Tensor
+    target: Tensor | None = None
+
+
+class Autoencoder(nn.Module):
+    """Encoder and quantizer. Subclasses decode: directly, or by diffusion.
+
+    Continuous images go in as they are, label maps as class embeddings.
+
+    Args:
+        modality: the raw modality, a grid of pixels or of vectors.
+        config: networks and codebook.
+
+    Raises:
+        ConfigError: if the modality is not an image, or its size is not a multiple of the patch size.
+    """
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type[AutoencoderConfig]]
+
+    def __init__(self, modality: Modality, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.modality, self.config = modality, config
+        self.latent_grid = token_grid(modality, config.encoder.patch_size)
+        self.is_labels = modality.is_discrete
+        self.channels = num_channels(modality)
+        self.class_embedding = nn.Embedding(self.channels, config.class_dim) if self.is_labels else None
+        read = config.class_dim if self.is_labels else self.channels
+        self.encoder = network(config.encoder, "Encoder", read, self.latent_grid)
+        self.quantizer = implementation(config.quantizer.target)(config.quantizer)
+        self.quant_proj = nn.Conv2d(self.encoder.out_dim, self.quantizer.dim, 1)
+        if config.freeze_encoder:
+            for part in self._encoding_parts():
+                part.requires_grad_(False)
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens per side, and pixels per token side."""
+        return self.latent_grid
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.quantizer.vocab_size)
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """(V, d) codes; None if ids are not numbers of codes in one table."""
+        return self.quantizer.codebook
+
+    @property
+    def hash(self) -> str:
+        """sha256 of all that decides which ids come out: equal hashes give equal tokens, whatever the decoder."""
+        own = to_dict(self.config)
+        facts = {name: own[name] for name in ("encoder", "quantizer", "class_dim")}
+        prefixes = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
+        state = {name: value for name, value in self.state_dict().items() if name.startswith(prefixes)}
+        return saved.digest({"modality": saved.modality_facts(self.modality), "config": facts}, state)
+
+    def forward(self, image: Tensor, seeds: Tensor | None = None) -> Reconstruction:
+        """A training pass.
+
+        Args:
+            image: (B, C, H, W) normalised values or (B, H, W) labels.
+            seeds: (B,) int64, of what a family draws in training.
+        """
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; a frozen encoder and its codebook stay as they are."""
+        super().train(mode)
+        if self.config.freeze_encoder:
+            for part in self._encoding_parts():
+                part.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """Token ids (B, h, w) int64 of (B, C, H, W) normalised values or (B, H, W) labels."""
+        return self.quantizer.assign(self._latents(image))
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
+        """The image of token ids.
+
+        Args:
+            ids: (B, h, w) int64.
+            seeds: (B,) int64, of what a family draws; None: 0, 1, 2, ...
+            raw: return what the network puts out.
+
+        Returns:
+            Natural units: colours in [0, 1], metres or unit normals (B, C, H, W), labels (B, H, W) int64. Raw:
+            (B, C, H, W) normalised values or logits.
+        """
+        return self.decode_embeddings(self.quantizer.lookup(ids), seeds=seeds, raw=raw)
+
+    @torch.no_grad()
+    def decode_embeddings(self, vectors: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
+        """Like `decode`, from (B, h, w, d) codes or mixtures of codes."""
+        output = self._generate(vectors, seeds).float()
+        if raw:
+            return output
+        return output.argmax(1) if self.is_labels else to_natural(output, self.modality)
+
+    def save(self, folder: str | Path) -> str:
+        """Write config and weights; returns the hash."""
+        return saved.write(
+            Path(folder), self.kind, self.modality, to_dict(self.config), self.state_dict(), token_hash=self.hash
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read a saved tokenizer, ready for inference.
+
+        Raises:
+            CheckpointError: if files are missing, damaged or do not belong together.
+        """
+        folder = Path(folder)
+        facts = saved.read_facts(folder)
+        config = build(cls.config_class, facts["config"], where=str(folder / saved.CONFIG_FILE))
+        with torch.device("meta"):
+            model = cls(saved.read_modality(folder), config)
+        state = saved.read_weights(folder, str(device))
+        try:
+            model.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: the weights do not fit the config: {error}") from None
+        return model.to(device).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def adopt_encoder(self, source: Autoencoder) -> None:
+        """Take encoder and codebook of another tokenizer, so that both give the same tokens.
+
+        Raises:
+            CheckpointError: if it encodes another modality or has another encoder or codebook.
+        """
+        ours, theirs = self.state_dict(), source.state_dict()
+        prefixes = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
+        for name, value in ours.items():
+            if name.startswith(prefixes):
+                if name not in theirs or theirs[name].shape != value.shape:
+                    found = tuple(theirs[name].shape) if name in theirs else "no counterpart"
+                    raise CheckpointError(
+                        f"{name} has shape {tuple(value.shape)} here and {found} in the tokenizer to start from: give "
+                        "both recipes the same encoder and quantizer"
+                    )
+                value.copy_(theirs[name])
+        if self.hash != source.hash:
+            raise CheckpointError(
+                "encoder and codebook were copied but would give other tokens: modality, encoder, quantizer and "
+                "class_dim must be those of the tokenizer to start from"
+            )
+
+    def _encoding_parts(self) -> Iterator[nn.Module]:
+        parts = (self.class_embedding, self.encoder, self.quantizer, self.quant_proj)
+        return (part for part in parts if part is not None)
+
+    def _quantize(self, image: Tensor) -> Quantized:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
+            return self.quantizer(self._latents(image))
+
+    def _latents(self, image: Tensor) -> Tensor:
+        """(B, h, w, d) before quantization."""
+        if self.class_embedding is not None:
+            image = _embed_labels(image, self.class_embedding)
+        return self.quant_proj(self.encoder(image)).permute(0, 2, 3, 1)
+
+    def _generate(self, vectors: Tensor, seeds: Tensor | None) -> Tensor:
+        """(B, C, H, W) of (B, h, w, d) codes."""
+        raise NotImplementedError
+
+
+def token_grid(modality: Modality, patch_size: int) -> Grid:
+    """The grid of tokens that cover an image modality.
+
+    Raises:
+        ConfigError: if the modality is not an image, or its size is not a multiple of the patch size.
+    """
+    height, width = modality.grid.image_size
+    if height % patch_size or width % patch_size:
+        raise ConfigError(
+            f"modality '{modality.name}' has {height} x {width} pixels, not a multiple of the tokenizer's "
+            f"patch size {patch_size}"
+        )
+    return Grid(height // patch_size, width // patch_size, patch_size)
+
+
+def num_channels(modality: Modality) -> int:
+    """Channels of the decoded image: classes of a label map, colours or features otherwise.
+
+    Raises:
+        ConfigError: if the modality does not say.
+    """
+    if modality.is_discrete:
+        return modality.vocab_size
+    if modality.channels is None:
+        raise ConfigError(f"modality '{modality.name}' needs `channels` to be tokenized as an image")
+    return modality.channels
+
+
+def network(config: Any, part: str, channels: int, grid: Grid) -> Any:
+    """The encoder or decoder that a config names: class `part` of the module in its `target`."""
+    return getattr(importlib.import_module(config.target), part)(config, channels, grid)
+
+
+def implementation(target: str) -> Any:
+    """What `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _embed_labels(labels: Tensor, embedding: nn.Embedding) -> Tensor:
+    """(B, H, W) -> (B, class_dim, H, W); a label outside the classes (void) becomes zero."""
+    known = (labels >= 0) & (labels < embedding.num_embeddings)
+    embedded = embedding(torch.where(known, labels, 0)) * known[..., None]
+    return embedded.permute(0, 3, 1, 2)

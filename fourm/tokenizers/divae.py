@@ -1,0 +1,156 @@
+"""A tokenizer with a diffusion decoder conditioned on its codes (4M, Mizrahi et al. 2023, sec. A.2; Shi et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fourm.errors import ConfigError
+from fourm.machine import Precision, use_bf16
+from fourm.modality import Modality
+from fourm.nn.configs import SamplingConfig
+from fourm.nn.diffusion import Diffusion, starting_noise
+from fourm.rng import key_hash, normal, uniform
+from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction, implementation
+from fourm.tokenizers.configs import DiVAEConfig
+
+
+def _stream(purpose: str) -> int:
+    return key_hash("divae", purpose) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+_NOISE, _TIME, _DROP, _SHARE, _MASK = map(_stream, ("noise", "time", "drop", "share", "mask"))
+
+
+class DiVAE(Autoencoder):
+    """Encoder, quantizer, and a denoiser that paints the image from its codes.
+
+    Everything it draws belongs to the sample: the same seed gives the same image in any batch.
+
+    Args:
+        modality: the raw modality, an image.
+        config: networks, codebook and noise process.
+
+    Raises:
+        ConfigError: for label maps, and for sizes that the denoiser cannot take.
+    """
+
+    kind = "divae"
+    config_class = DiVAEConfig
+    config: DiVAEConfig
+
+    def __init__(self, modality: Modality, config: DiVAEConfig) -> None:
+        super().__init__(modality, config)
+        if self.is_labels:
+            raise ConfigError(
+                f"modality '{modality.name}' is a label map, to which no noise can be added: use tokenizer.kind: vqvae"
+            )
+        stride, size = config.denoiser.stride, modality.grid.image_size
+        if size[0] % stride or size[1] % stride:
+            raise ConfigError(
+                f"modality '{modality.name}' has {size[0]} x {size[1]} pixels, which do not divide by the denoiser's "
+                f"{stride} (patch_size x 2 per level after the first): use fewer levels or a smaller "
+                "tokenizer.denoiser.patch_size"
+            )
+        self.decoder = implementation(config.denoiser.target)(config.denoiser, self.channels, self.quantizer.dim)
+        self.diffusion = Diffusion(config.noise)
+        self.sampling = config.sampling
+
+    def forward(self, image: Tensor, seeds: Tensor | None = None) -> Reconstruction:
+        """Encode and quantize images, add noise to them, and predict it from the codes.
+
+        Args:
+            image: (B, C, H, W) normalised values.
+            seeds: (B,) int64; each sample's noise, timestep and hidden codes. None: 0, 1, 2, ...
+        """
+        seeds = _seeds(seeds, image)
+        quantized = self._quantize(image)
+        clean = image.float()
+        noise = normal(seeds[:, None], _NOISE, torch.arange(clean[0].numel(), device=clean.device)).view_as(clean)
+        timestep = (uniform(seeds, _TIME) * self.config.noise.num_timesteps).long()
+        noisy = self.diffusion.add_noise(clean, noise, timestep)
+        keep = self._kept(seeds, quantized.ids)
+        output = self.decoder(noisy, timestep, quantized.vectors.permute(0, 3, 1, 2), keep)
+        target = self.diffusion.target(clean, noise, timestep)
+        return Reconstruction(output, quantized.commitment, quantized.ids, target)
+
+    @torch.no_grad()
+    def denoise(self, noisy: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
+        """One call of the denoiser.
+
+        Args:
+            noisy: (B, C, H, W).
+            timestep: (B,) int64, or one number.
+            ids: (B, h, w) token ids.
+
+        Returns:
+            (B, C, H, W) noise, image or v, as `config.noise.prediction` says.
+        """
+        timestep = torch.as_tensor(timestep, device=noisy.device).expand(len(noisy))
+        return self._predict(noisy, timestep, self.quantizer.lookup(ids).permute(0, 3, 1, 2))
+
+    def for_decoding(self, *, precision: Precision = "auto", channels_last: bool = True) -> Self:
+        """The same tokenizer, changed for fast decoding; for inference only.
+
+        Args:
+            precision: of the denoiser's weights and computation; what lies around it stays in float32.
+            channels_last: keep channels innermost in memory, which convolutions prefer.
+        """
+        weight = next(self.decoder.parameters())
+        dtype = torch.bfloat16 if use_bf16(precision, weight.device) else torch.float32
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.decoder.to(dtype=dtype, memory_format=layout)
+        return self.requires_grad_(False).eval()
+
+    def _generate(self, vectors: Tensor, seeds: Tensor | None) -> Tensor:
+        batch, height, width, _ = vectors.shape
+        patch = self.latent_grid.patch_size
+        noise = starting_noise(_seeds(seeds, vectors), _NOISE, (self.channels, height * patch, width * patch))
+        condition, guidance = vectors.permute(0, 3, 1, 2), self.sampling.guidance
+        if guidance == 1.0:
+            return self.diffusion.sample(lambda x, t: self._predict(x, t, condition), noise, self.sampling)
+        shown = torch.arange(2 * batch, device=vectors.device) < batch
+        keep, twice = shown[:, None, None].expand(-1, height, width), condition.repeat(2, 1, 1, 1)
+
+        def guided(noisy: Tensor, timestep: Tensor) -> Tensor:
+            both = self._predict(noisy.repeat(2, 1, 1, 1), timestep.repeat(2), twice, keep)
+            with_codes, without = both.chunk(2)
+            return without + guidance * (with_codes - without)
+
+        return self.diffusion.sample(guided, noise, self.sampling)
+
+    def use_sampling(self, sampling: SamplingConfig) -> Self:
+        """Decode with another scheduler or number of steps from now on.
+
+        Raises:
+            ConfigError: if the model was not trained for guidance.
+        """
+        self.config.check_sampling(sampling)
+        self.sampling = sampling
+        return self
+
+    def _predict(self, noisy: Tensor, timestep: Tensor, condition: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The denoiser in its own precision and memory layout, float32 outside."""
+        weight = next(self.decoder.parameters())
+        layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else None
+        noisy = noisy.to(weight.dtype, memory_format=layout or torch.preserve_format)
+        return self.decoder(noisy, timestep, condition.to(weight.dtype), keep).float()
+
+    def _kept(self, seeds: Tensor, ids: Tensor) -> Tensor | None:
+        """(B, h, w) which codes the denoiser sees: none of a dropped sample, a random share of the others."""
+        config = self.config
+        if not config.condition_dropout and config.masked_condition is None:
+            return None
+        keep = (uniform(seeds, _DROP) >= config.condition_dropout)[:, None, None].expand_as(ids)
+        if config.masked_condition is not None:
+            low, high = config.masked_condition
+            hidden = (low + (high - low) * uniform(seeds, _SHARE))[:, None]
+            places = torch.arange(ids[0].numel(), device=ids.device)
+            keep = keep & (uniform(seeds[:, None], _MASK, places) >= hidden).view_as(ids)
+        return keep
+
+
+def _seeds(seeds: Tensor | None, like: Tensor) -> Tensor:
+    return torch.arange(len(like), device=like.device) if seeds is None else seeds
