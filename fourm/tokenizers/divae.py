@@ -1,4 +1,4 @@
-"""A tokenizer with a diffusion decoder conditioned on its codes (4M, Mizrahi et al. 2023, sec. A.2; Shi et al. 2022)."""
+"""A tokenizer that decodes by diffusion, conditioned on its codes (4M, Mizrahi et al. 2023, sec. A.2)."""
 
 from __future__ import annotations
 
