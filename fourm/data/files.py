@@ -1,18 +1,11 @@
-"""Files that are either complete or absent."""
+"""Writing data files, with what a user can do where it fails."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 
+from fourm import files
 from fourm.errors import DataError
-
-
-def temporary_name(path: Path) -> Path:
-    """A hidden name beside `path`, unique to this call, that no reader takes for data."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def publish(path: Path, content: bytes) -> None:
@@ -21,17 +14,9 @@ def publish(path: Path, content: bytes) -> None:
     Raises:
         DataError: if the file cannot be written (full disk, no permission).
     """
-    temporary = temporary_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        files.publish(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise write_error(path, error) from error
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from fourm.data.files import publish, temporary_name, write_error
+from fourm.data.files import publish, write_error
 from fourm.data.index import ShardIndex, index_path, read_header
 from fourm.errors import DataError
+from fourm.files import temporary_name
 
 FACTS_FILE = "source.json"
 CROPS = "crop_settings"

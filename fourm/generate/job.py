@@ -11,6 +11,7 @@ from PIL import Image
 
 from fourm import config as configs
 from fourm.errors import ConfigError
+from fourm.files import publish
 from fourm.generate import outputs
 from fourm.generate.answer import Answers, generate, make_plan, sample_seeds
 from fourm.generate.bundle import Bundle, move, raw_modality
@@ -76,8 +77,8 @@ def run(
             numbered = stem if num_samples == 1 else f"{stem}_{number:02d}"
             modality = bundle.model.modalities[target]
             paths += outputs.write(bundle, modality, answers[target][number], out, numbered)
-    outputs.publish(out / "grid.png", outputs.png(picture(bundle, values, answers, names)))
-    outputs.publish(out / "plan.yaml", _as_yaml(steps))
+    publish(out / "grid.png", outputs.png(picture(bundle, values, answers, names)))
+    publish(out / "plan.yaml", _as_yaml(steps))
     return [*paths, out / "grid.png", out / "plan.yaml"]
 
 

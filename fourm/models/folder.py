@@ -11,6 +11,7 @@ from typing import Any
 
 from fourm import config as configs
 from fourm.errors import CheckpointError, ConfigError
+from fourm.files import publish
 from fourm.modality import ModalitySet, from_dict, to_dict
 from fourm.models.configs import MODELS
 from fourm.models.multimodal import Multimodal
@@ -57,9 +58,7 @@ def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] |
         "rows": _rows(model),
         "tokenizers": copies,
     }
-    unfinished = folder / ".config.json.tmp"
-    unfinished.write_text(json.dumps(facts, indent=1) + "\n")
-    unfinished.rename(folder / "config.json")
+    publish(folder / "config.json", json.dumps(facts, indent=1) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

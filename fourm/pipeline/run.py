@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from fourm import config as configs
 from fourm.errors import FourmError
+from fourm.files import publish
 from fourm.pipeline.lanes import StageError, run_commands
 from fourm.pipeline.schema import Pipeline, Stage, command_words
 
@@ -180,6 +181,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    publish(path, json.dumps(content, indent=1) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fourm.files import publish
 from fourm.report.colors import color_scale, palette
 from fourm.report.metrics import MetricRow, format_value
 
@@ -170,15 +170,8 @@ class Page:
         Returns:
             The path.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self.render(), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        publish(Path(path), self.render())
+        return Path(path)
 
     def _add(self, markup: str) -> None:
         if not self._sections:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fourm.errors import CheckpointError
+from fourm.files import publish, replacing
 from fourm.modality import Modality, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def write(
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
-        _replace(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(facts, indent=1) + "\n"))
+        with replacing(folder / WEIGHTS_FILE) as path:
+            save_file(weights, path)
+        publish(folder / CONFIG_FILE, json.dumps(facts, indent=1) + "\n")
     except Exception as error:
         raise CheckpointError(
             f"cannot save the tokenizer in {folder}: {error}. Free space or choose another folder"
@@ -148,14 +148,3 @@ def read_weights(folder: Path, device: str) -> dict[str, Tensor]:
             f"{expected[:12]}): copy or save the tokenizer again"
         )
     return state
-
-
-def _replace(path: Path, write_to: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_to(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.errors import CheckpointError, ConfigError, DataError
+from fourm.files import publish
 from fourm.tokenizers.wordpiece import PREFIX, learn_pieces
 from fourm.tokens import SpecialIds
 
@@ -104,13 +104,9 @@ class TextTokenizer:
             CheckpointError: if it cannot be written.
         """
         path = _file(Path(path))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
-            temporary.replace(path)
+            publish(path, self._backend.to_str(pretty=True))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise CheckpointError(f"cannot write {path}: {error}. Free space or choose another folder") from error
         return self.hash
 

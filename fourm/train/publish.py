@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fourm.errors import CheckpointError
+from fourm.files import publish, sync
 
 _TEMPORARY = ".tmp-"
 
@@ -35,12 +35,12 @@ def remove_leftovers(folder: Path) -> None:
 def publish_folder(temporary: Path, path: Path) -> None:
     """Give a finished folder its name, after its bytes are safe on the disk; what had the name before is replaced."""
     for file in temporary.rglob("*"):
-        _sync(file)
-    _sync(temporary)
+        sync(file)
+    sync(temporary)
     if path.exists():
         remove_folder(path)
     temporary.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -71,16 +71,9 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         CheckpointError: if it cannot be written.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        publish(path, json.dumps(value, indent=1, default=str))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise write_error(path, error) from error
 
 
@@ -101,12 +94,3 @@ def write_error(path: Path, error: BaseException | str, size: int = 0) -> Checkp
         f"cannot write {path}: {reason}{space}. Nothing incomplete was left, earlier checkpoints are untouched. "
         "Free disk space, check the permissions or lower train.keep_checkpoints, then run the same command again"
     )
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

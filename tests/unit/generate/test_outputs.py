@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fourm.data import decode as decoding
-from fourm.generate.outputs import decode, publish, safe_name, write
+from fourm.generate.outputs import decode, safe_name, write
 from fourm.generate.sampler import Generated
 from fourm.modality import Discrete, Grid, Modality
 from tests.unit.generate.toy import LEVELS, SEEDS, Mosaic, ToyBundle, image
@@ -112,13 +112,3 @@ def test_file_names_never_leave_their_folder(name: str, tmp_path: Path) -> None:
 
 def test_usual_names_stay_as_they_are() -> None:
     assert safe_name("tok_depth@64") == "tok_depth@64"
-
-
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, target: Path) -> Path:
-        raise OSError(28, "No space left on device", str(target))
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        publish(tmp_path / "depth.png", b"123")
-    assert list(tmp_path.iterdir()) == []
