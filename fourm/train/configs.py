@@ -29,10 +29,14 @@ class ParameterRule:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and what happens to gradients before it.
+    """AdamW or Muon, and what happens to gradients before it.
 
     Args:
-        kind: only `adamw`.
+        kind: `muon` takes orthogonal steps (Jordan et al. 2024) with the weight matrices that `matrices` names, and
+            AdamW's with all else.
+        matrices: for `muon`, patterns of parameter names; those with two dimensions are meant.
+        matrix_lr: for `muon`, peak learning rate of these matrices; it follows the schedule of `lr`.
+        momentum: for `muon`.
         lr: peak learning rate. Give this or `base_lr`.
         base_lr: peak learning rate for 256 samples per step: lr = base_lr * batch_size / 256. 1e-4 if neither is given.
         betas: decay rates of the two moments.
@@ -44,7 +48,10 @@ class OptimizerConfig:
         rules: exceptions by parameter name.
     """
 
-    kind: Literal["adamw"] = "adamw"
+    kind: Literal["adamw", "muon"] = "adamw"
+    matrices: list[str] = dataclasses.field(default_factory=lambda: ["*blocks.*"])
+    matrix_lr: float = 0.02
+    momentum: float = 0.95
     lr: float | None = None
     base_lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
@@ -60,12 +67,12 @@ class OptimizerConfig:
             raise ConfigError(
                 f"lr={self.lr} and base_lr={self.base_lr} are both given; keep one (lr = base_lr * batch_size / 256)"
             )
-        for name in ("lr", "base_lr", "clip_grad", "skip_grad", "eps"):
+        for name in ("lr", "base_lr", "matrix_lr", "clip_grad", "skip_grad", "eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}; expected a number above 0, or null where it is optional")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas is {list(self.betas)}; expected two numbers in [0, 1)")
+        if not all(0 <= beta < 1 for beta in (*self.betas, self.momentum)):
+            raise ConfigError(f"betas is {list(self.betas)}, momentum {self.momentum}; expected numbers in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)

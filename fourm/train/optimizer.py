@@ -1,4 +1,4 @@
-"""Parameter groups, AdamW, and its state by parameter name."""
+"""Parameter groups, the optimizer over them, and its state by parameter name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.train.configs import OptimizerConfig, ParameterRule, TrainConfig
+from fourm.train.muon import Muon
 
 
 def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterable[str]) -> None:
@@ -54,26 +55,44 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     names = [name for name, _ in model.named_parameters()]
     for rule in config.rules:
         _matching(names, [rule.match], "train.optimizer.rules")
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    orthogonal = set()
+    if config.kind == "muon":
+        orthogonal = _matching(names, config.matrices, "train.optimizer.matrices")
+    groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rule = next((r for r in config.rules if fnmatch.fnmatchcase(name, r.match)), ParameterRule("*"))
             decay = config.weight_decay if is_decayed(name, parameter) else 0.0
             decay = decay if rule.weight_decay is None else rule.weight_decay
-            groups.setdefault((decay, rule.lr_scale), []).append(parameter)
-    return [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items()]
+            is_matrix = name in orthogonal and parameter.ndim == 2
+            groups.setdefault((decay, rule.lr_scale, is_matrix), []).append(parameter)
+    return [
+        {"params": p, "weight_decay": decay, "lr_scale": scale, "orthogonal": is_matrix}
+        for (decay, scale, is_matrix), p in groups.items()
+    ]
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, fused where the device has such a kernel (CPU too: 3 to 5 times faster)."""
+    """The optimizer of the trainable parameters, fused where the device has such a kernel (CPU too: 3 to 5 times
+    faster).
+    """
     groups = parameter_groups(model, config.optimizer)
+    for group in groups:
+        if group["orthogonal"]:  # so that one schedule moves both rates
+            group["lr_scale"] *= config.optimizer.matrix_lr / config.peak_lr
     fused = config.optimizer.fused
     if fused is None:
         devices = {parameter.device.type for group in groups for parameter in group["params"]}
         fused = devices <= {"cpu", "cuda", "mps"}
     c = config.optimizer
-    return torch.optim.AdamW(
-        groups, lr=config.peak_lr, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay, fused=fused
+    return Muon(
+        groups,
+        momentum=c.momentum,
+        lr=config.peak_lr,
+        betas=c.betas,
+        eps=c.eps,
+        weight_decay=c.weight_decay,
+        fused=fused,
     )
 
 
@@ -81,7 +100,7 @@ class Updater:
     """One optimizer step: learning rate, clipping, skipping; nothing of it waits for the device.
 
     Args:
-        optimizer: AdamW.
+        optimizer: AdamW or Muon.
         clip_grad: largest gradient norm, or None.
         skip_grad: gradient norm from which an update is left out, or None.
     """

@@ -1,0 +1,102 @@
+"""Muon: momentum steps whose matrices are made orthogonal (Jordan et al. 2024; Liu et al. 2025)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourm.machine import has_bf16
+
+_COEFFICIENTS = (
+    3.4445,
+    -4.775,
+    2.0315,
+)  # of the quintic iteration: steepest at zero, singular values end in 0.7 to 1.2
+_NUM_ITERATIONS = 5
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, except that parameter groups marked `orthogonal` take Muon's steps.
+
+    With momentum m <- mu m + g, a weight moves by -lr * sqrt(max(1, rows / columns)) * orthogonal(g + mu m), after
+    decoupled weight decay. Every direction of a matrix then learns at the same pace, also those whose gradients are
+    small.
+
+    Args:
+        groups: parameter groups; one with `orthogonal` holds matrices only, and may name under `parts` into how many
+            square or equal blocks of rows each is to be split (fused projections are several matrices).
+        momentum: mu.
+        options: as for AdamW.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], *, momentum: float = 0.95, **options: Any) -> None:
+        self.momentum = momentum
+        super().__init__([{"orthogonal": False, **group} for group in groups], **options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["orthogonal"]]
+        try:
+            result = super().step(closure)  # type: ignore[arg-type]
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["orthogonal"]:
+                self._step_matrices(group)
+        return result  # type: ignore[return-value]
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        skipped = getattr(self, "found_inf", None)
+        steps: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(weight)
+            mean = state["momentum"]
+            gradient = weight.grad if skipped is None else torch.where(skipped > 0, 0.0, weight.grad)
+            mean.mul_(self.momentum if skipped is None else torch.where(skipped > 0, 1.0, self.momentum)).add_(gradient)
+            for rows, ahead in zip(_split(weight), _split(gradient + self.momentum * mean), strict=True):
+                steps[rows.shape[0], rows.shape[1]].append((rows, ahead))
+        lr, decay = group["lr"], group["weight_decay"]
+        for (num_rows, num_columns), parts in steps.items():
+            moves = orthogonalise(torch.stack([ahead for _, ahead in parts]))
+            scale = lr * max(1.0, num_rows / num_columns) ** 0.5
+            for (rows, _), move in zip(parts, moves, strict=True):
+                change = -lr * decay * rows - scale * move
+                rows.add_(change if skipped is None else torch.where(skipped > 0, 0.0, change))
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest matrices with orthonormal rows or columns, roughly: singular values end up between 0.7 and 1.2.
+
+    Args:
+        matrices: (n, rows, columns).
+
+    Returns:
+        the same shape and type, by five iterations x <- a x + (b s + c s s) x with s = x x^T.
+    """
+    a, b, c = _COEFFICIENTS
+    dtype = torch.bfloat16 if has_bf16(matrices.device) else torch.float32
+    x = matrices.to(dtype)
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.transpose(1, 2)
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(_NUM_ITERATIONS):
+        s = x @ x.transpose(1, 2)
+        x = a * x + torch.baddbmm(s, s, s, beta=b, alpha=c) @ x
+    return (x if wide else x.transpose(1, 2)).to(matrices.dtype)
+
+
+def _split(weight: Tensor) -> tuple[Tensor, ...]:
+    """The square matrices that a fused projection stacks; a matrix that is no such stack, as it is."""
+    rows, columns = weight.shape
+    fused = rows in (2 * columns, 3 * columns)
+    return weight.split(columns) if fused else (weight,)
