@@ -25,7 +25,7 @@ class Reconstruction(NamedTuple):
     Args:
         output: (B, C, H, W) what the decoder says: normalised values, class logits, or a denoiser's prediction.
         commitment: (B,) distance of the latents to their codes.
-        ids: (B, h, w) token ids.
+        ids: (B, h, w) token ids, in the tokenizer's `grid`.
         target: what `output` should be; None: the image itself.
     """
 
@@ -43,6 +43,9 @@ class Autoencoder(nn.Module):
     Args:
         modality: the raw modality, a grid of pixels or of vectors.
         config: networks and codebook.
+
+    Attributes:
+        latent_grid: places that the networks see, and pixels per side of a place.
 
     Raises:
         ConfigError: if the modality is not an image, or its size is not a multiple of the patch size.
@@ -68,8 +71,11 @@ class Autoencoder(nn.Module):
 
     @property
     def grid(self) -> Grid:
-        """Tokens per side, and pixels per token side."""
-        return self.latent_grid
+        """Tokens per side, and pixels per token side; 1 where several tokens share a place, and have none of their own."""
+        rows, columns = self.quantizer.block
+        if rows == columns == 1:
+            return self.latent_grid
+        return Grid(self.latent_grid.height * rows, self.latent_grid.width * columns)
 
     @property
     def vocab_size(self) -> int:
@@ -128,7 +134,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode_embeddings(self, vectors: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
-        """Like `decode`, from (B, h, w, d) codes or mixtures of codes."""
+        """Like `decode`, from (B, h, w, d) codes or mixtures of codes, one vector per place of `latent_grid`."""
         output = self._generate(vectors, seeds).float()
         if raw:
             return output
@@ -187,9 +193,9 @@ class Autoencoder(nn.Module):
         parts = (self.class_embedding, self.encoder, self.quantizer, self.quant_proj)
         return (part for part in parts if part is not None)
 
-    def _quantize(self, image: Tensor) -> Quantized:
+    def _quantize(self, image: Tensor, seeds: Tensor | None) -> Quantized:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
-            return self.quantizer(self._latents(image))
+            return self.quantizer(self._latents(image), seeds)
 
     def _latents(self, image: Tensor) -> Tensor:
         """(B, h, w, d) before quantization."""

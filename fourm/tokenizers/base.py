@@ -23,7 +23,7 @@ class Tokenizer(Protocol):
         grid: tokens per side, and pixels per token side.
         vocab_size: number of ids.
         hash: equal hashes give equal tokens, whatever decodes them.
-        codebook: (V, d) vectors behind the ids; None if there is no such table.
+        codebook: (V, d) vectors behind the ids; None if there is no such table, as where a place has several codes.
     """
 
     modality: Modality
@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_embeddings(self, vectors: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
-        """Images of codes (B, h, w, d) or mixtures of codes."""
+        """Images of codes (B, h, w, d) or mixtures of codes, one per place."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,6 +10,11 @@ from fourm.config import slot
 from fourm.errors import ConfigError
 from fourm.nn.configs import Activation, NoiseConfig, SamplingConfig
 from fourm.registry import Registry
+
+TWO_BYTES = 1 << 15
+"""Vocabularies up to this size are stored as 16-bit ids, larger ones as 32-bit ids."""
+MOST_CODES = 1 << 31
+"""The largest vocabulary that token files can hold."""
 
 VIT_SIZES: dict[str, dict[str, int]] = {
     "small": {"dim": 512, "depth": 8, "num_heads": 8},
@@ -98,6 +104,33 @@ class ViTConfig:
 
 
 @dataclass(frozen=True)
+class MLPConfig:
+    """A residual MLP as encoder or decoder of single vectors, or of maps whose places do not look at each other.
+
+    4M-21's networks for global features and poses have width 1024 and depth 6 (Bachmann et al. 2024).
+
+    Args:
+        width: of the layers between the blocks.
+        depth: residual blocks.
+        mlp_ratio: hidden width of a block : width.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.mlp"
+    patch_size: ClassVar[int] = 1
+
+    width: int = 1024
+    depth: int = 6
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 0 or self.mlp_ratio <= 0:
+            raise ConfigError(
+                f"width {self.width} must be 1 or more, depth {self.depth} 0 or more and mlp_ratio {self.mlp_ratio} "
+                "above 0"
+            )
+
+
+@dataclass(frozen=True)
 class EmaConfig:
     """Vector quantizer whose codebook follows running means of its latents (van den Oord et al. 2017, app. A.1).
 
@@ -109,10 +142,12 @@ class EmaConfig:
         decay: of the running means.
         revive_below: a code used less than this share of the mean usage is replaced by a latent drawn from the batch;
             0 never.
+        kmeans_steps: Lloyd's iterations on the first batch, whose means are the first codes; 0 begins with random
+            latents of the batch.
         seed: of those draws.
     """
 
-    target: ClassVar[str] = "fourm.tokenizers.quantize:EmaQuantizer"
+    target: ClassVar[str] = "fourm.tokenizers.ema:EmaQuantizer"
 
     codebook_size: int = 512
     dim: int = 16
@@ -120,27 +155,113 @@ class EmaConfig:
     normalize_latents: bool = True
     decay: float = 0.99
     revive_below: float = 1 / 32
+    kmeans_steps: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.codebook_size < 2 or self.dim < 1:
-            raise ConfigError(f"codebook_size {self.codebook_size} must be 2 or more and dim {self.dim} 1 or more")
+        check_codebook(self.codebook_size, self.dim)
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay is {self.decay}; expected a number from 0 to below 1, for instance 0.99")
         if not 0 <= self.revive_below < 1:
             raise ConfigError(
                 f"revive_below is {self.revive_below}; expected a share from 0 to below 1, for instance 0.03"
             )
+        if self.kmeans_steps < 0:
+            raise ConfigError(f"kmeans_steps is {self.kmeans_steps}; expected 0 or more, for instance 10")
 
 
-# Finite scalar quantization and memory codes get their lines here.
-QUANTIZERS = Registry("quantizer", {"ema": "fourm.tokenizers.configs:EmaConfig"})
-ENCODERS = Registry(
-    "encoder", {"conv": "fourm.tokenizers.configs:ConvConfig", "vit": "fourm.tokenizers.configs:ViTConfig"}
+@dataclass(frozen=True)
+class FSQConfig:
+    """Finite scalar quantization (Mentzer et al. 2023): no codebook to learn, none to collapse.
+
+    Args:
+        levels: numbers of levels that each channel of a latent is rounded to; the vocabulary is their product. The
+            paper's choices: 8, 6, 5 for 240 codes; 8, 5, 5, 5 for 1,000; 7, 5, 5, 5, 5 for 4,375; 8, 8, 8, 6, 5 for
+            15,360.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.fsq:FSQ"
+
+    levels: tuple[int, ...] = (8, 8, 8)
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 3:
+            raise ConfigError(
+                f"levels is {list(self.levels)}; expected a number of levels for each channel, at least 3 each (at 2 "
+                "the border between both would lie far from 0)"
+            )
+        check_codebook(self.codebook_size, self.dim)
+
+    @property
+    def dim(self) -> int:
+        """Length of a latent."""
+        return len(self.levels)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return math.prod(self.levels)
+
+
+@dataclass(frozen=True)
+class MemcodesConfig:
+    """Memory codes: each of several heads gives a place one code (4M-21's global features and poses).
+
+    A place gets `num_heads` tokens, in the block of tokens that is nearest to a square: with 16 heads, one vector
+    becomes a grid of 4 x 4.
+
+    Args:
+        num_heads: codes per place.
+        codebook_size: codes of each head.
+        dim: length of a latent, shared out among the heads.
+        temperature: of the draws in training.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.memcodes:MemoryCodes"
+
+    num_heads: int = 8
+    codebook_size: int = 1024
+    dim: int = 256
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_codebook(self.codebook_size, self.dim)
+        if self.num_heads < 1 or self.dim % self.num_heads:
+            raise ConfigError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature is {self.temperature}; expected a number above 0, for instance 1.0")
+
+
+def check_codebook(size: int, dim: int) -> None:
+    """Whether a codebook can be one.
+
+    Raises:
+        ConfigError: if it has fewer than 2 codes, or more than token files can hold.
+    """
+    if size < 2 or dim < 1:
+        raise ConfigError(f"codebook_size {size} must be 2 or more and dim {dim} 1 or more")
+    if size > MOST_CODES:
+        raise ConfigError(
+            f"{size:,} codes are more than token files can hold: their ids have 32 bits, for at most {MOST_CODES:,} "
+            "codes. Use a smaller codebook, for instance of 16,384 codes"
+        )
+
+
+QUANTIZERS = Registry(
+    "quantizer",
+    {
+        "ema": "fourm.tokenizers.configs:EmaConfig",
+        "fsq": "fourm.tokenizers.configs:FSQConfig",
+        "memcodes": "fourm.tokenizers.configs:MemcodesConfig",
+    },
 )
-DECODERS = Registry(
-    "decoder", {"conv": "fourm.tokenizers.configs:ConvConfig", "vit": "fourm.tokenizers.configs:ViTConfig"}
-)
+_NETWORKS = {
+    "conv": "fourm.tokenizers.configs:ConvConfig",
+    "mlp": "fourm.tokenizers.configs:MLPConfig",
+    "vit": "fourm.tokenizers.configs:ViTConfig",
+}
+ENCODERS = Registry("encoder", _NETWORKS)
+DECODERS = Registry("decoder", _NETWORKS)
 
 
 DENOISERS = Registry("denoiser", {"unet": "fourm.nn.configs:UNetConfig"})

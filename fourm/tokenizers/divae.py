@@ -66,12 +66,12 @@ class DiVAE(Autoencoder):
             seeds: (B,) int64; each sample's noise, timestep and hidden codes. None: 0, 1, 2, ...
         """
         seeds = _seeds(seeds, image)
-        quantized = self._quantize(image)
+        quantized = self._quantize(image, seeds)
         clean = image.float()
         noise = normal(seeds[:, None], _NOISE, torch.arange(clean[0].numel(), device=clean.device)).view_as(clean)
         timestep = (uniform(seeds, _TIME) * self.config.noise.num_timesteps).long()
         noisy = self.diffusion.add_noise(clean, noise, timestep)
-        keep = self._kept(seeds, quantized.ids)
+        keep = self._kept(seeds, quantized.vectors[..., 0])
         output = self.decoder(noisy, timestep, quantized.vectors.permute(0, 3, 1, 2), keep)
         target = self.diffusion.target(clean, noise, timestep)
         return Reconstruction(output, quantized.commitment, quantized.ids, target)
@@ -138,17 +138,17 @@ class DiVAE(Autoencoder):
         noisy = noisy.to(weight.dtype, memory_format=layout or torch.preserve_format)
         return self.decoder(noisy, timestep, condition.to(weight.dtype), keep).float()
 
-    def _kept(self, seeds: Tensor, ids: Tensor) -> Tensor | None:
-        """(B, h, w) which codes the denoiser sees: none of a dropped sample, a random share of the others."""
+    def _kept(self, seeds: Tensor, places: Tensor) -> Tensor | None:
+        """Like places (B, h, w), which codes the denoiser sees: none of a dropped sample, a random share of the others."""
         config = self.config
         if not config.condition_dropout and config.masked_condition is None:
             return None
-        keep = (uniform(seeds, _DROP) >= config.condition_dropout)[:, None, None].expand_as(ids)
+        keep = (uniform(seeds, _DROP) >= config.condition_dropout)[:, None, None].expand_as(places)
         if config.masked_condition is not None:
             low, high = config.masked_condition
             hidden = (low + (high - low) * uniform(seeds, _SHARE))[:, None]
-            places = torch.arange(ids[0].numel(), device=ids.device)
-            keep = keep & (uniform(seeds[:, None], _MASK, places) >= hidden).view_as(ids)
+            number = torch.arange(places[0].numel(), device=places.device)
+            keep = keep & (uniform(seeds[:, None], _MASK, number) >= hidden).view_as(places)
         return keep
 
 

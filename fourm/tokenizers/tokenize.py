@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.errors import DataError
+from fourm.tokenizers.configs import TWO_BYTES
 
 if TYPE_CHECKING:
     from fourm.tokenizers.base import Tokenizer
@@ -148,7 +149,7 @@ class _Encoder:
         self.tokenizer = tokenizer
         self.batch_size = max(1, batch_size)
         self.device = device
-        self.dtype = np.int16 if tokenizer.vocab_size <= 1 << 15 else np.int32
+        self.dtype = np.int16 if tokenizer.vocab_size <= TWO_BYTES else np.int32
 
     def samples(self, stream: Iterable[RawCrops]) -> Iterator[tuple[RawCrops, NDArray[Any]]]:
         """Samples with their ids (n_crops, n_tokens), in order."""
@@ -189,8 +190,8 @@ class _Encoder:
         return ids.astype(self.dtype)
 
     def _check(self, raw: RawCrops) -> None:
-        modality, grid = self.tokenizer.modality, self.tokenizer.grid
-        size = (grid.height * grid.patch_size, grid.width * grid.patch_size)
+        modality = self.tokenizer.modality
+        size = modality.grid.image_size
         expected = size if modality.is_discrete else (modality.channels, *size)
         if raw.crops.shape[1:] != expected:
             raise DataError(

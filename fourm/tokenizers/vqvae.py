@@ -29,8 +29,8 @@ class VQVAE(Autoencoder):
         self.post_quant_proj = nn.Conv2d(self.quantizer.dim, self.decoder.in_dim, 1)
 
     def forward(self, image: Tensor, seeds: Tensor | None = None) -> Reconstruction:
-        """Encode, quantize and decode (B, C, H, W) normalised values or (B, H, W) labels; nothing is drawn."""
-        quantized = self._quantize(image)
+        """Encode, quantize and decode (B, C, H, W) normalised values or (B, H, W) labels; only a quantizer may draw."""
+        quantized = self._quantize(image, seeds)
         return Reconstruction(self._generate(quantized.vectors), quantized.commitment, quantized.ids)
 
     def _generate(self, vectors: Tensor, seeds: Tensor | None = None) -> Tensor:
