@@ -84,6 +84,11 @@ def _tokens(name: str, size: int, patch: int, vocab_size: int, tokenizer: str) -
     )
 
 
+def _vector(name: str, dim: int) -> Modality:
+    """One feature vector per sample, made by another network: npy files."""
+    return Modality(name, Grid(1, 1), Continuous(dim), source=name, decode="features", direction="input", channels=dim)
+
+
 def _text(name: str, max_tokens: int, *, vocab_size: int = 30_000, decode: str = "text", **facts: Any) -> Modality:
     """Text, or facts written as text, in WordPiece ids."""
     return Modality(
@@ -137,6 +142,9 @@ def _four_m_21(size: int) -> list[Modality]:
         _tokens(f"tok_sam_edge@{size}", size, 16, 8_192, f"canny@{size}"),
         _tokens(f"tok_dinov2@{size}", size, 14, 8_192, f"dinov2@{size}"),
         _tokens(f"tok_imagebind@{size}", size, 14, 8_192, f"imagebind@{size}"),
+        _vector("dinov2_global", 768),
+        _vector("imagebind_global", 1280),
+        _vector("smpl_pose", 207),  # whose eight tokens stand in the text of human_poses
         _global_tokens("tok_dinov2_global", "dinov2_global"),
         _global_tokens("tok_imagebind_global", "imagebind_global"),
     ]

@@ -70,11 +70,19 @@ class AlignedDataset:
     def _check_geometry(self) -> None:
         crop, hflip = self.config.crop.kind, self.config.hflip
         tokens = [m.name for m in self.modalities.values() if m.decode == "tokens"]
+        features = [m for m in self.modalities.values() if m.decode == "features"]
+        maps = [m.name for m in features if m.grid.image_size != (1, 1)]
         if tokens and (crop == "random_resized" or hflip):
             raise ConfigError(
                 f"data set '{self.name}': {tokens[0]} holds tokens made beforehand, which cannot follow new crops "
                 f"or flips. "
                 "Make tokens for several stored crops (`fourm tokenize`) and set crop.kind: crop_settings, hflip: 0"
+            )
+        if maps and (crop == "random_resized" or hflip):
+            raise ConfigError(
+                f"data set '{self.name}': {maps[0]} holds a map of features made beforehand, which cannot follow new "
+                "crops or flips. Make features for stored crops, one row each, and set crop.kind: crop_settings, "
+                "hflip: 0"
             )
         boxes = any(m.decode == "boxes" for m in self.modalities.values())
         if not self.images and (crop == "random_resized" or (boxes and crop != "none")):
@@ -90,9 +98,8 @@ class AlignedDataset:
             rng: source of all randomness.
 
         Returns:
-            modality -> value: images float32 (C, H, W), label maps int64 (H, W), tokens int64 (N,), encoded text int64
-            (L,),
-            vectors float32 (L, dim); text and boxes without an encoder as str and list.
+            modality -> value: images and features float32 (C, H, W), label maps int64 (H, W), tokens int64 (N,),
+            encoded text int64 (L,), vectors float32 (L, dim); text and boxes without an encoder as str and list.
 
         Raises:
             DataError: if a file is damaged or does not fit; names shard, key, modality and remedy.

@@ -26,6 +26,7 @@ from fourm.modality import Continuous, Discrete, Grid, Modality
 Decoder = Callable[[bytes, Modality], Any]
 VOID = 255
 """The 8-bit id of pixels without a label."""
+_ZIP = b"PK"
 
 _REMEDIES = {
     "tokens": "Run `fourm tokenize` again for this source, or correct the modality's vocabulary and grid in the recipe",
@@ -192,6 +193,39 @@ def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
     return values[: modality.num_tokens]
 
 
+def features(data: bytes, modality: Modality) -> NDArray[np.float32]:
+    """Vectors in the places of a grid, npy or npz with one array -> (crops, C, H, W).
+
+    A file holds one crop (C, H, W), or (crops, C, H, W); a single vector may leave H and W out.
+    """
+    array = _only_array(data) if data[:2] == _ZIP else _npy(data)
+    if modality.channels is None:
+        raise ValueError("the modality does not say how many `channels` its vectors have")
+    expected: tuple[int, ...] = (modality.channels, *modality.grid.image_size)
+    shapes = [expected, expected[:1]] if modality.grid.image_size == (1, 1) else [expected]
+    if not any(array.shape in (shape, (len(array), *shape)) for shape in shapes if array.ndim):
+        raise ValueError(
+            f"an array of shape {array.shape}; expected {' or '.join(map(str, shapes))}, or a row of these for every "
+            "stored crop"
+        )
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}; expected numbers")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32).reshape((-1, *expected))
+    if not len(values):
+        raise ValueError("an array without rows")
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
+    return values
+
+
+def _only_array(data: bytes) -> NDArray[Any]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        if len(file.files) != 1:
+            raise ValueError(f"arrays {', '.join(file.files) or 'none'} in one file; expected a single one")
+        return file[file.files[0]]
+
+
 def crop_settings(data: bytes, modality: Modality | None = None) -> NDArray[np.float64]:
     """Stored crops, npy (crops, 5): top, left, height, width, horizontal flip."""
     rows = np.atleast_2d(_npy(data).astype(np.float64))
@@ -232,5 +266,6 @@ DECODERS: dict[str, Decoder] = {
     "boxes": boxes,
     "structured": structured,
     "vectors": vectors,
+    "features": features,
     "crop_settings": crop_settings,
 }

@@ -73,8 +73,8 @@ def apply(
         aligned_captions: a list of texts holds one per stored crop.
 
     Returns:
-        images (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes as a list, vectors as
-        they are.
+        images and features (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes as a
+        list, vectors as they are.
 
     Raises:
         ValueError: if the value does not go with the geometry.
@@ -86,6 +86,10 @@ def apply(
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)
     if modality.decode == "tokens":
         return _row(value, geometry.row, "rows of tokens")
+    if modality.decode == "features":
+        # A single vector may hold for all crops, as that of a sensor does; a map cannot.
+        for_all = len(value) == 1 and modality.grid.image_size == (1, 1)
+        return normalize(value[0] if for_all else _row(value, geometry.row, "rows of features"), modality)
     if modality.decode == "boxes":
         return crop_boxes(value, geometry)
     if modality.decode == "text":

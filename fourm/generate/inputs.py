@@ -87,14 +87,17 @@ def read_given(bundle: Bundle, name: str, text: str) -> GivenValue:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"given {name}: cannot read {path}: {error.strerror}") from None
+    where = f"given {name}: {path}"
+    means_ids = modality.tokenizer is not None and means_tokens(name, modality)
+    if raw.decode == "features" and not means_ids:
+        return give(bundle, name, torch.from_numpy(_decode(data, raw, where)[:1]))
     if path.suffix == ".npy":
         return give(bundle, name, torch.from_numpy(_load_array(path, data))[None])
-    where = f"given {name}: {path}"
     if modality.is_grid and not transforms.is_image(raw):
         raise DataError(
             f"{where}: expected a .npy file with ids, since this model has no tokenizer for '{modality.name}'"
         )
-    if modality.is_grid and means_tokens(name, modality) and modality.tokenizer:
+    if modality.is_grid and means_ids:
         raise DataError(f"{where}: '{name}' stands for token ids, a .npy file; give the image as {raw.key}={path}")
     value = _decode(data, raw, where)
     if not transforms.is_image(raw):
@@ -108,9 +111,9 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
     Args:
         bundle: model and tokenizers.
         name: of the modality; `tok_...` means token ids.
-        value: images (B, C, H, W) or label maps (B, H, W) of any size; token ids (B, n) or (B, h, w), -1 where one is
-            missing; a text or a list of B texts; boxes of one sample or a list of B; vectors (B, n, dim); or a mapping
-            of tensors as in `fourm.models.ask`.
+        value: images (B, C, H, W) or label maps (B, H, W) of any size; features (B, C, H, W), or (B, C) of one place;
+            token ids (B, n) or (B, h, w), -1 where one is missing; a text or a list of B texts; boxes of one sample or
+            a list of B; vectors (B, n, dim); or a mapping of tensors as in `fourm.models.ask`.
 
     Raises:
         ConfigError: if the model cannot read such a thing.
@@ -138,13 +141,16 @@ def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
     """Natural units of any size, cropped to the centre, resized and normalised as a network reads them.
 
     Args:
-        values: (B, C, H, W) colours in [0, 1], metres, unit vectors ...; or (B, H, W) labels.
+        values: (B, C, H, W) colours in [0, 1], metres, unit vectors ...; or (B, H, W) labels. Features have the size of
+            the modality, and may be (B, C) where that is one vector.
         raw: the modality.
         where: named in errors.
 
     Raises:
         DataError: for another number of dimensions or channels.
     """
+    if raw.decode == "features":
+        return _features(values, raw, where)
     expected = (1,) if raw.is_discrete else (raw.channels,)
     channels = values.shape[1:2] if values.ndim == 4 else (1,)
     if values.ndim not in (3, 4) or (raw.is_discrete and values.ndim == 4) or tuple(channels) != expected:
@@ -162,6 +168,18 @@ def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
     if raw.is_discrete:
         return planes[:, 0].long()
     return torch.from_numpy(np.stack([transforms.normalize(image, raw) for image in planes.cpu().numpy()]))
+
+
+def _features(values: Tensor, raw: Modality, where: str) -> Tensor:
+    """Features as a network reads them, (B, C, H, W)."""
+    height, width = raw.grid.image_size
+    planes = values[..., None, None] if values.ndim == 2 else values
+    if tuple(planes.shape[1:]) != (raw.channels, height, width):
+        raise DataError(
+            f"{where}: a value of shape {tuple(values.shape)} for '{raw.name}'; expected (samples, {raw.channels}, "
+            f"{height}, {width})"
+        )
+    return torch.from_numpy(np.stack([transforms.normalize(v, raw) for v in planes.float().cpu().numpy()]))
 
 
 def _as_given(bundle: Bundle, name: str, values: Tensor) -> GivenValue:

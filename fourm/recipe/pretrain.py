@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,12 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
             raise ConfigError(
                 f"tokenizers.{name}: {recipe.tokenizers[name]} has {tokenizer.vocab_size} codes, but the modality "
                 f"declares a vocabulary of {modality.vocab_size}; correct modalities.{name}.content.vocab_size"
+            )
+        ours, theirs = ((grid.height, grid.width) for grid in (modality.grid, tokenizer.grid))
+        if ours != theirs and math.prod(ours) == math.prod(theirs):
+            raise ConfigError(
+                f"tokenizers.{name}: {recipe.tokenizers[name]} makes grids of {theirs[0]} x {theirs[1]} tokens, but "
+                f"the modality declares {ours[0]} x {ours[1]}; correct modalities.{name}.layout"
             )
     hashes = {name: tokenizer.hash for name, tokenizer in tokenizers.items()}
     for mixture in (recipe.data.train, recipe.data.val):

@@ -53,7 +53,7 @@ class CropShards:
     def _crops(self, n: int) -> np.ndarray:
         m, raw = self.modality, self.source.read(n)
         value = decoding.decode(raw[m.source], m, lambda: self.source.where(n, m.source))
-        size = value.shape[:2]
+        size = value.shape[:2] if transforms.is_image(m) else (1, 1)
         if self.has_crops:
             try:
                 stored = decoding.crop_settings(raw[CROPS])
@@ -65,7 +65,10 @@ class CropShards:
             height, width = m.grid.image_size
             stored = np.array([[*geometry.center_box(size, width / height), 0]])
         try:
-            cuts = [geometry.from_settings(stored, row, size) for row in range(len(stored))]
+            if transforms.is_image(m):
+                cuts = [geometry.from_settings(stored, row, size) for row in range(len(stored))]
+            else:  # features were made crop by crop
+                cuts = [geometry.whole(size, row=row) for row in range(len(stored))]
             return np.stack([transforms.apply(value, m, cut, generator("tokenize", n)) for cut in cuts])
         except (DataError, ValueError) as error:
             raise DataError(f"{self.source.where(n, m.source)}: {error}") from None

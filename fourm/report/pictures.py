@@ -6,6 +6,7 @@ that a pixel of the picture is a pixel of the value; `enlarge` scales without in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def _drawer(modality: Modality, value: Any) -> Callable[[Any], Image.Image]:
     if modality.is_discrete:
         return lambda v: labels(v, modality.vocab_size)
     channels = modality.channels or _planes(value).shape[0]
-    return image if channels in (1, 3) else features
+    return image if channels in (1, 3) and modality.decode != "features" else features
 
 
 def image(value: Any) -> Image.Image:
@@ -158,13 +159,17 @@ def tokens(value: Any, shape: tuple[int, int] | None = None, *, vocab_size: int 
 
 
 def features(value: Any) -> Image.Image:
-    """A feature map by its three principal components, as red, green and blue.
+    """A feature map by its three principal components, as red, green and blue; a single vector as a square of greys.
 
     Args:
         value: (C, H, W) floats.
     """
     planes = _planes(value).astype(np.float64)
     channels, height, width = planes.shape
+    if height == width == 1:
+        side = math.isqrt(channels - 1) + 1
+        cells = np.pad(planes.ravel(), (0, side**2 - channels), constant_values=planes.min()).reshape(1, side, side)
+        return image((cells - planes.min()) / max(np.ptp(planes), 1e-9))
     rows = planes.reshape(channels, -1).T
     rows = rows - rows.mean(axis=0)
     directions = np.linalg.svd(rows, full_matrices=False)[2][:3]

@@ -71,7 +71,7 @@ class Autoencoder(nn.Module):
 
     @property
     def grid(self) -> Grid:
-        """Tokens per side, and pixels per token side; 1 where several tokens share a place, and have none of their own."""
+        """Tokens per side, and pixels per token side: 1 where several tokens share a place of the image."""
         rows, columns = self.quantizer.block
         if rows == columns == 1:
             return self.latent_grid

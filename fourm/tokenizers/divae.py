@@ -139,7 +139,7 @@ class DiVAE(Autoencoder):
         return self.decoder(noisy, timestep, condition.to(weight.dtype), keep).float()
 
     def _kept(self, seeds: Tensor, places: Tensor) -> Tensor | None:
-        """Like places (B, h, w), which codes the denoiser sees: none of a dropped sample, a random share of the others."""
+        """(B, h, w) like `places`, which ones the denoiser sees: none of a dropped sample, a share of the others."""
         config = self.config
         if not config.condition_dropout and config.masked_condition is None:
             return None

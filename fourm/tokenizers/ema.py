@@ -49,7 +49,7 @@ class EmaQuantizer(nn.Module):
         self.register_buffer("cluster_sum", torch.zeros(size, dim))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._draw_seed = torch_seed(config.seed, "codebook")
-        # Whether this is the first step of all is for the device to know; here, whether it is the first of this process.
+        # Whether a step is the first of all only the device knows; here, whether it is the first of this process.
         self._may_start = config.kmeans_steps > 0
 
     @property

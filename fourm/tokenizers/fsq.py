@@ -1,4 +1,4 @@
-"""Finite scalar quantization (Mentzer et al. 2023): every channel is rounded to a few levels, and nothing is learned."""
+"""Finite scalar quantization (Mentzer et al. 2023): channels are rounded to a few levels, and no code is learned."""
 
 from __future__ import annotations
 

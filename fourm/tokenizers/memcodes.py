@@ -51,8 +51,9 @@ class MemoryCodes(nn.Module):
         return self.config.codebook_size
 
     @property
-    def codebook(self) -> None:
-        """There is no one table: what an id means depends on its head."""
+    def codebook(self) -> Tensor | None:
+        """(V, d) the values of a single head; None for several, with which the meaning of an id depends on its head."""
+        return self._values()[0].detach() if self.config.num_heads == 1 else None
 
     def forward(self, latents: Tensor, seeds: Tensor | None = None) -> Quantized:
         """Quantize (B, h, w, d) latents; keys and values learn by gradient, so the commitment is zero."""

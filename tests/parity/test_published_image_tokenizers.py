@@ -1,10 +1,11 @@
-"""The ViT tokenizer computes what the published networks compute on deterministic weights (golden numbers)."""
+"""The ViT, and the MLP with memory codes, compute what the published networks do on deterministic weights (goldens)."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from fourm import catalog
 from fourm.modality import Continuous, Discrete, Grid, Modality
-from fourm.tokenizers.configs import EmaConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.configs import EmaConfig, MemcodesConfig, MLPConfig, ViTConfig, VQVAEConfig
 from fourm.tokenizers.vqvae import VQVAE
 
 pytestmark = pytest.mark.slow
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.slow
 MODALITIES = {
     "tok_semseg_4k_vqvae": Modality("semseg", Grid(224, 224, 1), Discrete(134), "semseg", "labels"),
     "tok_sam_instance_1k": Modality("sam", Grid(4, 4, 16), Continuous(256), "sam", "gray", channels=1),
+    "tok_dinov2_global_8k": catalog.get("dinov2_global"),
 }
 RENAMED = [
     ("coder.blocks.", "coder.blocks.trunk.blocks."),
@@ -31,6 +34,13 @@ RENAMED = [
     ("cls_emb", "class_embedding"),
     ("quantize._codebook.embed", "quantizer.codebook"),
     ("quantize._codebook.cluster_size", "quantizer.cluster_size"),
+]
+RENAMED_MLP = [
+    (r"quantize\.(to_k|to_v)\.weight", r"quantizer.\1"),
+    (r"quantize\.codes", "quantizer.codes"),
+    (r"blocks\.(\d+)\.block\.0", r"blocks.\1.fc1"),
+    (r"blocks\.(\d+)\.block\.2", r"blocks.\1.fc2"),
+    (r"layernorms\.(\d+)", r"blocks.\1.norm"),
 ]
 BEGUN_HERE = {"quantizer.cluster_sum", "quantizer.step"}
 
@@ -53,6 +63,28 @@ def load_fill(folder: Path) -> ModuleType:
 
 
 def published_model(golden: dict[str, Any], modality: Modality, fill: Any) -> VQVAE:
+    of_kind = _published_mlp if golden["config"]["quant_type"] == "memcodes" else _published_vit
+    return of_kind(golden, modality, fill).eval()
+
+
+def _published_mlp(golden: dict[str, Any], modality: Modality, fill: Any) -> VQVAE:
+    config = golden["config"]
+    depth, width = map(int, re.fullmatch(r"BottleneckMLP/B_(\d+)-Wi_(\d+)", config["enc_type"]).groups())
+    network = MLPConfig(width, depth)
+    quantizer = MemcodesConfig(config["num_codebooks"], config["codebook_size"], config["latent_dim"])
+    with torch.device("meta"):
+        model = VQVAE(modality, VQVAEConfig(encoder=network, decoder=network, quantizer=quantizer))
+    state = {}
+    for key, (shape, kind) in golden["tensors"].items():
+        name = key
+        for old, new in RENAMED_MLP:
+            name = re.sub(old, new, name)
+        state[name] = torch.from_numpy(fill(key, shape, kind))
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _published_vit(golden: dict[str, Any], modality: Modality, fill: Any) -> VQVAE:
     config = golden["config"]
     positions = golden["tensors"]["encoder.pos_emb"][0][-1]
     encoder = ViTConfig(768, 12, 12, config["patch_size"], grid_size=positions)
@@ -61,7 +93,8 @@ def published_model(golden: dict[str, Any], modality: Modality, fill: Any) -> VQ
     )
     quantizer = EmaConfig(config["codebook_size"], config["latent_dim"])
     with torch.device("meta"):
-        model = VQVAE(modality, VQVAEConfig(encoder, decoder, quantizer, class_dim=config["n_channels"]))
+        made = VQVAEConfig(encoder=encoder, decoder=decoder, quantizer=quantizer, class_dim=config["n_channels"])
+        model = VQVAE(modality, made)
     state = {}
     for key, (shape, kind) in golden["tensors"].items():
         name = key
@@ -72,7 +105,7 @@ def published_model(golden: dict[str, Any], modality: Modality, fill: Any) -> VQ
     result = model.load_state_dict(state, strict=False, assign=True)
     assert set(result.missing_keys) == BEGUN_HERE
     assert result.unexpected_keys == []
-    return model.eval()
+    return model
 
 
 def golden_input(golden: dict[str, Any], modality: Modality, fill: Any) -> torch.Tensor:
@@ -87,7 +120,8 @@ def test_ids_and_decoded_values_are_the_published_ones(folder, name):
     golden = json.loads((folder / f"{name}.json").read_text())
     fill, modality, expected = load_fill(folder).fill, MODALITIES[name], golden["expected"]
     model = published_model(golden, modality, fill)
-    published = torch.tensor(expected["token_ids"]).reshape(expected["token_shape"])
+    # The sixteen codes of a vector come as a grid of 4 x 4, which is how the published transformer reads them.
+    published = torch.tensor(expected["token_ids"]).reshape(-1, model.grid.height, model.grid.width)
     ids = model.encode(golden_input(golden, modality, fill))
     assert (ids == published).float().mean() >= 0.995
     values = model.decode(published, raw=True).flatten()[expected["decoded_flat_index"]]

@@ -37,7 +37,7 @@ PUBLISHED = [
     ("tok_imagebind_global", 16, 8_192),
 ]
 # Read by networks from elsewhere, whose modality is not a picture.
-FEATURES = {"clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global"}
+FEATURES = {"clip", "dinov2", "imagebind"}
 
 
 @pytest.mark.parametrize(("name", "tokens", "vocab"), PUBLISHED)
@@ -70,7 +70,16 @@ def test_every_token_modality_names_a_known_tokenizer_of_the_same_grid(modality:
         return
     raw = catalog.get(modality.tokenizer)
     assert raw.tokenizer is None
-    assert raw.grid.image_size == modality.grid.image_size
+    if raw.decode == "features":  # a place of features may have several codes
+        assert modality.num_tokens % raw.num_tokens == 0
+    else:
+        assert raw.grid.image_size == modality.grid.image_size
+
+
+@pytest.mark.parametrize(("name", "dim"), [("dinov2_global", 768), ("imagebind_global", 1280), ("smpl_pose", 207)])
+def test_global_features_are_one_vector(name: str, dim: int) -> None:
+    modality = catalog.get(name)
+    assert (modality.grid.image_size, modality.channels, modality.decode) == ((1, 1), dim, "features")
 
 
 @pytest.mark.parametrize("modality", catalog.MODALITIES.values(), ids=lambda m: m.name)

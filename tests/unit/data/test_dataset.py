@@ -12,7 +12,7 @@ from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders, verify
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.modality import ModalitySet
+from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.rng import generator
 
 
@@ -126,6 +126,25 @@ def test_data_without_images_still_mirrors_words_with_tokens(shards: Path, modal
 def test_tokens_made_beforehand_cannot_follow_new_crops(shards: Path, modalities: ModalitySet, config: Any) -> None:
     with pytest.raises(ConfigError, match=r"tok_rgb holds tokens made beforehand.*crop\.kind: crop_settings"):
         build(shards, modalities, **config)
+
+
+@pytest.mark.parametrize("config", [{"crop": CropConfig("random_resized")}, {"hflip": 0.5}])
+def test_maps_of_features_made_beforehand_cannot_follow_new_crops_and_vectors_need_not(
+    tmp_path: Path, data: type, modalities: ModalitySet, config: Any
+) -> None:
+    data.write_shards(tmp_path, [2], ["rgb"])
+    with ShardWriter(tmp_path, 0, {"vector": "npy", "map": "npy"}) as writer:
+        for n in range(2):
+            writer.write(f"{n:06d}", {"vector": data.npy(np.full(3, n)), "map": data.npy(np.full((3, 2, 2), n))})
+    vector, map_ = (
+        Modality(name, Grid(size, size), Continuous(3), name, "features", channels=3, direction="input")
+        for name, size in (("vector", 1), ("map", 2))
+    )
+
+    dataset = build(tmp_path, ModalitySet([modalities["rgb"], vector]), **config)
+    assert dataset.sample(1, np.random.default_rng(0))["vector"].tolist() == [[[1]]] * 3
+    with pytest.raises(ConfigError, match="map holds a map of features made beforehand.*crop_settings"):
+        build(tmp_path, ModalitySet([modalities["rgb"], map_]), **config)
 
 
 def test_boxes_alone_cannot_be_cropped(shards: Path, modalities: ModalitySet) -> None:

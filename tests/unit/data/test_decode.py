@@ -194,6 +194,52 @@ def test_only_valid_vectors_are_kept() -> None:
         read(saved(emb=emb[:, :2]), vectors)
 
 
+VECTOR = modality("features", layout=Grid(1, 1), content=Continuous(3), channels=3)
+MAP = modality("features", layout=Grid(2, 4), content=Continuous(3), channels=3)
+ONE_ROW = {
+    "a vector": (VECTOR, (3,)),
+    "a vector with its place": (VECTOR, (3, 1, 1)),
+    "a map": (MAP, (3, 2, 4)),
+}
+
+
+@pytest.mark.parametrize("form", ONE_ROW)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
+def test_features_are_float32_with_a_row_for_every_crop(data: type, form: str, dtype: type) -> None:
+    m, shape = ONE_ROW[form]
+    array = np.arange(2 * np.prod(shape)).reshape(2, *shape).astype(dtype)
+    expected = array.reshape(2, 3, *m.grid.image_size)
+    one, both = read(data.npy(array[0]), m), read(data.npy(array), m)
+    np.testing.assert_array_equal(one, expected[:1])
+    np.testing.assert_array_equal(both, expected)
+    assert one.dtype == both.dtype == np.float32
+
+
+def test_features_may_come_as_the_only_array_of_an_npz() -> None:
+    np.testing.assert_array_equal(read(saved(anything=np.ones(3)), VECTOR), np.ones((1, 3, 1, 1)))
+    with pytest.raises(DataError, match="arrays a, b in one file; expected a single one"):
+        read(saved(a=np.ones(3), b=np.ones(3)), VECTOR)
+
+
+@pytest.mark.parametrize(
+    ("m", "array", "message"),
+    [
+        (VECTOR, np.ones(4), r"shape \(4,\); expected \(3, 1, 1\) or \(3,\)"),
+        (VECTOR, np.array(1.0), r"shape \(\)"),
+        (VECTOR, np.ones((0, 3)), "without rows"),
+        (MAP, np.ones(3), r"shape \(3,\); expected \(3, 2, 4\), or a row"),
+        (MAP, np.ones((2, 4, 3)), r"shape \(2, 4, 3\); expected \(3, 2, 4\)"),
+        (VECTOR, np.array([0, np.nan, 0]), "not finite"),
+        (VECTOR, np.array([0, 1e60, 0]), "not finite.*too large for 32 bits"),
+        (VECTOR, np.array(["a", "b", "c"]), "expected numbers"),
+        (VECTOR, np.array([1j, 0, 0]), "expected numbers"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(data: type, m: Modality, array: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=rf"key '7': cannot read it as 'features' for modality 'm': .*{message}"):
+        read(data.npy(array), m)
+
+
 def test_crop_settings_have_five_columns(data: type) -> None:
     np.testing.assert_array_equal(
         DECODERS["crop_settings"](data.npy(np.array([0, 0, 4, 4, 1])), TEXT), [[0, 0, 4, 4, 1]]

@@ -12,7 +12,7 @@ from fourm.data import transforms
 from fourm.data.geometry import Geometry, whole
 from fourm.data.transforms import Jitter, apply, crop_boxes, crop_resize, normalize, standardize, swap_left_right
 from fourm.errors import ConfigError
-from fourm.modality import Grid, ModalitySet
+from fourm.modality import Continuous, Grid, Modality, ModalitySet
 
 NEAREST = Image.Resampling.NEAREST
 SIZE = (16, 16)
@@ -210,3 +210,29 @@ def test_a_64_pixel_image_takes_well_under_a_millisecond(data: type, rng: np.ran
     geometry = whole((64, 64), hflip=True)
     best = min(timeit.repeat(lambda: apply(pixels, modality, geometry, rng), number=20, repeat=5)) / 20
     assert best < 1e-3  # about 0.05 ms on an idle core; the slack is for busy machines
+
+
+def features(size: int = 1, **facts: Any) -> Modality:
+    facts = {"channels": 2, "direction": "input", **facts}
+    return Modality("f", Grid(size, size), Continuous(2), source="f", decode="features", **facts)
+
+
+def test_features_follow_the_stored_crop(rng: np.random.Generator) -> None:
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2, 1, 1)
+    np.testing.assert_array_equal(apply(rows, features(), whole((1, 1), row=2), rng), rows[2])
+    with pytest.raises(ValueError, match="crop 4 was drawn, but the file holds 4 rows of features"):
+        apply(rows, features(), whole((1, 1), row=4), rng)
+
+
+def test_a_single_vector_holds_for_all_crops_and_a_single_map_does_not(rng: np.random.Generator) -> None:
+    vector, map_ = np.ones((1, 2, 1, 1), np.float32), np.ones((1, 2, 3, 3), np.float32)
+    np.testing.assert_array_equal(apply(vector, features(), whole((1, 1), row=3), rng), vector[0])
+    np.testing.assert_array_equal(apply(map_, features(3), whole((1, 1)), rng), map_[0])
+    with pytest.raises(ValueError, match="crop 3 was drawn"):
+        apply(map_, features(3), whole((1, 1), row=3), rng)
+
+
+def test_features_are_normalised_as_the_modality_says(rng: np.random.Generator) -> None:
+    rows = np.array([0.0, 4.0], np.float32).reshape(1, 2, 1, 1)
+    half = features(value_range=(0.0, 4.0), normalization="half")
+    np.testing.assert_allclose(apply(rows, half, whole((1, 1)), rng).ravel(), [-1, 1])

@@ -44,7 +44,8 @@ def toy_bundle(names: list[str]) -> ToyBundle:
             modality = replace(modality, layout=layout, content=Discrete(text.vocab_size))
         elif modality.tokenizer is not None:
             conv = ConvConfig(widths=(8,), stem=modality.grid.patch_size, num_blocks=(1,))
-            config = VQVAEConfig(conv, conv, EmaConfig(codebook_size=modality.vocab_size, dim=4))
+            quantizer = EmaConfig(codebook_size=modality.vocab_size, dim=4)
+            config = VQVAEConfig(encoder=conv, decoder=conv, quantizer=quantizer)
             tokenizers[modality.name] = VQVAE(catalog.get(modality.tokenizer), config).requires_grad_(False).eval()
         modalities.append(modality)
     config = MultimodalConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, embedding_std=0.4)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from fourm.errors import ConfigError, DataError
 from fourm.generate.inputs import give, network_input, parse_given, read_given, sequence_ids
-from tests.unit.generate.toy import LEVELS, ToyBundle, image
+from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from tests.unit.generate.toy import LEVELS, ToyBundle, build_model, image, tokens
 
 END, S1 = 3, 5
 
@@ -191,3 +192,38 @@ def test_depth_standardised_per_image_is_standardised_per_image() -> None:
     values = network_input(torch.rand(2, 1, 16, 16) * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1), raw, "given depth")
     middle = values.flatten(1).sort(1).values[:, 26:-26]
     torch.testing.assert_close(middle.mean(1), torch.zeros(2), atol=0.05, rtol=0)
+
+
+VECTOR = Modality("gyro", Grid(1, 1), Continuous(3), "gyro", "features", channels=3, direction="input")
+
+
+@pytest.fixture
+def with_vector() -> ToyBundle:
+    return ToyBundle(build_model(ModalitySet([VECTOR, tokens("tok_depth@16", "depth@16")])))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3), (4, 3)])
+def test_a_feature_vector_comes_from_the_kind_of_file_it_was_trained_on(
+    shape: tuple[int, ...], with_vector: ToyBundle, tmp_path: Path
+) -> None:
+    values = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    np.save(tmp_path / "v.npy", values)
+    given = read_given(with_vector, "gyro", str(tmp_path / "v.npy"))
+    assert given.facts["values"].flatten().tolist() == [0, 1, 2]  # of several crops, the centre
+    assert given.facts["values"].shape == (1, 3, 1, 1)
+
+
+def test_feature_vectors_are_given_with_or_without_their_place(with_vector: ToyBundle) -> None:
+    vectors = torch.rand(2, 3)
+    assert torch.equal(give(with_vector, "gyro", vectors).facts["values"][..., 0, 0], vectors)
+    assert torch.equal(give(with_vector, "gyro", vectors[..., None, None]).facts["values"][..., 0, 0], vectors)
+    with pytest.raises(
+        DataError, match=r"given gyro: a value of shape \(2, 4\) for 'gyro'; expected \(samples, 3, 1, 1\)"
+    ):
+        give(with_vector, "gyro", torch.rand(2, 4))
+
+
+def test_a_damaged_feature_file_is_named(with_vector: ToyBundle, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.array([0, np.nan, 0]))
+    with pytest.raises(DataError, match=r"given gyro: .*v\.npy: cannot read it as gyro \('features'\): .*not finite"):
+        read_given(with_vector, "gyro", str(tmp_path / "v.npy"))

@@ -10,7 +10,7 @@ from PIL import Image
 from fourm.data import decode as decoding
 from fourm.generate.outputs import decode, safe_name, write
 from fourm.generate.sampler import Generated
-from fourm.modality import Discrete, Grid, Modality
+from fourm.modality import Continuous, Discrete, Grid, Modality
 from tests.unit.generate.toy import LEVELS, SEEDS, Mosaic, ToyBundle, image
 
 IDS = torch.arange(16).expand(3, 16)
@@ -91,6 +91,13 @@ def test_depth_without_units_is_also_written_as_it_is(bundle: ToyBundle, tmp_pat
     np.testing.assert_array_equal(np.load(paths[1]), value[0])
     with Image.open(io.BytesIO(paths[0].read_bytes())) as file:
         assert np.asarray(file).max() == 65535
+
+
+def test_a_vector_of_three_numbers_is_written_as_numbers(bundle: ToyBundle, tmp_path: Path) -> None:
+    raw = Modality("gyro", Grid(1, 1), Continuous(3), "gyro", "features", channels=3, direction="input")
+    value = torch.tensor([0.5, -7.0, 2.0]).view(3, 1, 1)
+    (path,) = write(bundle, raw, value, tmp_path, "gyro")
+    assert decoding.decode(path.read_bytes(), raw, str)[0, :, 0, 0].tolist() == [0.5, -7.0, 2.0]
 
 
 def test_texts_and_boxes_are_written(bundle: ToyBundle, tmp_path: Path) -> None:

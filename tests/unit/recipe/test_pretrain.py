@@ -11,6 +11,7 @@ import torch
 
 from fourm.data.shards import ShardWriter, write_source_facts
 from fourm.errors import ConfigError, DataError
+from fourm.modality import Grid
 from fourm.models.folder import save_model
 from fourm.recipe import pretrain
 from tests.unit.recipe.conftest import recipe
@@ -19,8 +20,8 @@ from tests.unit.recipe.conftest import recipe
 class FakeTokenizer:
     """As much of a tokenizer as the checks look at."""
 
-    def __init__(self, vocab_size: int = 512, digest: str = "a" * 64) -> None:
-        self.vocab_size, self.hash = vocab_size, digest
+    def __init__(self, vocab_size: int = 512, digest: str = "a" * 64, grid: Grid = Grid(8, 8, 8)) -> None:  # noqa: B008
+        self.vocab_size, self.hash, self.grid = vocab_size, digest, grid
         self.codebook = torch.randn(vocab_size, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -55,6 +56,15 @@ def test_tokens_of_another_tokenizer_are_refused_in_training_and_in_evaluation(t
 
 def test_data_without_these_tokens_is_not_looked_at(tmp_path: Path) -> None:
     check({"train": datasets(tokens(tmp_path, "b" * 64), modalities=["rgb@64"])}, FakeTokenizer())
+
+
+def test_as_many_tokens_in_another_grid_are_refused(tmp_path: Path) -> None:
+    """They would be decoded in the wrong places."""
+    data = {"train": datasets(tokens(tmp_path, "a" * 64))}
+    with pytest.raises(
+        ConfigError, match=r"makes grids of 4 x 16 tokens, but the modality declares 8 x 8; correct mod"
+    ):
+        check(data, FakeTokenizer(grid=Grid(4, 16)))
 
 
 def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fourm import catalog
 from fourm.errors import DataError
+from fourm.modality import Continuous, Grid, Modality
 from fourm.report import pictures
 from fourm.report.colors import VOID_COLOR, color_scale, palette
 
@@ -94,6 +95,18 @@ def test_features_are_reduced_to_three_colours_reproducibly(rng: np.random.Gener
     assert np.asarray(picture).min() == 0
     assert np.asarray(picture).max() == 255
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(pictures.features(value.copy())))
+
+
+def test_a_single_vector_is_a_square_of_greys_from_its_smallest_to_its_largest() -> None:
+    picture = pictures.features(np.array([0.0, 2.0, 1.0, -2.0, 0.0]).reshape(5, 1, 1))
+    assert picture.size == (3, 3)
+    assert [pixel(picture, x)[0] for x in range(3)] == [128, 255, 191]
+    assert pixel(picture, 0, 1) == pixel(picture, 2, 2) == (0, 0, 0)
+
+
+def test_a_vector_of_three_numbers_is_not_a_colour() -> None:
+    modality = Modality("gyro", Grid(1, 1), Continuous(3), "gyro", "features", channels=3)
+    assert pictures.draw(modality, np.array([1.0, 0.0, 0.5]).reshape(3, 1, 1)).size == (2, 2)
 
 
 def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class() -> None:

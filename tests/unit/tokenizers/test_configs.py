@@ -45,8 +45,34 @@ def test_conv_tokens_cover_the_stem_times_two_per_further_level():
         ({"quantizer": {"kind": "ema", "decay": 1.0}}, "decay is 1.0"),
         ({"quantizer": {"kind": "ema", "codebook_size": 1}}, "codebook_size 1"),
         ({"quantizer": {"kind": "ema", "codebok_size": 4}}, "quantizer.codebok_size is not a known key.*codebook_size"),
+        ({"quantizer": {"kind": "ema", "kmeans_steps": -1}}, "kmeans_steps is -1; expected 0 or more"),
+        ({"quantizer": {"kind": "fsq", "levels": [8, 2]}}, r"levels is \[8, 2\]; expected .* at least 3 each"),
+        ({"quantizer": {"kind": "fsq", "levels": []}}, r"levels is \[\]"),
+        ({"quantizer": {"kind": "memcodes", "num_heads": 3}}, "dim 256 must be a multiple of num_heads 3"),
+        ({"quantizer": {"kind": "memcodes", "num_heads": 0}}, "num_heads 0"),
+        ({"quantizer": {"kind": "memcodes", "temperature": 0.0}}, "temperature is 0.0"),
+        ({"encoder": {"kind": "mlp", "width": 0}}, "width 0 must be 1 or more"),
     ],
 )
 def test_mistakes_are_named(values, message):
     with pytest.raises(ConfigError, match=message):
         build(VQVAEConfig, values)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        {"kind": "ema", "codebook_size": 2**31 + 1},
+        {"kind": "fsq", "levels": [256, 256, 256, 129]},
+        {"kind": "memcodes", "codebook_size": 2**31 + 1},
+    ],
+    ids=lambda quantizer: quantizer["kind"],
+)
+def test_a_vocabulary_that_token_files_cannot_hold_is_an_error_of_the_config(quantizer):
+    with pytest.raises(ConfigError, match="quantizer: 2,1.*codes are more than token files can hold: .* 32 bits"):
+        build(VQVAEConfig, {"quantizer": quantizer})
+
+
+def test_the_largest_vocabulary_that_fits_is_allowed():
+    largest = build(VQVAEConfig, {"quantizer": {"kind": "fsq", "levels": [256, 256, 256, 128]}}).quantizer
+    assert largest.codebook_size == 2**31

@@ -55,6 +55,16 @@ def test_each_sample_owns_what_is_drawn_for_it(extra: dict[str, Any]) -> None:
     torch.testing.assert_close(model.decode(whole.ids, seeds=seeds)[2:], model.decode(whole.ids[2:], seeds=seeds[2:]))
 
 
+def test_places_with_several_codes_are_shown_or_hidden_as_wholes() -> None:
+    quantizer = {"kind": "memcodes", "num_heads": 4, "codebook_size": 6, "dim": 8}
+    model = make(quantizer=quantizer, condition_dropout=0.5, masked_condition=[0.0, 1.0])
+    result = model(images(), torch.tensor([4, 5, 6]))
+    assert result.ids.shape == (3, 4, 4)
+    model.eval()
+    assert model.decode(model.encode(images())).shape == (3, 3, 16, 16)
+    assert model.denoise(images(), torch.tensor(7), result.ids).shape == (3, 3, 16, 16)
+
+
 def test_seeds_give_different_images_of_the_same_codes() -> None:
     model = make().eval()
     ids = torch.zeros(2, 2, 2, dtype=torch.int64)

@@ -22,11 +22,15 @@ LABELS = Modality("semseg", Grid(16, 16, 1), Discrete(5), "semseg", "labels")
 CONV = {"kind": "conv", "stem": 4, "widths": [8, 16], "num_blocks": [1, 1], "groups": 4}
 VIT = {"kind": "vit", "dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8}
 EMA = {"kind": "ema", "codebook_size": 12, "dim": 4}
+MLP = {"kind": "mlp", "width": 16, "depth": 1}
+MEMCODES = {"kind": "memcodes", "num_heads": 6, "codebook_size": 9, "dim": 12}
+VECTOR = Modality("pose", Grid(1, 1), Continuous(10), "pose", "features", channels=10)
 
 
 def make(modality: Modality = RGB, network: dict = CONV, **quantizer) -> VQVAE:
     torch.manual_seed(0)
-    config = build(VQVAEConfig, {"encoder": network, "decoder": network, "quantizer": {**EMA, **quantizer}})
+    kind = {} if "kind" in quantizer else EMA
+    config = build(VQVAEConfig, {"encoder": network, "decoder": network, "quantizer": {**kind, **quantizer}})
     return VQVAE(modality, config)
 
 
@@ -72,6 +76,59 @@ def test_decoding_codes_equals_decoding_their_ids_and_mixtures_of_codes_decode_t
     assert model.decode_embeddings(torch.full((2, 2, 2, 12), 1 / 12) @ codebook).isfinite().all()
 
 
+def test_codes_of_several_heads_make_the_grid_of_tokens_finer_than_that_of_places():
+    vector, image_like = make(VECTOR, MLP, **MEMCODES).eval(), make(RGB, CONV, **MEMCODES).eval()
+    assert (vector.latent_grid, vector.grid) == (Grid(1, 1, 1), Grid(2, 3, 1))
+    assert (image_like.latent_grid, image_like.grid) == (Grid(2, 2, 8), Grid(4, 6, 1))
+    for model, x in ((vector, torch.randn(5, 10, 1, 1)), (image_like, torch.randn(5, 3, 16, 16))):
+        ids = model.encode(x)
+        assert ids.shape == (5, model.grid.height, model.grid.width) == model(x).ids.shape
+        assert model.decode(ids).shape == x.shape
+        assert ids.max() < model.vocab_size == 9
+        assert model.codebook is None
+
+
+def test_vectors_of_several_heads_decode_as_their_ids_do():
+    model = make(RGB, CONV, **MEMCODES).eval()
+    ids = torch.randint(0, 9, (2, 4, 6))
+    vectors = model.quantizer.lookup(ids)
+    assert vectors.shape == (2, 2, 2, 12)
+    torch.testing.assert_close(model.decode_embeddings(vectors), model.decode(ids))
+
+
+def test_the_draws_of_a_quantizer_belong_to_the_seeds_of_the_samples():
+    model = make(VECTOR, MLP, **MEMCODES).train()
+    x, seeds = torch.randn(3, 10, 1, 1), torch.tensor([4, 5, 6])
+    whole, alone, other = model(x, seeds), model(x[1:2], seeds[1:2]), model(x[1:2], seeds[2:])
+    assert torch.equal(whole.ids[1:2], alone.ids)
+    assert not torch.equal(alone.ids, other.ids)
+
+
+@pytest.mark.parametrize("quantizer", [MEMCODES, {"kind": "fsq", "levels": [5, 4, 3]}], ids=lambda q: q["kind"])
+def test_every_quantizer_is_saved_and_loaded_with_its_tokens_and_hash(tmp_path, quantizer):
+    model = make(VECTOR, MLP, **quantizer).train()
+    model(torch.randn(4, 10, 1, 1))
+    model.save(tmp_path)
+    again, x = load_tokenizer(tmp_path), torch.randn(4, 10, 1, 1)
+    assert torch.equal(again.encode(x), model.eval().encode(x))
+    assert (again.hash, again.grid, again.config) == (model.hash, model.grid, model.config)
+
+
+def test_a_frozen_quantizer_takes_the_likeliest_codes_also_in_training():
+    source = make(VECTOR, MLP, **MEMCODES)
+    config = build(VQVAEConfig, {**to_dict(source.config), "freeze_encoder": True})
+    model = VQVAE(VECTOR, config).train()
+    model.adopt_encoder(source)
+    x = torch.randn(3, 10, 1, 1)
+    result = model(x, torch.tensor([1, 2, 3]))
+    assert torch.equal(result.ids, source.encode(x))
+    result.output.sum().backward()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {
+        "decoder",
+        "post_quant_proj",
+    }
+
+
 def test_encoding_is_inference_even_in_training_mode():
     model = make().train()
     before = copy.deepcopy(model.state_dict())
@@ -89,8 +146,8 @@ def test_void_labels_neither_fail_nor_depend_on_their_number():
 
 
 def test_gradients_reach_every_parameter():
-    for modality, network in ((RGB, CONV), (LABELS, VIT)):
-        model = make(modality, network)
+    for modality, network, quantizer in ((RGB, CONV, EMA), (LABELS, VIT, EMA), (LABELS, CONV, MEMCODES)):
+        model = make(modality, network, **quantizer)
         result = model(image(modality))
         (result.output.square().mean() + result.commitment.mean()).backward()
         assert [name for name, p in model.named_parameters() if p.grad is None] == []

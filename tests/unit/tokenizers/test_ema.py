@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from fourm.tokenizers.configs import EmaConfig
-from fourm.tokenizers.quantize import EmaQuantizer, perplexity
+from fourm.tokenizers.ema import EmaQuantizer
 
 
 def make(**options) -> EmaQuantizer:
@@ -41,7 +41,7 @@ def test_assignment_in_pieces_equals_assignment_at_once(monkeypatch):
     quantizer = make(codebook_size=16)
     latents = torch.randn(2, 5, 5, 3)
     whole = quantizer.assign(latents)
-    monkeypatch.setattr("fourm.tokenizers.quantize._ROWS_AT_ONCE", 16 * 7)
+    monkeypatch.setattr("fourm.tokenizers.ema.ROWS_AT_ONCE", 16 * 7)
     assert torch.equal(quantizer.assign(latents), whole)
 
 
@@ -177,7 +177,7 @@ def test_the_seed_decides_which_latents_revive_codes():
 
 def test_a_training_step_runs_on_meta_tensors():
     with torch.device("meta"):
-        quantizer = make()
+        quantizer = make(kmeans_steps=3)
     latents = torch.randn(2, 4, 4, 3, device="meta", requires_grad=True)
     result = quantizer(latents)
     (result.vectors.sum() + result.commitment.sum()).backward()
@@ -185,6 +185,97 @@ def test_a_training_step_runs_on_meta_tensors():
     assert quantizer.usage()["used"].device.type == "meta"
 
 
-def test_perplexity_of_even_use_is_the_number_of_codes_and_of_one_code_is_one():
-    assert perplexity(torch.tensor([3.0, 3.0, 3.0, 3.0])).item() == pytest.approx(4)
-    assert perplexity(torch.tensor([0.0, 7.0, 0.0])).item() == pytest.approx(1)
+@pytest.mark.parametrize("cosine", [True, False])
+def test_the_nearest_code_is_the_nearest_by_brute_force(cosine):
+    torch.manual_seed(0)
+    quantizer = started(make(codebook_size=50, dim=6, cosine=cosine), torch.randn(50, 6), torch.ones(50))
+    latents = torch.randn(3, 4, 5, 6)
+    found = quantizer.assign(latents)
+    for place in ((0, 0, 0), (1, 2, 3), (2, 3, 4)):
+        z = latents[place]
+        if cosine:
+            scores = [float(z @ e / (z.norm() * e.norm())) for e in quantizer.codebook]
+        else:
+            scores = [-float((z - e).square().sum()) for e in quantizer.codebook]
+        assert found[place] == max(range(50), key=scores.__getitem__)
+
+
+def test_an_update_by_hand():
+    """Two codes on a line, decay 1/2: 0.5 * old + 0.5 * batch, in counts and in sums."""
+    codes = torch.tensor([[0.0], [10.0]])
+    options = {"codebook_size": 2, "dim": 1, "cosine": False, "decay": 0.5, "revive_below": 0.0}
+    quantizer = started(make(**options), codes, torch.tensor([2.0, 4.0]))
+    quantizer(torch.tensor([1.0, 3.0, 12.0]).view(1, 3, 1, 1))
+    # counts: (0.5*2 + 0.5*2, 0.5*4 + 0.5*1); sums: (0.5*0 + 0.5*(1+3), 0.5*40 + 0.5*12)
+    assert quantizer.cluster_size.tolist() == [2.0, 2.5]
+    assert quantizer.cluster_sum.flatten().tolist() == [2.0, 26.0]
+    assert quantizer.codebook.flatten().tolist() == pytest.approx([1.0, 10.4])
+
+
+def test_the_commitment_of_directions_is_to_directions():
+    """4M's loss: the mean square of the distance, the latent having length 1 first; also its gradient."""
+    quantizer = started(make(codebook_size=2, dim=2), torch.eye(2), torch.ones(2)).eval()
+    latents = torch.tensor([[[[3.0, 4.0]]]], requires_grad=True)
+    result = quantizer(latents)
+    assert result.ids.item() == 1
+    assert result.commitment.item() == pytest.approx((0.6**2 + 0.2**2) / 2)
+    (gradient,) = torch.autograd.grad(result.commitment.sum(), latents)
+    assert (gradient.flatten() @ latents.flatten()).item() == pytest.approx(0.0, abs=1e-6)  # lengths are free
+
+
+def test_latents_that_are_not_normalised_are_pulled_in_length_too():
+    quantizer = started(make(codebook_size=2, dim=2, normalize_latents=False), torch.eye(2), torch.ones(2)).eval()
+    result = quantizer(torch.tensor([[[[3.0, 4.0]]]]))
+    assert result.ids.item() == 1
+    assert result.commitment.item() == pytest.approx((3.0**2 + 3.0**2) / 2)
+
+
+def lloyd(rows: torch.Tensor, codes: torch.Tensor, steps: int) -> torch.Tensor:
+    """K-means in loops."""
+    codes = codes.clone()
+    for _ in range(steps):
+        ids = torch.stack([(row - codes).square().sum(1).argmin() for row in rows])
+        for code in range(len(codes)):
+            if (ids == code).any():
+                codes[code] = rows[ids == code].mean(0)
+    return codes
+
+
+def test_a_k_means_start_is_lloyds_algorithm_from_latents_of_the_batch():
+    torch.manual_seed(0)
+    latents = torch.randn(2, 5, 5, 3)
+    plain = make(codebook_size=6, cosine=False, seed=3)
+    plain(latents)  # without k-means the first codes are the drawn latents themselves
+    quantizer = make(codebook_size=6, cosine=False, seed=3, kmeans_steps=4, revive_below=0.0)
+    result = quantizer(latents)
+    rows = latents.reshape(-1, 3)
+    begun = lloyd(rows, plain.codebook, 4)
+    torch.testing.assert_close(result.vectors, begun[torch.cdist(rows, begun).argmin(1)].view_as(latents))
+    # The step itself moves the codes once more, to the means of what they were given.
+    torch.testing.assert_close(quantizer.codebook, lloyd(rows, begun, 1))
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_a_k_means_start_finds_clusters(cosine):
+    centres = F.normalize(torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [-1.0, 0, 0]]), dim=-1)
+    noise = 0.01 * torch.randn(4, 64, 3, generator=torch.Generator().manual_seed(0))
+    latents = (centres[:, None] + noise).reshape(4, 8, 8, 3)
+    quantizer = make(codebook_size=24, cosine=cosine, kmeans_steps=10, revive_below=0.0)
+    error = quantizer(latents).commitment.mean()
+    assert error < 0.01**2
+    assert torch.cdist(centres, quantizer.codebook).min(1).values.max() < 0.03
+
+
+def test_a_start_happens_once_and_not_again_after_resuming():
+    torch.manual_seed(0)
+    batches = [torch.randn(2, 4, 4, 3) for _ in range(4)]
+    straight = make(kmeans_steps=5)
+    for batch in batches:
+        straight(batch)
+    first, second = make(kmeans_steps=5), make(kmeans_steps=5)
+    for batch in batches[:2]:
+        first(batch)
+    second.load_state_dict(first.state_dict())
+    for batch in batches[2:]:
+        second(batch)
+    assert all(torch.equal(value, straight.state_dict()[name]) for name, value in second.state_dict().items())
