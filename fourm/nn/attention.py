@@ -21,23 +21,25 @@ class AttentionMask:
 
     Args:
         backend: kernel that will use it.
-        allowed: (B, 1, Q, K) bool for `sdpa`, float bias for `math`, a BlockMask for `flex`.
-        sees: (B, 1, Q, 1) bool, False where a query sees nothing.
+        allowed: (B, 1, Q, K) bool for `sdpa`, float bias for `math`, a BlockMask for `flex`; None: all see all.
+        sees: (B, 1, Q, 1) bool, False where a query sees nothing; None: there is no such query.
     """
 
     backend: Backend
     allowed: Any
-    sees: Tensor
+    sees: Tensor | None
 
     @classmethod
-    def prepare(cls, pattern: AttentionPattern, backend: Backend, dtype: torch.dtype) -> AttentionMask:
+    def prepare(cls, pattern: AttentionPattern | None, backend: Backend, dtype: torch.dtype) -> AttentionMask:
         """Make a pattern ready.
 
         Args:
-            pattern: who may attend to whom.
+            pattern: who may attend to whom; None: all to all, for which the fused kernels are fastest everywhere.
             backend: `auto` is resolved by device.
             dtype: of the attention scores.
         """
+        if pattern is None:
+            return cls("math" if backend == "math" else "sdpa", None, None)
         device = pattern.reach.device.type
         if backend == "auto":
             backend = "math" if device in ("cpu", "meta") else "sdpa"
@@ -76,8 +78,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
             repeats = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        out = (scores + mask.allowed).softmax(-1).to(value.dtype) @ value
-    return out.masked_fill(~mask.sees, 0.0)
+        scores = scores if mask.allowed is None else scores + mask.allowed
+        out = scores.softmax(-1).to(value.dtype) @ value
+    return out if mask.sees is None else out.masked_fill(~mask.sees, 0.0)
 
 
 @lru_cache

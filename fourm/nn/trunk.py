@@ -140,7 +140,7 @@ class Trunk(nn.Module):
         self,
         x: Tensor,
         *,
-        attention: AttentionPattern,
+        attention: AttentionPattern | None,
         context: Tensor | None = None,
         cross: AttentionPattern | None = None,
         cache: KVCache | None = None,
@@ -150,7 +150,7 @@ class Trunk(nn.Module):
 
         Args:
             x: (B, N, dim).
-            attention: who attends to whom; with a cache, its keys are all tokens so far.
+            attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all.
             context: (B, K, dim) for cross-attention.
             cross: who attends to which context token.
             cache: earlier keys and values; the new ones are added to it.

@@ -12,11 +12,10 @@ from fourm.nn.position import sincos_2d
 from fourm.nn.trunk import Trunk
 from fourm.tokenizers.configs import ViTConfig
 from fourm.tokenizers.quantize import full_precision
-from fourm.tokens import AttentionPattern
 
 
 class _Blocks(nn.Module):
-    """Position table, transformer blocks, and the float32 MLP behind them."""
+    """Position table, transformer blocks, and the MLP behind them, which autocast leaves in float32."""
 
     pos_emb: Tensor
 
@@ -42,19 +41,23 @@ class _Blocks(nn.Module):
         """(B, dim, h, w) -> (B, h * w, dim)."""
         height, width = features.shape[-2:]
         x = (features + self.positions(height, width).to(features.dtype)).flatten(2).transpose(1, 2)
-        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        x = self.trunk(x, attention=AttentionPattern.full(valid))
+        x = self.trunk(x, attention=None)
         if self.post_mlp is None or self.norm_mlp is None:
             return x
         with full_precision(x.device):
-            x = x.float()
+            x = x.to(self.norm_mlp.weight.dtype)
             return x + self.post_mlp(self.norm_mlp(x))
 
     def positions(self, height: int, width: int) -> Tensor:
         """(1, dim, height, width) table for a grid of this size."""
-        if self.pos_emb.shape[-2:] == (height, width):
-            return self.pos_emb
-        return F.interpolate(self.pos_emb, size=(height, width), mode="bicubic", align_corners=False)
+        return resize_table(self.pos_emb, height, width)
+
+
+def resize_table(table: Tensor, height: int, width: int) -> Tensor:
+    """A table of position embeddings (1, dim, h, w) for a grid of another size."""
+    if table.shape[-2:] == (height, width):
+        return table
+    return F.interpolate(table, size=(height, width), mode="bicubic", align_corners=False)
 
 
 class PostMlp(nn.Module):

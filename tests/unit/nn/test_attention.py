@@ -49,6 +49,14 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_without_a_pattern_all_see_all(backend: Backend) -> None:
+    query, key, value = tensors(2, 3, 5, 8)
+    everything = AttentionPattern.full(torch.ones(2, 5, dtype=torch.bool)).dense()
+    out = attend(query, key, value, AttentionMask.prepare(None, backend, torch.float32))
+    torch.testing.assert_close(out, softmax_attention(query, key, value, everything), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_backend_follows_the_definition(backend: Backend, name: str) -> None:
     pattern = PATTERNS[name]
