@@ -226,6 +226,15 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
 )
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
+@click.option(
+    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
+)
+@click.option(
+    "--decoder-scheduler",
+    type=click.Choice(["ddim", "dpm", "unipc"]),
+    default=None,
+    help="Scheduler of diffusion decoders. [default: as saved]",
+)
 @click.option("--device", default="auto", show_default=True)
 def generate(model: str, given: tuple[str, ...], targets: str, **options: Any) -> None:
     """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -63,3 +63,29 @@ def move(bundle: Bundle, device: torch.device) -> None:
     for module in (bundle.model, *bundle.tokenizers.values()):
         if isinstance(module, nn.Module):
             module.to(device)
+
+
+def set_decoding(bundle: Bundle, targets: Iterable[str], *, sampling: Mapping[str, Any], bf16: bool) -> None:
+    """Change how the tokenizers of some targets turn ids into images, from now on.
+
+    Args:
+        bundle: model and tokenizers.
+        targets: what will be decoded.
+        sampling: keys of `SamplingConfig` for those that decode by diffusion.
+        bf16: decode in bfloat16.
+
+    Raises:
+        ConfigError: if none of them decodes by diffusion, or not with these settings.
+    """
+    tokenizers = {name: bundle.tokenizers[name] for name in targets if name in bundle.tokenizers}
+    diffusing = [tokenizer for tokenizer in tokenizers.values() if hasattr(tokenizer, "sampling")]
+    if sampling and not diffusing:
+        raise ConfigError(
+            f"{', '.join(sampling)} can only be set for tokenizers that decode by diffusion, which none of "
+            f"{', '.join(targets)} has; leave it out"
+        )
+    for tokenizer in diffusing if sampling else ():
+        tokenizer.use_sampling(**sampling)
+    for tokenizer in tokenizers.values() if bf16 else ():
+        if hasattr(tokenizer, "for_decoding"):
+            tokenizer.for_decoding(precision="bf16")

@@ -14,7 +14,7 @@ from fourm.errors import ConfigError
 from fourm.files import publish
 from fourm.generate import outputs
 from fourm.generate.answer import Answers, generate, make_plan, sample_seeds
-from fourm.generate.bundle import Bundle, move, raw_modality
+from fourm.generate.bundle import Bundle, move, raw_modality, set_decoding
 from fourm.generate.inputs import GivenValue, parse_given, read_given
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.machine import choose_device
@@ -37,6 +37,8 @@ def run(
     expected: bool = False,
     bf16: bool = False,
     batch_size: int = 16,
+    decoder_steps: int | None = None,
+    decoder_scheduler: str | None = None,
 ) -> list[Path]:
     """The job behind `fourm generate`.
 
@@ -50,8 +52,9 @@ def run(
         seed: of all answers.
         device: auto, cuda, mps or cpu.
         expected: see `any_to_any`.
-        bf16: compute in bfloat16.
+        bf16: compute in bfloat16, the tokenizers' decoders too.
         batch_size: answers computed together.
+        decoder_steps, decoder_scheduler: how tokenizers decode by diffusion; None: as each was saved.
 
     Returns:
         the files written: one per target and answer, `grid.png` with all of them, and `plan.yaml`.
@@ -62,6 +65,9 @@ def run(
     """
     arguments = parse_given(given)
     steps, names = make_plan(bundle, [name.strip() for name in targets], list(arguments), plan)
+    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
+    set_decoding(bundle, steps.targets, sampling=sampling, bf16=bf16)
     move(bundle, choose_device(device))
     values = [read_given(bundle, name, text) for name, text in arguments.items()]
     _make_folder(out)

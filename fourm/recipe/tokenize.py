@@ -91,7 +91,7 @@ def run(
         DataError: if data is missing or damaged, or other tokens are in the way.
     """
     with session(device) as world:
-        model: Any = load_tokenizer(_folder(tokenizer), world.device)
+        model: Any = load_tokenizer(tokenizer, world.device)
         name = source or f"tok_{model.modality.source}"
         destination = out or root
         crops = crops_digest(root)
@@ -135,8 +135,3 @@ def _make_room(root: Path, source: str, overwrite: bool, crops: str | None) -> N
         shutil.rmtree(folder)
     else:
         shards.check_crops(root, source, crops)
-
-
-def _folder(path: Path) -> Path:
-    """The tokenizer's own folder, also when the output folder of its training is given."""
-    return path / "model" if (path / "model" / "config.json").is_file() else path

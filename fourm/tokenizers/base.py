@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fourm.errors import CheckpointError, did_you_mean
+from fourm.machine import Precision
 from fourm.modality import Grid, Modality
 from fourm.tokenizers.configs import TOKENIZERS
 from fourm.tokenizers.saved import CONFIG_FILE, read_facts
@@ -54,18 +56,45 @@ class Tokenizer(Protocol):
         ...
 
 
-def load_tokenizer(folder: str | Path, device: str | torch.device = "cpu") -> Any:
+def load_tokenizer(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+    channels_last: bool | None = None,
+) -> Any:
     """Read a saved image tokenizer of any kind.
+
+    Args:
+        folder: of the tokenizer, or of the run that trained it.
+        device: where to put it.
+        sampling: keys of `SamplingConfig` to decode with instead of the saved ones, for instance `{"num_steps": 10}`;
+            for diffusion decoders.
+        precision: of the decoder: `bf16`, `fp32`, or `auto`, which is bf16 where the device has it; None: float32.
+        channels_last: keep the decoder's channels innermost in memory; None: with `precision`.
 
     Raises:
         CheckpointError: if the folder holds none, or one of an unknown kind.
+        ConfigError: if it cannot be decoded so.
     """
-    kind = str(read_facts(Path(folder))["kind"])
-    if kind not in TOKENIZERS:
-        raise CheckpointError(
-            f"{Path(folder) / CONFIG_FILE}: tokenizer kind '{kind}' is not known.{did_you_mean(kind, TOKENIZERS)}"
-        )
-    module, _, name = TOKENIZERS.resolve(kind).target.partition(":")
     import importlib
 
-    return getattr(importlib.import_module(module), name).load(folder, device)
+    folder = tokenizer_folder(Path(folder))
+    kind = str(read_facts(folder)["kind"])
+    if kind not in TOKENIZERS:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: tokenizer kind '{kind}' is not known.{did_you_mean(kind, TOKENIZERS)}"
+        )
+    module, _, name = TOKENIZERS.resolve(kind).target.partition(":")
+    tokenizer = getattr(importlib.import_module(module), name).load(folder, device)
+    if sampling:
+        tokenizer.use_sampling(**sampling)
+    if precision is not None or channels_last is not None:
+        tokenizer.for_decoding(precision=precision or "fp32", channels_last=channels_last is not False)
+    return tokenizer
+
+
+def tokenizer_folder(path: Path) -> Path:
+    """The tokenizer's own folder, also when the output folder of its training is given."""
+    return path / "model" if (path / "model" / CONFIG_FILE).is_file() else path

@@ -34,4 +34,5 @@ class VQVAE(Autoencoder):
         return Reconstruction(self._generate(quantized.vectors), quantized.commitment, quantized.ids)
 
     def _generate(self, vectors: Tensor, seeds: Tensor | None = None) -> Tensor:
-        return self.decoder(self.post_quant_proj(vectors.permute(0, 3, 1, 2)))
+        features = self.post_quant_proj(vectors.permute(0, 3, 1, 2))
+        return self.decoder(features.to(self._decoder_weight.dtype))

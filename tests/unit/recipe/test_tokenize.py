@@ -12,7 +12,8 @@ from PIL import Image
 from fourm import catalog
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import DataError
-from fourm.recipe.tokenize import CropShards, _folder, _make_room, _noting
+from fourm.recipe.tokenize import CropShards, _make_room, _noting
+from fourm.tokenizers.base import tokenizer_folder
 
 
 def png(array: np.ndarray) -> bytes:
@@ -122,5 +123,5 @@ def test_a_tokenizer_is_found_in_the_output_of_its_training(tmp_path: Path) -> N
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
 
-    assert _folder(tmp_path) == tmp_path / "model"
-    assert _folder(tmp_path / "model") == tmp_path / "model"
+    assert tokenizer_folder(tmp_path) == tmp_path / "model"
+    assert tokenizer_folder(tmp_path / "model") == tmp_path / "model"
