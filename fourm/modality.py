@@ -49,6 +49,12 @@ class Grid:
         """(height, width) in pixels."""
         return self.height * self.patch_size, self.width * self.patch_size
 
+    def image_size_at(self, resolution: int) -> tuple[int, int]:
+        """(height, width) in pixels of an image of this shape whose shorter side has `resolution` pixels."""
+        shorter = min(self.image_size)
+        height, width = (side * resolution // shorter for side in self.image_size)
+        return height, width
+
 
 @dataclass(frozen=True)
 class Sequence:

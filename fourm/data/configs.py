@@ -104,14 +104,19 @@ class DataConfig:
             number.
         shuffle_window: shards whose samples are shuffled together; bounds the memory of the order and what is read at
             a time.
+        resolutions: pixels of the shorter side of training images; every optimizer step draws one of them for its whole
+            batch. Empty: the modalities' own size, which evaluation always takes.
     """
 
     train: MixtureConfig
     val: MixtureConfig = field(default_factory=MixtureConfig)
     num_workers: int = 0
     shuffle_window: int = 64
+    resolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if any(resolution < 1 for resolution in self.resolutions):
+            raise ConfigError(f"resolutions is {list(self.resolutions)}; expected pixels of a side, each 1 or more")
         if self.num_workers < 0:
             raise ConfigError(f"num_workers is {self.num_workers}; expected 0 or more")
         if self.shuffle_window < 1:

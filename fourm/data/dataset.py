@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,12 +90,26 @@ class AlignedDataset:
                 f"data set '{self.name}': crop.kind {crop} needs an image among its modalities, to know the size"
             )
 
-    def sample(self, n: int, rng: np.random.Generator) -> dict[str, Any]:
+    def check_resolutions(self, resolutions: Sequence[int]) -> None:
+        """Whether all that has a size can be read at these.
+
+        Raises:
+            ConfigError: naming the modality that cannot, or the resolution that its shape does not allow.
+        """
+        for modality in self.modalities.values() if resolutions else ():
+            if modality.is_grid and modality not in self.images:
+                raise ConfigError(
+                    f"data set '{self.name}': data.resolutions changes the size of images, which '{modality.name}' "
+                    "cannot follow; leave it out"
+                )
+
+    def sample(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> dict[str, Any]:
         """Read, decode, crop, normalise and encode sample n.
 
         Args:
             n: its number, 0 <= n < len(self).
             rng: source of all randomness.
+            resolution: pixels of the shorter side of its images; None: their modalities' sizes.
 
         Returns:
             modality -> value: images and features float32 (C, H, W), label maps int64 (H, W), tokens int64 (N,),
@@ -110,7 +124,10 @@ class AlignedDataset:
         }
         geometry = self._geometry(n, raw, values, rng)
         jitter = transforms.Jitter.draw(self.config.jitter, rng)
-        return {m.name: self._finish(n, m, values[m.name], geometry, jitter, rng) for m in self.modalities.values()}
+        return {
+            m.name: self._finish(n, m, values[m.name], geometry, jitter, rng, resolution)
+            for m in self.modalities.values()
+        }
 
     def _finish(
         self,
@@ -120,12 +137,15 @@ class AlignedDataset:
         geometry: Geometry,
         jitter: transforms.Jitter | None,
         rng: np.random.Generator,
+        resolution: int | None,
     ) -> Any:
         config = self.config
+        size = m.grid.image_size_at(resolution) if resolution is not None and m.is_grid else None
         try:
             value = transforms.apply(
                 value, m, geometry, rng,
                 jitter=jitter, mirror_words=config.mirror_words, aligned_captions=config.aligned_captions,
+                size=size,
             )  # fmt: skip
         except ValueError as error:
             if isinstance(error, ConfigError | DataError):

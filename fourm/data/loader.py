@@ -8,18 +8,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fourm.data.dataset import AlignedDataset
 from fourm.data.mixture import Draw, Mixture, MixtureOrder
+from fourm.data.order import WeightedChoice
 from fourm.errors import ConfigError, DataError, FourmError
 from fourm.rng import generator
 
 Prepare = Callable[[dict[str, Any], np.random.Generator], Any]
 Collate = Callable[[list[Any]], Any]
 _PREFETCHED_BATCHES = 4
+
+
+class Plan(NamedTuple):
+    """What one batch is made of.
+
+    Args:
+        draws: its samples.
+        resolution: of all its images; None: their modalities' sizes.
+    """
+
+    draws: list[Draw]
+    resolution: int | None = None
 
 
 class Loader:
@@ -37,6 +50,9 @@ class Loader:
         seed: seed of order, augmentation and masks.
         window: shards that are shuffled together.
         start: a cursor to continue from.
+        resolutions: image sizes to choose from, one for each optimizer step: a function of the seed and the number of
+            samples before the step, so that all ranks and a resumed run agree.
+        step_size: samples of an optimizer step over all ranks; None: one batch of each rank.
         pin_memory: page-locked batches for fast copies to the GPU; None: where CUDA is available.
 
     Raises:
@@ -56,12 +72,16 @@ class Loader:
         seed: int = 0,
         window: int = 64,
         start: Mapping[str, Any] | None = None,
+        resolutions: Sequence[int] = (),
+        step_size: int | None = None,
         pin_memory: bool | None = None,
     ) -> None:
         _check_sizes(batch_size, rank, world_size)
         self.batch_size, self.rank, self.world_size, self.num_workers = batch_size, rank, world_size, num_workers
         self.pin_memory = pin_memory
         self._order = MixtureOrder(mixture, seed, window, start)
+        self._resolutions, self._step_size = tuple(resolutions), step_size or batch_size * world_size
+        self._choice = WeightedChoice([1.0] * len(self._resolutions), seed, "resolution") if resolutions else None
         self._assemble = _Assemble(mixture.datasets, prepare, collate, seed)
 
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -70,11 +90,12 @@ class Loader:
         # newest one.
         cursors: deque[dict[str, Any]] = deque([order.cursor])
 
-        def plans() -> Iterator[list[Draw]]:
+        def plans() -> Iterator[Plan]:
             while True:
+                resolution = self._resolution(order.cursor["draws"])
                 everyone = [order.next() for _ in range(self.batch_size * self.world_size)]
                 cursors.append(order.cursor)
-                yield everyone[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+                yield Plan(everyone[self.rank * self.batch_size : (self.rank + 1) * self.batch_size], resolution)
 
         try:
             for batch in _load(plans(), self._assemble, self.num_workers, self.pin_memory):
@@ -83,6 +104,10 @@ class Loader:
         finally:
             # Iterating again continues after the last batch that was handed out.
             order.seek(cursors[0])
+
+    def _resolution(self, draws: int) -> int | None:
+        """The size of all images of the optimizer step that sample number `draws` belongs to."""
+        return None if self._choice is None else self._resolutions[self._choice(draws // self._step_size)]
 
 
 def evaluate_batches(
@@ -120,7 +145,7 @@ def evaluate_batches(
     _check_sizes(batch_size, rank, world_size)
     count = len(dataset) if max_samples is None else min(len(dataset), max_samples)
     starts = range(rank * batch_size, count, batch_size * world_size)
-    plans = [[Draw(dataset.name, 0, n) for n in range(start, min(start + batch_size, count))] for start in starts]
+    plans = [Plan([Draw(dataset.name, 0, n) for n in range(at, min(at + batch_size, count))]) for at in starts]
     assemble = _Assemble({dataset.name: dataset}, prepare, collate, seed)
     return iter(_load(plans, assemble, min(num_workers, len(plans)), pin_memory))
 
@@ -152,19 +177,19 @@ class _Assemble:
     def __init__(self, datasets: Mapping[str, AlignedDataset], prepare: Prepare, collate: Collate, seed: int) -> None:
         self.datasets, self.prepare, self.collate, self.seed = dict(datasets), prepare, collate, seed
 
-    def __getitem__(self, plan: Sequence[Draw]) -> Any:
+    def __getitem__(self, plan: Plan) -> Any:
         try:
-            return self.collate([self.item(draw) for draw in plan])
+            return self.collate([self.item(draw, plan.resolution) for draw in plan.draws])
         except FourmError as error:
             return _Failure(type(error), str(error))
 
-    def item(self, draw: Draw) -> Any:
+    def item(self, draw: Draw, resolution: int | None) -> Any:
         # Augmentation has a stream of its own: switching it on or off leaves the masks as they are.
-        sample = self.datasets[draw.dataset].sample(draw.n, generator(self.seed, *draw, "augment"))
+        sample = self.datasets[draw.dataset].sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
         return self.prepare(sample, generator(self.seed, *draw))
 
 
-def _load(plans: Iterable[list[Draw]], assemble: _Assemble, num_workers: int, pin_memory: bool | None) -> Iterator[Any]:
+def _load(plans: Iterable[Plan], assemble: _Assemble, num_workers: int, pin_memory: bool | None) -> Iterator[Any]:
     """Batches for plans, in order, loaded by `num_workers` processes."""
     from torch import cuda
     from torch.utils.data import DataLoader

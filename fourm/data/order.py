@@ -85,10 +85,11 @@ class WeightedChoice:
     Args:
         weights: relative weights.
         seed: seed of the run.
+        purpose: keeps choices of the same run apart.
     """
 
-    def __init__(self, weights: Sequence[float], seed: int) -> None:
-        self.seed = seed
+    def __init__(self, weights: Sequence[float], seed: int, purpose: str = "mixture") -> None:
+        self.key = (seed, purpose)
         self._edges = np.cumsum(np.asarray(weights, np.float64) / np.sum(weights))
         self._last = int(np.flatnonzero(weights)[-1])
         self._block: tuple[int, NDArray[np.int64]] | None = None
@@ -99,7 +100,7 @@ class WeightedChoice:
             return 0
         block, place = divmod(i, _BLOCK)
         if self._block is None or self._block[0] != block:
-            draws = generator(self.seed, "mixture", block).random(_BLOCK)
+            draws = generator(*self.key, block).random(_BLOCK)
             # The clamp is for draws that rounding puts beyond the last edge.
             self._block = block, np.minimum(np.searchsorted(self._edges, draws, side="right"), self._last)
         return int(self._block[1][place])

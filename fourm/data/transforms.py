@@ -60,6 +60,7 @@ def apply(
     jitter: Jitter | None = None,
     mirror_words: bool = False,
     aligned_captions: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Any:
     """Crop, flip, resize and normalise one decoded value.
 
@@ -71,6 +72,7 @@ def apply(
         jitter: photometric draw, for `image` modalities.
         mirror_words: swap "left" and "right" in text when the geometry mirrors.
         aligned_captions: a list of texts holds one per stored crop.
+        size: (height, width) that an image gets; None: its modality's.
 
     Returns:
         images and features (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes as a
@@ -80,7 +82,7 @@ def apply(
         ValueError: if the value does not go with the geometry.
     """
     if is_image(modality):
-        pixels = crop_resize(value, geometry, modality.grid.image_size, _RESAMPLING[modality.decode])
+        pixels = crop_resize(value, geometry, size or modality.grid.image_size, _RESAMPLING[modality.decode])
         if modality.decode == "normal" and geometry.hflip:
             pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)

@@ -76,7 +76,7 @@ class Reconstruct:
     Args:
         config: which distance, and its weights.
         modality: the raw modality.
-        num_tokens: tokens per image, for throughput; None: one per patch of the modality.
+        num_tokens: tokens of an image of the modality's size, for throughput; None: one per patch.
 
     Raises:
         ConfigError: if labels are to be scored as numbers or numbers as labels.
@@ -94,7 +94,8 @@ class Reconstruct:
             raise ConfigError(f"objective.loss is '{config.loss}', but modality '{modality.name}' is {kind}")
         self.config = config
         self.modality = modality
-        self.tokens_per_image = num_tokens or modality.num_tokens
+        height, width = modality.grid.image_size
+        self.pixels_per_token = height * width / (num_tokens or modality.num_tokens)
         self.frozen: dict[str, nn.Module] = {}
 
     def prepare(self, sample: Mapping[str, Any], rng: np.random.Generator) -> Shown:
@@ -122,7 +123,8 @@ class Reconstruct:
         return {"reconstruct": float(batch.num_scored), "commit": float(len(batch.images))}
 
     def num_tokens(self, batch: ImageBatch) -> int:
-        return len(batch.images) * self.tokens_per_image
+        height, width = batch.images.shape[-2:]
+        return round(len(batch.images) * height * width / self.pixels_per_token)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> Loss:
         """Mean distance per scored value plus the weighted mean commitment."""

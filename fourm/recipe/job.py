@@ -57,6 +57,8 @@ class TrainingJob:
         self.validation: list[AlignedDataset] = [
             build_dataset(name, dataset, self.modalities, self.encoders) for name, dataset in data.val.datasets.items()
         ]
+        for training in self.mixture.datasets.values():
+            training.check_resolutions(data.resolutions)
 
     def fit(
         self,
@@ -104,6 +106,8 @@ class TrainingJob:
             seed=self.recipe.seed,
             window=data.shuffle_window,
             start=cursor,
+            resolutions=data.resolutions,
+            step_size=self.config.batch_size,
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -88,6 +88,10 @@ class PretrainRecipe:
                 raise ConfigError(
                     f"tokenizers: '{name}' is not a token modality of this recipe.{did_you_mean(name, known)}"
                 )
+        if self.data.resolutions:
+            raise ConfigError(
+                "data.resolutions is for `fourm train-tokenizer`: a model reads each modality at the size it declares"
+            )
         if isinstance(self.objective, ReconstructConfig):
             raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
         for name in (*self.pictures.given, *self.pictures.targets):
@@ -111,8 +115,10 @@ class TokenizerRecipe:
         modality: a name from the catalog, or a mapping with one inline entry.
         tokenizer: network and quantizer, `kind: vqvae`.
         objective: reconstruction loss, `kind: reconstruct`.
-        init_from: tokenizer folder whose encoder and codebook are the start; with `tokenizer.freeze_encoder` they stay,
-            so that the new decoder reads the same tokens.
+        init_from: tokenizer folder to go on from, decoder included: a second stage, for instance with
+            `data.resolutions`. Position tables are resized to `grid_size`.
+        encoder_from: tokenizer folder whose encoder and codebook alone are the start; with `tokenizer.freeze_encoder`
+            they stay, so that the new decoder reads the same tokens.
         data, train, evaluation, seed, output: as in `PretrainRecipe`.
     """
 
@@ -124,19 +130,35 @@ class TokenizerRecipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     init_from: Path | None = None
+    encoder_from: Path | None = None
     seed: int = 0
     output: Path = Path("outputs/tokenizers")
 
     def __post_init__(self) -> None:
-        self.raw_modality()
-        if self.tokenizer.freeze_encoder and self.init_from is None:
+        self._check_resolutions(self.raw_modality())
+        if self.init_from is not None and self.encoder_from is not None:
             raise ConfigError(
-                "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set init_from to the "
+                "init_from takes a whole tokenizer and encoder_from the encoder and codebook alone; give one of them"
+            )
+        if self.tokenizer.freeze_encoder and self.init_from is None and self.encoder_from is None:
+            raise ConfigError(
+                "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set encoder_from to the "
                 "folder of a trained tokenizer"
             )
         if isinstance(self.objective, MaskedConfig):
             raise ConfigError("objective.kind masked is for `fourm pretrain`; use reconstruct")
         self.train.check()
+
+    def _check_resolutions(self, modality: Modality) -> None:
+        stride = self.tokenizer.stride
+        for resolution in self.data.resolutions:
+            shorter, longer = sorted(modality.grid.image_size)
+            if resolution % stride or longer * resolution % (shorter * stride):
+                raise ConfigError(
+                    f"data.resolutions: at {resolution} pixels, images of '{modality.name}' do not divide by the "
+                    f"tokenizer's {stride} pixels. Give multiples of {stride}, for instance "
+                    f"{max(1, round(resolution / stride)) * stride}"
+                )
 
     def raw_modality(self) -> Modality:
         """The modality the tokenizer encodes."""

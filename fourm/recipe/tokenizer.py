@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
+from fourm.config import to_dict
 from fourm.modality import ModalitySet
 from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.rng import torch_seed
 from fourm.tokenizers.base import load_tokenizer
+from fourm.train.checkpoint import recipe_differences
 from fourm.train.distributed import session
+
+_LOG = logging.getLogger(__name__)
 
 
 def run(recipe: TokenizerRecipe) -> None:
@@ -27,8 +32,7 @@ def run(recipe: TokenizerRecipe) -> None:
     config = train_config(recipe)
     with session(config.device, config.threads) as world:
         model = build_tokenizer(recipe)
-        if recipe.init_from is not None:
-            model.adopt_encoder(load_tokenizer(recipe.init_from))
+        _start(model, recipe)
         objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens)
         job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
         job.fit(
@@ -36,6 +40,20 @@ def run(recipe: TokenizerRecipe) -> None:
             lambda trained, path: trained.save(path),
             statistics=lambda: {f"codebook/{name}": float(value) for name, value in model.quantizer.usage().items()},
         )
+
+
+def _start(model: Any, recipe: TokenizerRecipe) -> None:
+    """Take up the weights the recipe starts from, if any."""
+    if recipe.encoder_from is not None:
+        model.adopt_encoder(load_tokenizer(recipe.encoder_from))
+    if recipe.init_from is not None:
+        source = load_tokenizer(recipe.init_from)
+        model.adopt(source)
+        changes = recipe_differences(to_dict(source.config), to_dict(model.config), "tokenizer")
+        if changes:
+            _LOG.warning(
+                "the tokenizer in %s was trained with other settings: %s", recipe.init_from, "; ".join(changes)
+            )
 
 
 def build_tokenizer(recipe: TokenizerRecipe) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -12,11 +12,16 @@ from torch import Tensor, nn
 
 from fourm.config import build, to_dict
 from fourm.errors import CheckpointError, ConfigError
+from fourm.machine import Precision, use_bf16
 from fourm.modality import Grid, Modality
 from fourm.tokenizers import saved
 from fourm.tokenizers.configs import AutoencoderConfig
 from fourm.tokenizers.quantize import Quantized
 from fourm.tokenizers.units import to_natural
+from fourm.tokenizers.vit import resize_table
+
+_ENCODING = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
+"""Prefixes of the names of all weights that decide the tokens."""
 
 
 class Reconstruction(NamedTuple):
@@ -53,6 +58,7 @@ class Autoencoder(nn.Module):
 
     kind: ClassVar[str]
     config_class: ClassVar[type[AutoencoderConfig]]
+    decoder: Any
 
     def __init__(self, modality: Modality, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -91,8 +97,7 @@ class Autoencoder(nn.Module):
         """sha256 of all that decides which ids come out: equal hashes give equal tokens, whatever the decoder."""
         own = to_dict(self.config)
         facts = {name: own[name] for name in ("encoder", "quantizer", "class_dim")}
-        prefixes = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
-        state = {name: value for name, value in self.state_dict().items() if name.startswith(prefixes)}
+        state = {name: value for name, value in self.state_dict().items() if name.startswith(_ENCODING)}
         return saved.digest({"modality": saved.modality_facts(self.modality), "config": facts}, state)
 
     def forward(self, image: Tensor, seeds: Tensor | None = None) -> Reconstruction:
@@ -140,6 +145,31 @@ class Autoencoder(nn.Module):
             return output
         return output.argmax(1) if self.is_labels else to_natural(output, self.modality)
 
+    def for_decoding(self, *, precision: Precision = "auto", channels_last: bool = True) -> Self:
+        """The same tokenizer, changed for fast decoding; for inference only. Tokens stay as they are.
+
+        Args:
+            precision: of the decoder's weights and computation; what lies around it stays in float32.
+            channels_last: keep channels innermost in memory, which convolutions prefer.
+        """
+        dtype = torch.bfloat16 if use_bf16(precision, self._decoder_weight.device) else torch.float32
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.decoder.to(dtype=dtype, memory_format=layout)
+        return self.requires_grad_(False).eval()
+
+    def use_sampling(self, **changes: Any) -> Self:
+        """Decode by diffusion with other settings from now on.
+
+        Args:
+            changes: keys of `SamplingConfig`, for instance `num_steps=10`; the others stay.
+
+        Raises:
+            ConfigError: if this tokenizer decodes otherwise, or does not know the settings.
+        """
+        raise ConfigError(
+            f"this tokenizer (kind {self.kind}) decodes in one pass: {', '.join(changes)} can only be set for a divae"
+        )
+
     def save(self, folder: str | Path) -> str:
         """Write config and weights; returns the hash."""
         return saved.write(
@@ -166,28 +196,61 @@ class Autoencoder(nn.Module):
         return model.to(device).requires_grad_(False).eval()
 
     @torch.no_grad()
+    def adopt(self, source: Autoencoder) -> None:
+        """Go on from another tokenizer, decoder included. Position tables of another size are resized.
+
+        Raises:
+            CheckpointError: if it is of another kind, has other networks, or reads other numbers.
+        """
+        for fact in ("decode", "channels", "value_range", "normalization", "is_discrete"):
+            mine, other = getattr(self.modality, fact), getattr(source.modality, fact)
+            if mine != other:
+                raise CheckpointError(
+                    f"the tokenizer to start from is for '{source.modality.name}' with {fact} {other}, this one for "
+                    f"'{self.modality.name}' with {mine}: its networks know other numbers"
+                )
+        ours, theirs = self.state_dict(), source.state_dict()
+        if ours.keys() != theirs.keys():
+            raise CheckpointError(
+                f"of this tokenizer and the one to start from, only one has {min(ours.keys() ^ theirs.keys())}: give "
+                "both recipes the same networks, or take encoder and codebook alone, with encoder_from"
+            )
+        self._copy(ours, theirs)
+
+    @torch.no_grad()
     def adopt_encoder(self, source: Autoencoder) -> None:
         """Take encoder and codebook of another tokenizer, so that both give the same tokens.
 
         Raises:
             CheckpointError: if it encodes another modality or has another encoder or codebook.
         """
-        ours, theirs = self.state_dict(), source.state_dict()
-        prefixes = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
-        for name, value in ours.items():
-            if name.startswith(prefixes):
-                if name not in theirs or theirs[name].shape != value.shape:
-                    found = tuple(theirs[name].shape) if name in theirs else "no counterpart"
-                    raise CheckpointError(
-                        f"{name} has shape {tuple(value.shape)} here and {found} in the tokenizer to start from: give "
-                        "both recipes the same encoder and quantizer"
-                    )
-                value.copy_(theirs[name])
+        self._copy(
+            {name: t for name, t in self.state_dict().items() if name.startswith(_ENCODING)}, source.state_dict()
+        )
         if self.hash != source.hash:
             raise CheckpointError(
                 "encoder and codebook were copied but would give other tokens: modality, encoder, quantizer and "
                 "class_dim must be those of the tokenizer to start from"
             )
+
+    def _copy(self, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+        for name, value in ours.items():
+            given = theirs.get(name)
+            if given is not None and name.endswith("pos_emb") and given.shape[:2] == value.shape[:2]:
+                given = resize_table(given, value.shape[-2], value.shape[-1])
+            if given is None or given.shape != value.shape:
+                found = "no counterpart" if given is None else tuple(given.shape)
+                raise CheckpointError(
+                    f"{name} has shape {tuple(value.shape)} here and {found} in the tokenizer to start from: give "
+                    "both recipes the same encoder and quantizer, and for init_from the same decoder"
+                )
+            value.copy_(given)
+
+    @property
+    def _decoder_weight(self) -> Tensor:
+        """A parameter that shows the decoder's device, precision and memory layout."""
+        weight: Tensor = next(self.decoder.parameters())
+        return weight
 
     def _encoding_parts(self) -> Iterator[nn.Module]:
         parts = (self.class_embedding, self.encoder, self.quantizer, self.quant_proj)

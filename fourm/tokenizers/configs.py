@@ -275,7 +275,7 @@ class AutoencoderConfig:
         encoder: network.
         quantizer: what its latents become.
         class_dim: length of the embedding of one class, for label maps.
-        freeze_encoder: keep encoder and codebook as they are and train only the decoder; see `init_from`.
+        freeze_encoder: keep encoder and codebook as they are and train only the decoder; see `encoder_from`.
     """
 
     encoder: Any = slot(ENCODERS, default="conv")
@@ -287,6 +287,11 @@ class AutoencoderConfig:
     def patch_size(self) -> int:
         """Pixels per token side."""
         return int(self.encoder.patch_size)
+
+    @property
+    def stride(self) -> int:
+        """Image sides have to be multiples of this."""
+        return self.patch_size
 
 
 @dataclass(frozen=True)
@@ -338,6 +343,11 @@ class DiVAEConfig(AutoencoderConfig):
         if share is not None and not 0 <= share[0] <= share[1] <= 1:
             raise ConfigError(f"masked_condition is {list(share)}; expected two shares with 0 <= first <= second <= 1")
         self.check_sampling(self.sampling)
+
+    @property
+    def stride(self) -> int:
+        """Image sides have to be multiples of this."""
+        return math.lcm(self.patch_size, int(self.denoiser.stride))
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
         """Whether images can be decoded so.

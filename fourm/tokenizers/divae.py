@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from fourm.config import build, to_dict
 from fourm.errors import ConfigError
-from fourm.machine import Precision, use_bf16
 from fourm.modality import Modality
 from fourm.nn.configs import SamplingConfig
 from fourm.nn.diffusion import Diffusion, starting_noise
@@ -91,18 +91,12 @@ class DiVAE(Autoencoder):
         timestep = torch.as_tensor(timestep, device=noisy.device).expand(len(noisy))
         return self._predict(noisy, timestep, self.quantizer.lookup(ids).permute(0, 3, 1, 2))
 
-    def for_decoding(self, *, precision: Precision = "auto", channels_last: bool = True) -> Self:
-        """The same tokenizer, changed for fast decoding; for inference only.
-
-        Args:
-            precision: of the denoiser's weights and computation; what lies around it stays in float32.
-            channels_last: keep channels innermost in memory, which convolutions prefer.
-        """
-        weight = next(self.decoder.parameters())
-        dtype = torch.bfloat16 if use_bf16(precision, weight.device) else torch.float32
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.decoder.to(dtype=dtype, memory_format=layout)
-        return self.requires_grad_(False).eval()
+    def use_sampling(self, **changes: Any) -> Self:
+        """Decode with another scheduler, number of steps or guidance from now on; see `Autoencoder.use_sampling`."""
+        sampling = build(SamplingConfig, {**to_dict(self.sampling), **changes}, key="sampling")
+        self.config.check_sampling(sampling)
+        self.sampling = sampling
+        return self
 
     def _generate(self, vectors: Tensor, seeds: Tensor | None) -> Tensor:
         batch, height, width, _ = vectors.shape
@@ -121,19 +115,9 @@ class DiVAE(Autoencoder):
 
         return self.diffusion.sample(guided, noise, self.sampling)
 
-    def use_sampling(self, sampling: SamplingConfig) -> Self:
-        """Decode with another scheduler or number of steps from now on.
-
-        Raises:
-            ConfigError: if the model was not trained for guidance.
-        """
-        self.config.check_sampling(sampling)
-        self.sampling = sampling
-        return self
-
     def _predict(self, noisy: Tensor, timestep: Tensor, condition: Tensor, keep: Tensor | None = None) -> Tensor:
         """The denoiser in its own precision and memory layout, float32 outside."""
-        weight = next(self.decoder.parameters())
+        weight = self._decoder_weight
         layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else None
         noisy = noisy.to(weight.dtype, memory_format=layout or torch.preserve_format)
         return self.decoder(noisy, timestep, condition.to(weight.dtype), keep).float()

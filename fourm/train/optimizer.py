@@ -22,10 +22,11 @@ def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterabl
     """
     names = [name for name, _ in model.named_parameters()]
     chosen = _matching(names, trainable, "train.trainable") - _matching(names, freeze, "train.freeze")
+    chosen &= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not chosen:
         raise ConfigError("train.trainable and train.freeze leave no parameter to train")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name in chosen)
+        parameter.requires_grad_(name in chosen)
 
 
 def _matching(names: list[str], patterns: Iterable[str], key: str) -> set[str]:

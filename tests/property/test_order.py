@@ -29,8 +29,8 @@ class Numbers:
     def __len__(self) -> int:
         return sum(self.shard_sizes)
 
-    def sample(self, n: int, rng: np.random.Generator) -> dict[str, Any]:
-        return {"n": n, "augment": rng.integers(2**30)}
+    def sample(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> dict[str, Any]:
+        return {"n": n, "augment": rng.integers(2**30), "resolution": resolution}
 
 
 def mixture(sizes: list[list[int]], weights: list[float]) -> Mixture:
@@ -130,3 +130,34 @@ def test_ranks_partition_the_same_global_batches(source: Mixture, seed: int, spl
     for step in range(3):
         assert [item for found, _ in ranks for item in found[step]] == single[step]
     assert all(cursor == end for _, cursor in ranks)
+
+
+RESOLUTIONS = st.lists(st.integers(1, 500), min_size=1, max_size=8).map(tuple)
+
+
+def resolutions(source: Mixture, count: int, **options: Any) -> tuple[list[int], dict[str, Any]]:
+    """The one resolution of each batch, and the cursor after them."""
+    found = list(islice(Loader(source, lambda sample, _: sample["resolution"], set, **options), count))
+    return [one for (one,) in (batch for batch, _ in found)], found[-1][1]
+
+
+@given(MIXTURES, SEEDS, RESOLUTIONS, st.sampled_from([(4, 1), (2, 2), (1, 4)]), st.integers(1, 3), st.integers(0, 9))
+def test_every_step_has_one_resolution_for_any_ranks_micro_batches_and_start(
+    source: Mixture, seed: int, choices: tuple[int, ...], split: tuple[int, int], accumulation: int, before: int
+) -> None:
+    size, world_size = split
+    options: dict[str, Any] = {"seed": seed, "resolutions": choices, "step_size": 4 * accumulation}
+    steps, _ = resolutions(source, 10, batch_size=4 * accumulation, **options)
+    options |= {"batch_size": size, "world_size": world_size}
+    start = None if before == 0 else resolutions(source, before, **options)[1]
+    for rank in range(world_size):
+        found, _ = resolutions(source, 10, rank=rank, start=start, **options)
+        expected = [step for step in steps for _ in range(accumulation)][before:]
+        assert found[: len(expected)] == expected[:10]
+
+
+def test_resolutions_come_equally_often() -> None:
+    found, _ = resolutions(mixture([[5]], [1.0]), 4000, batch_size=1, seed=3, resolutions=(224, 256, 288, 320))
+    counts = Counter(found)
+    assert set(counts) == {224, 256, 288, 320}
+    assert all(abs(count - 1000) < 120 for count in counts.values())

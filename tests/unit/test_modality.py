@@ -28,6 +28,7 @@ TEXT = Modality("caption", Sequence(9), Discrete(50), source="caption", decode="
 def test_a_grid_knows_its_tokens_and_pixels() -> None:
     grid = Grid(2, 3, 4)
     assert (grid.num_tokens, grid.num_positions, grid.image_size) == (6, 6, (8, 12))
+    assert grid.image_size_at(16) == (16, 24)
 
 
 def test_a_sequence_has_more_positions_than_tokens() -> None:

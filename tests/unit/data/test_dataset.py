@@ -40,6 +40,24 @@ def test_a_sample_has_every_modality_in_its_form(shards: Path, modalities: Modal
     assert sample["tok_rgb"].tolist() == [3] * 4
 
 
+def test_images_come_at_another_resolution_with_the_same_crop(shards: Path, modalities: ModalitySet) -> None:
+    images = modalities.subset(["rgb", "semseg"])
+    dataset = build(shards, images, crop=CropConfig("random_resized"), hflip=0.5)
+    dataset.check_resolutions((8, 32))
+    own, small, large = (dataset.sample(3, generator(1), resolution) for resolution in (None, 8, 32))
+    assert (own["rgb"].shape, small["rgb"].shape, large["semseg"].shape) == ((3, 16, 16), (3, 8, 8), (32, 32))
+    shrunk = own["rgb"].reshape(3, 8, 2, 8, 2).mean((2, 4))
+    mirrored = shrunk[..., ::-1]
+    assert np.abs(small["rgb"] - shrunk).mean() < 0.7 * np.abs(small["rgb"] - mirrored).mean()
+
+
+def test_tokens_cannot_follow_another_resolution(shards: Path, modalities: ModalitySet) -> None:
+    dataset = build(shards, modalities.subset(["rgb", "tok_rgb"]))
+    dataset.check_resolutions(())
+    with pytest.raises(ConfigError, match="'tok_rgb' cannot follow"):
+        dataset.check_resolutions((8,))
+
+
 def test_a_sample_depends_on_its_number_and_generator_only(shards: Path, modalities: ModalitySet) -> None:
     dataset = build(shards, modalities, crop=CropConfig("crop_settings"), jitter=0.2)
     first = [dataset.sample(n, generator(7, n)) for n in range(8)]

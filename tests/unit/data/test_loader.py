@@ -11,7 +11,7 @@ import pytest
 
 from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset
-from fourm.data.loader import Loader, evaluate_batches
+from fourm.data.loader import Loader, Plan, evaluate_batches
 from fourm.data.mixture import Draw, Mixture
 from fourm.data.shards import ShardWriter
 from fourm.errors import ConfigError, DataError, MissingExtraError
@@ -156,10 +156,18 @@ def test_an_error_with_a_constructor_of_its_own_keeps_its_message(dataset: Align
         next(iter(Loader(Mixture({"rooms": dataset}), missing, list, batch_size=2)))
 
 
+def test_all_images_of_a_batch_have_one_of_the_resolutions(dataset: AlignedDataset) -> None:
+    batches = [batch for batch, _ in islice(loader(dataset, resolutions=(8, 24)), 8)]
+    assert {batch["rgb"].shape for batch in batches} == {(3, 3, 8, 8), (3, 3, 24, 24)}
+    plain = [numbers(batch) for batch, _ in islice(loader(dataset), 8)]
+    assert [numbers(batch) for batch in batches] == plain
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_batches_are_identical_for_any_number_of_workers(dataset: AlignedDataset) -> None:
-    runs = [list(islice(loader(dataset, num_workers=workers), 8)) for workers in (0, 1, 3)]
+@pytest.mark.parametrize("resolutions", [(), (8, 24)])
+def test_batches_are_identical_for_any_number_of_workers(dataset: AlignedDataset, resolutions: tuple[int, ...]) -> None:
+    runs = [list(islice(loader(dataset, num_workers=n, resolutions=resolutions), 8)) for n in (0, 1, 3)]
     np.testing.assert_equal(runs[1], runs[0])
     np.testing.assert_equal(runs[2], runs[0])
     np.testing.assert_equal(evaluation(dataset, num_workers=3), evaluation(dataset))
@@ -186,7 +194,7 @@ def test_damaged_data_in_a_worker_ends_with_the_same_message(dataset: AlignedDat
 
 def test_what_travels_to_workers_can_be_pickled(dataset: AlignedDataset) -> None:
     assemble = loader(dataset)._assemble
-    plan = [Draw("rooms", 0, n) for n in range(4)]
+    plan = Plan([Draw("rooms", 0, n) for n in range(4)], 8)
     np.testing.assert_equal(pickle.loads(pickle.dumps(assemble))[plan], assemble[plan])
 
 

@@ -117,3 +117,9 @@ def test_a_loss_that_does_not_fit_the_modality_is_refused(loss, modality):
 def test_a_sample_without_the_modality_is_refused():
     with pytest.raises(DataError, match="no 'rgb'; it has depth"):
         Reconstruct(ReconstructConfig("l1"), RGB).prepare({"depth": 0}, np.random.default_rng(0))
+
+
+def test_tokens_are_counted_at_the_size_the_images_have():
+    objective = Reconstruct(ReconstructConfig(), RGB)
+    own, larger = (objective.collate(shown(torch.zeros(3, 3, side, side))) for side in (4, 8))
+    assert (objective.num_tokens(own), objective.num_tokens(larger)) == (12, 48)

@@ -29,6 +29,7 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"train": {"max_steps": 4, "schedule": {"warmup_steps": 9}}}, "exceed the run"),
         ({"objective": {"kind": "reconstruct"}}, "reconstruct is for `fourm train-tokenizer`"),
         ({"objective": None}, "objective.kind is missing"),
+        ({"data": {"train": {}, "resolutions": [32]}}, "data.resolutions is for `fourm train-tokenizer`"),
         ({"model": None}, "model.kind is missing"),
         ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),
     ],
@@ -56,3 +57,30 @@ def test_a_tokenizer_is_not_trained_on_masks() -> None:
 def test_no_modality_or_several_are_refused(modality: Any) -> None:
     with pytest.raises(ConfigError, match="expected one name"):
         configs.build(TokenizerRecipe, {**TOKENIZER, "modality": modality})
+
+
+DIVAE = {"kind": "divae", "encoder": {"kind": "conv"}, "denoiser": {"kind": "unet"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"train": {}, "resolutions": [64, 68]}},
+            "at 68 pixels.*do not divide.*multiples of 8, for instance 64",
+        ),
+        ({"data": {"train": {}, "resolutions": [64, 72]}, "tokenizer": DIVAE}, "at 72 pixels.*multiples of 32"),
+        ({"data": {"train": {}, "resolutions": [0]}}, "each 1 or more"),
+        ({"tokenizer": {"kind": "vqvae", "freeze_encoder": True}}, "set encoder_from"),
+        ({"init_from": "a", "encoder_from": "b"}, "give one of them"),
+    ],
+)
+def test_contradictions_of_a_tokenizer_recipe_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "depth@64", **changes})
+
+
+def test_a_tokenizer_recipe_takes_resolutions_that_divide() -> None:
+    data = {"train": {}, "resolutions": [32, 64, 96]}
+    built = configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "depth@64", "data": data, "tokenizer": DIVAE})
+    assert built.data.resolutions == (32, 64, 96)

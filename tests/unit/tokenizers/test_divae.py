@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def test_guidance_moves_along_the_difference_that_the_codes_make() -> None:
     ids, seeds = torch.randint(0, 12, (1, 2, 2)), torch.tensor([3])
 
     def at(weight: float) -> torch.Tensor:
-        return model.use_sampling(replace(model.sampling, guidance=weight)).decode(ids, seeds=seeds, raw=True)
+        return model.use_sampling(guidance=weight).decode(ids, seeds=seeds, raw=True)
 
     blind, seeing, guided = at(0.0), at(1.0), at(3.0)
     torch.testing.assert_close(guided, blind + 3 * (seeing - blind), rtol=1e-3, atol=1e-4)
@@ -176,3 +175,33 @@ def test_a_training_step_runs_on_meta_tensors() -> None:
 def test_what_does_not_fit_is_refused(modality: Modality, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(modality, **values)
+
+
+def test_decoding_options_change_how_and_not_what_is_stored(tmp_path: Path) -> None:
+    make().eval().save(tmp_path)
+    ids = torch.randint(0, 12, (2, 2, 2))
+    loaded = load_tokenizer(tmp_path, sampling={"scheduler": "dpm", "num_steps": 2}, channels_last=True)
+    assert (loaded.sampling.scheduler, loaded.sampling.num_steps, loaded.sampling.clip) == ("dpm", 2, True)
+    expected = load_tokenizer(tmp_path).use_sampling(scheduler="dpm", num_steps=2).decode(ids)
+    torch.testing.assert_close(loaded.decode(ids), expected, rtol=0, atol=1e-4)
+    assert load_tokenizer(tmp_path).sampling.num_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"steps": 3}, "sampling.steps.*num_steps"),
+        ({"scheduler": "dmp"}, "Did you mean 'dpm'"),
+        ({"num_steps": 9999}, "9999"),
+    ],
+)
+def test_unknown_decoding_options_are_named(tmp_path: Path, sampling: dict[str, Any], message: str) -> None:
+    make().save(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        load_tokenizer(tmp_path, sampling=sampling)
+
+
+def test_the_decoder_of_another_family_is_not_gone_on_from() -> None:
+    source = VQVAE(RGB, build(VQVAEConfig, {**HALF, "decoder": CONV}))
+    with pytest.raises(CheckpointError, match="encoder_from"):
+        make().adopt(source)

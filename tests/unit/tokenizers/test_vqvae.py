@@ -273,3 +273,50 @@ def test_learns_to_rebuild_a_few_images(one_thread):
         optimizer.step()
     error = (model.eval().decode(model.encode(x), raw=True) - x).abs().mean()
     assert error < 0.15  # the mean absolute value of the images is 0.56
+
+
+def test_a_second_stage_goes_on_from_the_whole_first_one():
+    first = make(RGB, VIT).train()
+    first(image(RGB))
+    second = make(RGB, VIT, decay=0.9)
+    second.adopt(first)
+    x = image(RGB)
+    assert torch.equal(second.eval()(x).output, first.eval()(x).output)
+    assert second.encode(x).equal(first.encode(x))
+
+
+def test_position_tables_are_enlarged_so_that_images_of_the_old_size_read_almost_the_same():
+    wide = {**VIT, "dim": 32}
+    first = make(RGB, {**wide, "grid_size": 4})
+    second = make(RGB, {**wide, "grid_size": 8})
+    second.adopt(first)
+    old, new = first.encoder.blocks, second.encoder.blocks
+    assert new.pos_emb.shape[-2:] == (8, 8)
+    torch.testing.assert_close(new.positions(4, 4), old.positions(4, 4), atol=0.15, rtol=0)
+    torch.testing.assert_close(new.positions(8, 8), old.positions(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("modality", "network", "message"),
+    [
+        (RGB, {**VIT, "depth": 2}, r"only one has .*blocks\.1"),
+        (RGB, {**VIT, "dim": 32}, "has shape .* here and"),
+        (LABELS, VIT, "with decode image, this one for 'semseg' with labels"),
+        (Modality(**{**vars(RGB), "normalization": "imagenet"}), VIT, "with normalization half.*imagenet"),
+    ],
+)
+def test_another_network_or_other_numbers_are_not_gone_on_from(modality, network, message):
+    with pytest.raises(CheckpointError, match=message):
+        make(modality, network).adopt(make(RGB, VIT))
+
+
+def test_a_tokenizer_is_loaded_for_decoding_as_asked(tmp_path):
+    make(RGB, VIT).save(tmp_path / "run" / "model")
+    ids = torch.randint(0, 12, (2, 2, 2))
+    plain, fast = load_tokenizer(tmp_path / "run"), load_tokenizer(tmp_path / "run" / "model", precision="bf16")
+    assert next(fast.decoder.parameters()).dtype == torch.bfloat16
+    assert fast.hash == plain.hash
+    assert fast.decode(ids).dtype == torch.float32
+    torch.testing.assert_close(fast.decode(ids), plain.decode(ids), atol=0.05, rtol=0)
+    with pytest.raises(ConfigError, match="decodes in one pass: num_steps"):
+        load_tokenizer(tmp_path / "run", sampling={"num_steps": 3})
