@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from fourm.machine import has_bf16
@@ -67,7 +68,7 @@ class Muon(torch.optim.AdamW):
                 steps[rows.shape[0], rows.shape[1]].append((rows, ahead))
         lr, decay = group["lr"], group["weight_decay"]
         for (num_rows, num_columns), parts in steps.items():
-            moves = orthogonalise(torch.stack([ahead for _, ahead in parts]))
+            moves = _shared_out(torch.stack([ahead for _, ahead in parts]))
             scale = lr * max(1.0, num_rows / num_columns) ** 0.5
             for (rows, _), move in zip(parts, moves, strict=True):
                 change = -lr * decay * rows - scale * move
@@ -93,6 +94,18 @@ def orthogonalise(matrices: Tensor) -> Tensor:
         s = x @ x.transpose(1, 2)
         x = a * x + torch.baddbmm(s, s, s, beta=b, alpha=c) @ x
     return (x if wide else x.transpose(1, 2)).to(matrices.dtype)
+
+
+def _shared_out(matrices: Tensor) -> Tensor:
+    """`orthogonalise`, each rank a share of the matrices: they are the same on all, and so is the result."""
+    size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if size == 1:
+        return orthogonalise(matrices)
+    count = -(-len(matrices) // size)
+    padded = torch.cat([matrices, matrices.new_zeros(count * size - len(matrices), *matrices.shape[1:])])
+    own = orthogonalise(padded[dist.get_rank() * count :][:count])
+    dist.all_gather_into_tensor(padded, own.contiguous())
+    return padded[: len(matrices)]
 
 
 def _split(weight: Tensor) -> tuple[Tensor, ...]:

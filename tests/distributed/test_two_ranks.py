@@ -48,6 +48,8 @@ def numbers(output: Path) -> torch.Tensor:
         {"config": {"batch_size": 16, "accumulation": 2}},
         # One rank's batches have hardly a token of one part: means of means would differ.
         {"by_part": True, "config": {"optimizer": {"lr": 0.05, "clip_grad": 1.0}, "ema_decay": 0.9}},
+        # Each rank makes some of the steps orthogonal, for both.
+        {"config": {"optimizer": {"kind": "muon", "lr": 0.01, "matrices": ["*.weight"], "clip_grad": 1.0}}},
     ],
 )
 def test_two_ranks_give_the_losses_of_one(checkout: Path, tmp_path: Path, options: dict[str, Any]) -> None:
