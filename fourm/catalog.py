@@ -57,6 +57,14 @@ def _image(
     )
 
 
+def _features(name: str, size: int, patch: int, dim: int, teacher: str) -> Modality:
+    """The vectors that a frozen network makes of colour images: one per patch, or one alone where a patch is all."""
+    return Modality(
+        name, Grid(size // patch, size // patch, patch), Continuous(dim), source="rgb", decode="image",
+        direction="input", teacher=teacher, channels=3, value_range=(0.0, 1.0), normalization="imagenet",
+    )  # fmt: skip
+
+
 def _labels(
     name: str, size: int, classes: tuple[str, ...], *, num_classes: int | None = None, decode: str = "labels"
 ) -> Modality:
@@ -85,7 +93,7 @@ def _tokens(name: str, size: int, patch: int, vocab_size: int, tokenizer: str) -
 
 
 def _vector(name: str, dim: int) -> Modality:
-    """One feature vector per sample, made by another network: npy files."""
+    """One feature vector per sample, made beforehand by another network: npy files."""
     return Modality(name, Grid(1, 1), Continuous(dim), source=name, decode="features", direction="input", channels=dim)
 
 
@@ -125,6 +133,7 @@ def _four_m_raw(size: int) -> list[Modality]:
         _image(f"normal@{size}", size, 16, "normal", "half", value_range=(-1.0, 1.0)),
         _labels(f"semseg_coco@{size}", size, (), num_classes=134, decode="labels_void_first"),
         _image(f"canny@{size}", size, 16, "gray", "half", channels=1),
+        _features(f"clip@{size}", size, 16, 512, "clip_b16"),
     ]  # fmt: skip
 
 
@@ -145,8 +154,13 @@ def _four_m_21(size: int) -> list[Modality]:
         _vector("dinov2_global", 768),
         _vector("imagebind_global", 1280),
         _vector("smpl_pose", 207),  # whose eight tokens stand in the text of human_poses
-        _global_tokens("tok_dinov2_global", "dinov2_global"),
-        _global_tokens("tok_imagebind_global", "imagebind_global"),
+        _global_tokens("tok_dinov2_global", f"dinov2_global@{size}"),
+        _global_tokens("tok_imagebind_global", f"imagebind_global@{size}"),
+        _features(f"dinov2@{size}", size, 14, 768, "dinov2_b14"),
+        _features(f"imagebind@{size}", size, 14, 1280, "imagebind_h14"),
+        _features(f"dinov2_global@{size}", size, size, 768, "dinov2_b14_global"),
+        _features(f"imagebind_global@{size}", size, size, 1280, "imagebind_h14_global"),
+        _image("sam_mask", 64, 16, "gray", "mask", channels=1),  # one instance, cut out, for the text of sam_instance
     ]
 
 

@@ -126,6 +126,12 @@ def crops(root: Path, **options: Any) -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace tokens that another tokenizer made.")
+@click.option(
+    "--teacher-weights",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File with the weights of the network whose features are encoded. [default: as in training]",
+)
 def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
     """Turn a modality of the data set ROOT into token shards with a trained TOKENIZER, one row for each stored crop.
 

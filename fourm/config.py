@@ -23,13 +23,16 @@ T = TypeVar("T")
 _SCALARS = (bool, int, float, str, Path)
 
 
-def slot(registry: Registry, default: str | None = None) -> Any:
+def slot(registry: Registry, default: str | None = None, *, optional: bool = False) -> Any:
     """A config field that holds one of several kinds, told apart by its key `kind`.
 
     Args:
         registry: maps each kind to its config dataclass.
         default: kind used, with its own defaults, when the recipe leaves the field out; None: the field is required.
+        optional: the field may be left out or null, which is None.
     """
+    if optional:
+        return dataclasses.field(default=None, metadata={"slot": registry})
     if default is None:
         return dataclasses.field(metadata={"slot": registry})
     return dataclasses.field(default_factory=lambda: registry.resolve(default)(), metadata={"slot": registry})
@@ -217,12 +220,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str 
         full = prefix + name
         if name in values:
             registry = field.metadata.get("slot")
-            convert = (
-                _slot_value(registry, values[name], where, full)
-                if registry
-                else _convert(hints[name], values[name], where, full)
-            )
-            arguments[name] = convert
+            if registry is None:
+                arguments[name] = _convert(hints[name], values[name], where, full)
+            elif values[name] is not None or field.default is not None:  # null leaves an optional slot empty
+                arguments[name] = _slot_value(registry, values[name], where, full)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise _error(f"{full} is missing (expected {_describe(hints[name], field.metadata.get('slot'))})", where)
     try:

@@ -12,7 +12,9 @@ from fourm.errors import ConfigError, did_you_mean
 Direction = Literal["both", "input", "output"]
 Positions = Literal["sincos", "learned"]
 Unit = Literal["token", "chunk"]
-Normalization = Literal["imagenet", "half", "standardize", "log", "none"]
+Normalization = Literal["imagenet", "half", "standardize", "log", "mask", "none"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ class Modality:
         direction: whether a model may read it, predict it, or both.
         positions: fixed sine-cosine or learned position embeddings.
         unit: what span masking hides: single tokens, or whole chunks such as `v1=3 v0=10`.
+        teacher: name of the frozen network that makes its values of RGB images while they are used; files, `channels`
+            and `normalization` are then those of the images, `content.dim` is the length of the network's vectors, and
+            the layout its map: places, and pixels per place. None: the files hold the values.
         channels: image channels of a raw modality.
         value_range: smallest and largest value in natural units.
         normalization: how natural units become network inputs.
@@ -137,6 +142,7 @@ class Modality:
     direction: Direction = "both"
     positions: Positions = "sincos"
     unit: Unit = "token"
+    teacher: str | None = None
     channels: int | None = None
     value_range: tuple[float, float] | None = None
     normalization: Normalization = "none"
@@ -146,7 +152,9 @@ class Modality:
     def __post_init__(self) -> None:
         if not self.name:
             raise ConfigError("a modality needs a name")
-        if isinstance(self.layout, Grid) and isinstance(self.content, Continuous) and self.channels is not None:
+        if self.teacher is not None:
+            self._check_teacher()
+        elif isinstance(self.layout, Grid) and isinstance(self.content, Continuous) and self.channels is not None:
             expected = self.channels * self.layout.patch_size**2
             if self.content.dim != expected:
                 raise ConfigError(
@@ -156,6 +164,23 @@ class Modality:
         if self.direction != "input" and isinstance(self.content, Continuous) and isinstance(self.layout, Sequence):
             raise ConfigError(
                 f"modality '{self.name}' is a sequence of vectors, which can only be an input: set direction: input"
+            )
+
+    def _check_teacher(self) -> None:
+        if not isinstance(self.layout, Grid) or not isinstance(self.content, Continuous):
+            raise ConfigError(
+                f"modality '{self.name}': its teacher '{self.teacher}' makes vectors on a grid; expected layout.kind "
+                "grid and content.kind continuous"
+            )
+        if self.channels != 3 or self.decode != "image":
+            raise ConfigError(
+                f"modality '{self.name}': its teacher '{self.teacher}' reads RGB images; expected decode: image and "
+                f"channels: 3, found {self.decode} and {self.channels}"
+            )
+        if self.content.dim == self.channels:
+            raise ConfigError(
+                f"modality '{self.name}': vectors of {self.content.dim} numbers could not be told from the images that "
+                f"its teacher '{self.teacher}' reads"
             )
 
     @property
@@ -181,6 +206,23 @@ class Modality:
         if not isinstance(self.layout, Grid):
             raise ConfigError(f"modality '{self.name}' is a sequence where a grid is needed")
         return self.layout
+
+    @property
+    def map_channels(self) -> int | None:
+        """Channels of what a tokenizer reads: vectors of the teacher, or of the image."""
+        teacher_made = self.teacher is not None and isinstance(self.content, Continuous)
+        return self.content.dim if teacher_made else self.channels
+
+    def map_size(self, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(height, width) of what a tokenizer reads: places of the teacher's map, or pixels.
+
+        Args:
+            image_size: of the image; None: the modality's own. A single vector per image stays single.
+        """
+        height, width = image_size or self.grid.image_size
+        if self.teacher is None:
+            return height, width
+        return (1, 1) if self.num_tokens == 1 else (height // self.grid.patch_size, width // self.grid.patch_size)
 
     @property
     def vocab_size(self) -> int:

@@ -27,6 +27,7 @@ Decoder = Callable[[bytes, Modality], Any]
 VOID = 255
 """The 8-bit id of pixels without a label."""
 _ZIP = b"PK"
+_CHANNELS = {"image": 3, "normal": 3, "gray": 1, "depth16": 1}
 
 _REMEDIES = {
     "tokens": "Run `fourm tokenize` again for this source, or correct the modality's vocabulary and grid in the recipe",
@@ -61,13 +62,18 @@ def decoder_of(modality: Modality) -> Decoder:
     """The decoder a modality names.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is none of that name, or it gives another number of channels.
     """
-    try:
-        return DECODERS[modality.decode]
-    except KeyError:
+    if modality.decode not in DECODERS:
         known = did_you_mean(modality.decode, DECODERS)
-        raise ConfigError(f"modality '{modality.name}': decode is '{modality.decode}'.{known}") from None
+        raise ConfigError(f"modality '{modality.name}': decode is '{modality.decode}'.{known}")
+    channels = _CHANNELS.get(modality.decode)
+    if channels is not None and modality.channels not in (channels, None):
+        raise ConfigError(
+            f"modality '{modality.name}' has channels {modality.channels}, but decode '{modality.decode}' gives "
+            f"{channels}: correct one of them"
+        )
+    return DECODERS[modality.decode]
 
 
 def image(data: bytes, modality: Modality) -> NDArray[np.uint8]:
@@ -190,6 +196,8 @@ def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
             values = values[np.asarray(file["mask_valid"]).astype(bool)]
     if isinstance(modality.content, Continuous) and (values.ndim != 2 or values.shape[1] != modality.content.dim):
         raise ValueError(f"vectors of shape {values.shape}; expected (length, {modality.content.dim})")
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
     return values[: modality.num_tokens]
 
 

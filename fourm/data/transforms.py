@@ -14,10 +14,8 @@ from PIL import Image
 
 from fourm.data.geometry import Geometry
 from fourm.errors import ConfigError
-from fourm.modality import Modality
+from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_VISIBLE = 0.1
 """Boxes of which a crop shows less than this share are dropped."""
 
@@ -164,7 +162,8 @@ def normalize(values: NDArray[np.float32], modality: Modality) -> NDArray[np.flo
 
     `half`: value range to [-1, 1]. `imagenet`: mean and deviation of ImageNet. `log`: logarithm, value range to [-1,
     1].
-    `standardize`: per image, mean and deviation of the middle 80 % of the values (4M's depth). `none`: unchanged.
+    `standardize`: per image, mean and deviation of the middle 80 % of the values (4M's depth). `mask`: 1 above the
+    middle of the value range, 0 below. `none`: unchanged.
 
     Raises:
         ConfigError: for an unknown normalization.
@@ -184,6 +183,8 @@ def normalize(values: NDArray[np.float32], modality: Modality) -> NDArray[np.flo
             return ((logs - smallest) * (2 / (np.log(high) - smallest)) - 1).astype(np.float32)
         case "standardize":
             return standardize(values)
+        case "mask":
+            return (values > np.float32((low + high) / 2)).astype(np.float32)
     raise ConfigError(f"modality '{modality.name}': normalization '{modality.normalization}' is not known")
 
 

@@ -108,7 +108,7 @@ def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
         return {"png": _png(_label_bytes(array, raw))} if in_png else {"npy": _npy(array)}
     if raw.decode == "depth16":
         return _depth_files(array[0], raw)
-    if raw.channels in (1, 3) and raw.decode != "features":
+    if raw.map_channels in (1, 3) and raw.decode != "features":
         low, high = raw.value_range or (0.0, 1.0)
         pixels = np.clip(np.rint((array - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
         return {"png": _png(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))}

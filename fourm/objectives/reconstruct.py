@@ -1,6 +1,7 @@
 """Rebuild the input through a codebook: the objective of image tokenizers (van den Oord et al. 2017).
 
-A direct decoder is scored on the image, a diffusion decoder on what its noise process asks for.
+A direct decoder is scored on the image, a diffusion decoder on what its noise process asks for. Features are made of
+images by a frozen teacher, here, on the device.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ class ImageBatch:
     """Images or label maps, with how many numbers of them are scored.
 
     Args:
-        images: (B, C, H, W) float32 normalised, or (B, H, W) int64 labels, -1 where there is none.
+        images: (B, C, H, W) float32 normalised, or (B, H, W) int64 labels, -1 where there is none. Where a teacher makes
+            the values, the images it reads.
         seeds: (B,) int64, each sample's own.
-        num_scored: values, pixels or labelled pixels: what the sum of the loss is divided by.
+        num_scored: values, places or labelled pixels: what the sum of the loss is divided by.
     """
 
     images: Tensor
@@ -74,29 +76,41 @@ class Reconstruct:
     """Distance between image and reconstruction, plus the commitment of the latents to their codes.
 
     Args:
-        config: which distance, and its weights.
+        config: which distances, and their weights.
         modality: the raw modality.
         num_tokens: tokens of an image of the modality's size, for throughput; None: one per patch.
+        teacher: makes the values of a modality that has one of images (B, 3, H, W).
 
     Raises:
-        ConfigError: if labels are to be scored as numbers or numbers as labels.
+        ConfigError: if a distance does not go with the values of the modality.
+        CheckpointError: if the weights of a perceptual distance cannot be loaded.
     """
 
-    parts = ("reconstruct", "commit")
-
-    def __init__(self, config: ReconstructConfig, modality: Modality, num_tokens: int | None = None) -> None:
-        if modality.is_discrete != (config.loss == "cross_entropy"):
-            kind = (
-                "a label map: use cross_entropy"
-                if modality.is_discrete
-                else "continuous: use l1, mse, smooth_l1 or cosine"
-            )
-            raise ConfigError(f"objective.loss is '{config.loss}', but modality '{modality.name}' is {kind}")
+    def __init__(
+        self,
+        config: ReconstructConfig,
+        modality: Modality,
+        num_tokens: int | None = None,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        _check_loss(config, modality)
+        if (modality.teacher is None) != (teacher is None):
+            raise ConfigError(f"modality '{modality.name}' has teacher {modality.teacher}, given was {teacher}")
         self.config = config
         self.modality = modality
         height, width = modality.grid.image_size
         self.pixels_per_token = height * width / (num_tokens or modality.num_tokens)
-        self.frozen: dict[str, nn.Module] = {}
+        self.frozen: dict[str, nn.Module] = {} if teacher is None else {"teacher": teacher}
+        self.parts: tuple[str, ...] = ("reconstruct", "commit")
+        if config.perceptual is not None:
+            from fourm.objectives.perceptual import build_perceptual
+
+            self.frozen["perceptual"] = build_perceptual(config.perceptual, modality)
+            self.parts += ("perceptual",)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Loader processes prepare samples; the networks stay where the training is."""
+        return {**self.__dict__, "frozen": {}}
 
     def prepare(self, sample: Mapping[str, Any], rng: np.random.Generator) -> Shown:
         """The image of one sample, and its seed."""
@@ -115,34 +129,37 @@ class Reconstruct:
             labels = torch.from_numpy(images.astype(np.int64, copy=False))
             return ImageBatch(labels, seeds, int((images != IGNORED).sum()))
         values = torch.from_numpy(images.astype(np.float32, copy=False))
-        pixels = images.size // images.shape[1]
-        return ImageBatch(values, seeds, pixels if self._is_per_pixel else images.size)
+        height, width = self.modality.map_size(images.shape[-2:])
+        channels = images.shape[1] if self.modality.teacher is None else self.modality.map_channels or 1
+        places = len(images) * height * width
+        return ImageBatch(values, seeds, places if self._is_per_place else places * channels)
 
     def counts(self, batch: ImageBatch) -> dict[str, float]:
-        """Scored values, and images."""
-        return {"reconstruct": float(batch.num_scored), "commit": float(len(batch.images))}
+        """Scored values, and images for every other part."""
+        return {part: float(batch.num_scored if part == "reconstruct" else len(batch.images)) for part in self.parts}
 
     def num_tokens(self, batch: ImageBatch) -> int:
         height, width = batch.images.shape[-2:]
         return round(len(batch.images) * height * width / self.pixels_per_token)
 
     def loss(self, model: nn.Module, batch: ImageBatch) -> Loss:
-        """Mean distance per scored value plus the weighted mean commitment."""
-        result: Reconstruction = model(batch.images, batch.seeds)
-        target = batch.images if result.target is None else result.target
-        distance = self._distance(result.output.float(), target)
+        """Mean distance per scored value plus the weighted mean commitment and perceptual distance."""
+        teacher = self.frozen.get("teacher")
+        values = batch.images if teacher is None else teacher(batch.images)
+        result: Reconstruction = model(values, batch.seeds)
+        output = result.output.float()
+        target = values if result.target is None else result.target
+        sums = {"reconstruct": self._distance(output, target), "commit": result.commitment.sum()}
+        weights = {"commit": self.config.commit_weight}
+        if "perceptual" in self.frozen:
+            # A denoiser is only used here with images as its output.
+            sums["perceptual"] = self.frozen["perceptual"](output, values).sum()
+            weights["perceptual"] = self.config.perceptual.weight
         counts = self.counts(batch)
-        return Loss(
-            parts={
-                "reconstruct": (distance, counts["reconstruct"]),
-                "commit": (result.commitment.sum(), counts["commit"]),
-            },
-            reduction="weighted",
-            weights={"reconstruct": 1.0, "commit": self.config.commit_weight},
-        )
+        return Loss({part: (sums[part], counts[part]) for part in self.parts}, "weighted", weights)
 
     @property
-    def _is_per_pixel(self) -> bool:
+    def _is_per_place(self) -> bool:
         return self.config.loss == "cosine"
 
     def _distance(self, output: Tensor, target: Tensor) -> Tensor:
@@ -156,6 +173,27 @@ class Reconstruct:
                 return F.l1_loss(output, target, reduction="sum")
             case "smooth_l1":
                 return F.smooth_l1_loss(output, target, reduction="sum")
+            case "binary_cross_entropy":
+                return F.binary_cross_entropy_with_logits(output, target, reduction="sum")
             case "cosine":
                 return (1 - F.cosine_similarity(output, target, dim=1)).sum()
         raise ConfigError(f"objective.loss '{self.config.loss}' is not known")
+
+
+def _check_loss(config: ReconstructConfig, modality: Modality) -> None:
+    """Whether the loss goes with what the modality holds."""
+    if modality.is_discrete:
+        kind, fitting = "a label map", ["cross_entropy"]
+    elif modality.normalization == "mask":
+        kind, fitting = "a mask", ["binary_cross_entropy"]
+    else:
+        kind, fitting = "continuous", ["l1", "mse", "smooth_l1", "cosine"]
+    if config.loss not in fitting:
+        raise ConfigError(
+            f"objective.loss is '{config.loss}', but modality '{modality.name}' is {kind}: use {' or '.join(fitting)}"
+        )
+    if modality.normalization == "mask" and modality.channels != 1:
+        raise ConfigError(
+            f"modality '{modality.name}' has normalization mask and {modality.channels} channels; expected 1: several "
+            "masks are a label map, or several samples"
+        )

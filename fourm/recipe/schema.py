@@ -15,7 +15,8 @@ from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.objectives.configs import OBJECTIVES, MaskedConfig
 from fourm.objectives.reconstruct_config import ReconstructConfig
-from fourm.tokenizers.configs import TOKENIZERS
+from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig
+from fourm.tokenizers.teacher_configs import teacher_of
 from fourm.train.configs import TrainConfig
 
 TEXT = "text"
@@ -92,6 +93,12 @@ class PretrainRecipe:
             raise ConfigError(
                 "data.resolutions is for `fourm train-tokenizer`: a model reads each modality at the size it declares"
             )
+        for modality in modalities.values():
+            if modality.teacher is not None:
+                raise ConfigError(
+                    f"modality '{modality.name}' is made of images by a network, which only tokenizers read: use the "
+                    f"tokens of its tokenizer, such as tok_{modality.name}"
+                )
         if isinstance(self.objective, ReconstructConfig):
             raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
         for name in (*self.pictures.given, *self.pictures.targets):
@@ -135,7 +142,9 @@ class TokenizerRecipe:
     output: Path = Path("outputs/tokenizers")
 
     def __post_init__(self) -> None:
-        self._check_resolutions(self.raw_modality())
+        modality = self.raw_modality()
+        teacher_of(modality, self.tokenizer.teacher)
+        self._check_resolutions(modality)
         if self.init_from is not None and self.encoder_from is not None:
             raise ConfigError(
                 "init_from takes a whole tokenizer and encoder_from the encoder and codebook alone; give one of them"
@@ -147,11 +156,19 @@ class TokenizerRecipe:
             )
         if isinstance(self.objective, MaskedConfig):
             raise ConfigError("objective.kind masked is for `fourm pretrain`; use reconstruct")
+        perceptual = getattr(self.objective, "perceptual", None)
+        predicted = self.tokenizer.noise.prediction if isinstance(self.tokenizer, DiVAEConfig) else "sample"
+        if perceptual is not None and predicted != "sample":
+            raise ConfigError(
+                f"objective.perceptual compares images, but this denoiser predicts '{predicted}': set "
+                "tokenizer.noise.prediction to sample, or leave the perceptual loss out"
+            )
         self.train.check()
 
     def _check_resolutions(self, modality: Modality) -> None:
-        stride = self.tokenizer.stride
-        for resolution in self.data.resolutions:
+        # A place of a teacher's map is a patch of the image; where there is one vector alone, its teacher checks.
+        stride = self.tokenizer.stride * (modality.grid.patch_size if modality.teacher else 1)
+        for resolution in () if modality.map_size() == (1, 1) else self.data.resolutions:
             shorter, longer = sorted(modality.grid.image_size)
             if resolution % stride or longer * resolution % (shorter * stride):
                 raise ConfigError(

@@ -83,16 +83,20 @@ def run(
     batch_size: int = 64,
     device: str = "auto",
     overwrite: bool = False,
+    teacher_weights: Path | None = None,
 ) -> None:
     """Write the tokens of a data set; see `fourm tokenize --help`.
 
     Raises:
-        CheckpointError: if the tokenizer is missing or damaged.
+        CheckpointError: if the tokenizer or the weights of its teacher are missing or damaged.
         DataError: if data is missing or damaged, or other tokens are in the way.
     """
     with session(device) as world:
         model: Any = load_tokenizer(tokenizer, world.device)
-        name = source or f"tok_{model.modality.source}"
+        if model.modality.teacher or teacher_weights:
+            model.load_teacher(teacher_weights)
+        # The files that a teacher reads are of another modality: `tok_clip`, not `tok_rgb`.
+        name = source or f"tok_{model.modality.key if model.modality.teacher else model.modality.source}"
         destination = out or root
         crops = crops_digest(root)
         world.on_main(lambda: _make_room(destination, name, overwrite, crops))

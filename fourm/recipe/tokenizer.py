@@ -14,6 +14,7 @@ from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.rng import torch_seed
 from fourm.tokenizers.base import load_tokenizer
+from fourm.tokenizers.teachers import build_teacher
 from fourm.train.checkpoint import recipe_differences
 from fourm.train.distributed import session
 
@@ -33,7 +34,8 @@ def run(recipe: TokenizerRecipe) -> None:
     with session(config.device, config.threads) as world:
         model = build_tokenizer(recipe)
         _start(model, recipe)
-        objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens)
+        teacher = build_teacher(modality, recipe.tokenizer.teacher)
+        objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens, teacher)
         job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
         job.fit(
             model,

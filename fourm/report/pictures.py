@@ -68,7 +68,8 @@ def _drawer(modality: Modality, value: Any) -> Callable[[Any], Image.Image]:
         return lambda v: tokens(v, shape, vocab_size=modality.vocab_size)
     if modality.is_discrete:
         return lambda v: labels(v, modality.vocab_size)
-    channels = modality.channels or _planes(value).shape[0]
+    # Of a modality with a teacher, both the images it reads and the features it makes are shown.
+    channels = modality.channels if modality.channels and not modality.teacher else _planes(value).shape[0]
     return image if channels in (1, 3) and modality.decode != "features" else features
 
 

@@ -17,6 +17,7 @@ from fourm.modality import Grid, Modality
 from fourm.tokenizers import saved
 from fourm.tokenizers.configs import AutoencoderConfig
 from fourm.tokenizers.quantize import Quantized
+from fourm.tokenizers.teacher_configs import identity, teacher_of
 from fourm.tokenizers.units import to_natural
 from fourm.tokenizers.vit import resize_table
 
@@ -63,6 +64,8 @@ class Autoencoder(nn.Module):
     def __init__(self, modality: Modality, config: AutoencoderConfig) -> None:
         super().__init__()
         self.modality, self.config = modality, config
+        self.teacher_config = teacher_of(modality, config.teacher)
+        self._teacher: tuple[nn.Module, ...] = ()  # in a tuple, as it is no part of the tokenizer's weights
         self.latent_grid = token_grid(modality, config.encoder.patch_size)
         self.is_labels = modality.is_discrete
         self.channels = num_channels(modality)
@@ -97,6 +100,8 @@ class Autoencoder(nn.Module):
         """sha256 of all that decides which ids come out: equal hashes give equal tokens, whatever the decoder."""
         own = to_dict(self.config)
         facts = {name: own[name] for name in ("encoder", "quantizer", "class_dim")}
+        if self.teacher_config is not None:
+            facts["teacher"] = identity(self.teacher_config)
         state = {name: value for name, value in self.state_dict().items() if name.startswith(_ENCODING)}
         return saved.digest({"modality": saved.modality_facts(self.modality), "config": facts}, state)
 
@@ -104,7 +109,7 @@ class Autoencoder(nn.Module):
         """A training pass.
 
         Args:
-            image: (B, C, H, W) normalised values or (B, H, W) labels.
+            image: (B, C, H, W) normalised values or features, or (B, H, W) labels.
             seeds: (B,) int64, of what a family draws in training.
         """
         raise NotImplementedError
@@ -119,8 +124,38 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Token ids (B, h, w) int64 of (B, C, H, W) normalised values or (B, H, W) labels."""
-        return self.quantizer.assign(self._latents(image))
+        """Token ids (B, h, w) int64 of what the data holds: (B, C, H, W) normalised values or (B, H, W) labels.
+
+        Features that a teacher makes may be given as they are, or as the images (B, 3, H, W) that it reads.
+        """
+        return self.quantizer.assign(self._latents(self.features(image)))
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> Tensor:
+        """What the networks read, and rebuild: the features that the modality's teacher makes of images (B, 3, H, W).
+
+        All else stays as it is. The teacher is loaded when it is first needed; see `load_teacher`.
+        """
+        if self.teacher_config is None or image.shape[1] == self.channels:
+            return image
+        if not self._teacher:
+            self.load_teacher()
+        return self._teacher[0].to(image.device)(image)
+
+    def load_teacher(self, weights: Path | None = None) -> None:
+        """Make ready to encode images, for a modality with a teacher.
+
+        Args:
+            weights: file to read its weights from; None: as the tokenizer was trained with.
+
+        Raises:
+            ConfigError: if its features are not those the modality declares.
+            CheckpointError: if its weights cannot be loaded.
+        """
+        from fourm.tokenizers.teachers import build_teacher
+
+        teacher = build_teacher(self.modality, self.config.teacher, weights)
+        self._teacher = () if teacher is None else (teacher,)
 
     @torch.no_grad()
     def decode(self, ids: Tensor, *, seeds: Tensor | None = None, raw: bool = False) -> Tensor:
@@ -132,8 +167,8 @@ class Autoencoder(nn.Module):
             raw: return what the network puts out.
 
         Returns:
-            Natural units: colours in [0, 1], metres or unit normals (B, C, H, W), labels (B, H, W) int64. Raw:
-            (B, C, H, W) normalised values or logits.
+            Natural units: colours in [0, 1], metres, unit normals, probabilities of a mask or features (B, C, H, W),
+            labels (B, H, W) int64. Raw: (B, C, H, W) normalised values or logits.
         """
         return self.decode_embeddings(self.quantizer.lookup(ids), seeds=seeds, raw=raw)
 
@@ -143,7 +178,9 @@ class Autoencoder(nn.Module):
         output = self._generate(vectors, seeds).float()
         if raw:
             return output
-        return output.argmax(1) if self.is_labels else to_natural(output, self.modality)
+        if self.is_labels:
+            return output.argmax(1)
+        return torch.sigmoid(output) if self.modality.normalization == "mask" else to_natural(output, self.modality)
 
     def for_decoding(self, *, precision: Precision = "auto", channels_last: bool = True) -> Self:
         """The same tokenizer, changed for fast decoding; for inference only. Tokens stay as they are.
@@ -202,7 +239,7 @@ class Autoencoder(nn.Module):
         Raises:
             CheckpointError: if it is of another kind, has other networks, or reads other numbers.
         """
-        for fact in ("decode", "channels", "value_range", "normalization", "is_discrete"):
+        for fact in ("decode", "channels", "value_range", "normalization", "is_discrete", "teacher"):
             mine, other = getattr(self.modality, fact), getattr(source.modality, fact)
             if mine != other:
                 raise CheckpointError(
@@ -277,10 +314,11 @@ def token_grid(modality: Modality, patch_size: int) -> Grid:
     Raises:
         ConfigError: if the modality is not an image, or its size is not a multiple of the patch size.
     """
-    height, width = modality.grid.image_size
+    height, width = modality.map_size()
     if height % patch_size or width % patch_size:
+        what = "pixels" if modality.teacher is None else "places in the map of its teacher"
         raise ConfigError(
-            f"modality '{modality.name}' has {height} x {width} pixels, not a multiple of the tokenizer's "
+            f"modality '{modality.name}' has {height} x {width} {what}, not a multiple of the tokenizer's "
             f"patch size {patch_size}"
         )
     return Grid(height // patch_size, width // patch_size, patch_size)
@@ -294,9 +332,9 @@ def num_channels(modality: Modality) -> int:
     """
     if modality.is_discrete:
         return modality.vocab_size
-    if modality.channels is None:
+    if modality.map_channels is None:
         raise ConfigError(f"modality '{modality.name}' needs `channels` to be tokenized as an image")
-    return modality.channels
+    return modality.map_channels
 
 
 def network(config: Any, part: str, channels: int, grid: Grid) -> Any:

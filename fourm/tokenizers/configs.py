@@ -10,6 +10,7 @@ from fourm.config import slot
 from fourm.errors import ConfigError
 from fourm.nn.configs import Activation, NoiseConfig, SamplingConfig
 from fourm.registry import Registry
+from fourm.tokenizers.teacher_configs import TEACHER_KINDS
 
 TWO_BYTES = 1 << 15
 """Vocabularies up to this size are stored as 16-bit ids, larger ones as 32-bit ids."""
@@ -276,12 +277,14 @@ class AutoencoderConfig:
         quantizer: what its latents become.
         class_dim: length of the embedding of one class, for label maps.
         freeze_encoder: keep encoder and codebook as they are and train only the decoder; see `encoder_from`.
+        teacher: network that makes the values of a modality with `teacher`; None: the one it names.
     """
 
     encoder: Any = slot(ENCODERS, default="conv")
     quantizer: Any = slot(QUANTIZERS, default="ema")
     class_dim: int = 16
     freeze_encoder: bool = False
+    teacher: Any = slot(TEACHER_KINDS, optional=True)
 
     @property
     def patch_size(self) -> int:
@@ -299,7 +302,7 @@ class VQVAEConfig(AutoencoderConfig):
     """A vector-quantized autoencoder with a direct decoder.
 
     Args:
-        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        encoder, quantizer, class_dim, freeze_encoder, teacher: see `AutoencoderConfig`.
         decoder: network of the encoder's patch size.
     """
 
@@ -320,7 +323,7 @@ class DiVAEConfig(AutoencoderConfig):
     """A tokenizer with a diffusion decoder.
 
     Args:
-        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        encoder, quantizer, class_dim, freeze_encoder, teacher: see `AutoencoderConfig`.
         denoiser: network conditioned on the codes.
         noise: the noise process.
         sampling: how images are decoded.

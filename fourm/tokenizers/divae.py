@@ -34,7 +34,7 @@ class DiVAE(Autoencoder):
         config: networks, codebook and noise process.
 
     Raises:
-        ConfigError: for label maps, and for sizes that the denoiser cannot take.
+        ConfigError: for label maps and masks, and for sizes that the denoiser cannot take.
     """
 
     kind = "divae"
@@ -47,7 +47,11 @@ class DiVAE(Autoencoder):
             raise ConfigError(
                 f"modality '{modality.name}' is a label map, to which no noise can be added: use tokenizer.kind: vqvae"
             )
-        stride, size = config.denoiser.stride, modality.grid.image_size
+        if modality.normalization == "mask":
+            raise ConfigError(
+                f"modality '{modality.name}' is a mask, whose decoder answers logits: use tokenizer.kind: vqvae"
+            )
+        stride, size = config.denoiser.stride, modality.map_size()
         if size[0] % stride or size[1] % stride:
             raise ConfigError(
                 f"modality '{modality.name}' has {size[0]} x {size[1]} pixels, which do not divide by the denoiser's "

@@ -9,10 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.modality import Modality
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 
 
 def to_natural(values: Tensor, modality: Modality) -> Tensor:
@@ -24,7 +21,7 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
 
     Returns:
         (B, C, H, W) float32 within the modality's value range; normals have length 1. Depth standardised per image has
-        lost its scale, and stays standardised.
+        lost its scale, and stays standardised; masks and a teacher's features stay as they are.
 
     Raises:
         ConfigError: if the normalization needs a value range and there is none.
@@ -32,7 +29,8 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
     values = values.float()
     if modality.decode == "normal":
         return F.normalize(values, dim=1)
-    if modality.normalization in ("none", "standardize"):
+    is_features = modality.teacher is not None and values.shape[1] != modality.channels
+    if is_features or modality.normalization in ("none", "standardize", "mask"):
         return values
     low, high = _value_range(modality)
     if modality.normalization == "half":
@@ -40,7 +38,7 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
     elif modality.normalization == "log":
         natural = torch.exp(math.log(low) + (values + 1) / 2 * (math.log(high) - math.log(low)))
     else:
-        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (_IMAGENET_MEAN, _IMAGENET_STD))
+        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (IMAGENET_MEAN, IMAGENET_STD))
         natural = values * std + mean
     return natural.clamp(low, high)
 
