@@ -167,7 +167,7 @@ class Modality:
             )
 
     def _check_teacher(self) -> None:
-        if not isinstance(self.layout, Grid) or not isinstance(self.content, Continuous):
+        if not isinstance(self.layout, Grid) or isinstance(self.content, Discrete):
             raise ConfigError(
                 f"modality '{self.name}': its teacher '{self.teacher}' makes vectors on a grid; expected layout.kind "
                 "grid and content.kind continuous"
@@ -210,8 +210,9 @@ class Modality:
     @property
     def map_channels(self) -> int | None:
         """Channels of what a tokenizer reads: vectors of the teacher, or of the image."""
-        teacher_made = self.teacher is not None and isinstance(self.content, Continuous)
-        return self.content.dim if teacher_made else self.channels
+        if self.teacher is not None and isinstance(self.content, Continuous):
+            return self.content.dim
+        return self.channels
 
     def map_size(self, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
         """(height, width) of what a tokenizer reads: places of the teacher's map, or pixels.

@@ -54,8 +54,8 @@ class ImageBatch:
     """Images or label maps, with how many numbers of them are scored.
 
     Args:
-        images: (B, C, H, W) float32 normalised, or (B, H, W) int64 labels, -1 where there is none. Where a teacher makes
-            the values, the images it reads.
+        images: (B, C, H, W) float32 normalised, or (B, H, W) int64 labels, -1 where there is none; the images that a
+            teacher reads, where one makes the values.
         seeds: (B,) int64, each sample's own.
         num_scored: values, places or labelled pixels: what the sum of the loss is divided by.
     """

@@ -34,7 +34,7 @@ def run(recipe: TokenizerRecipe) -> None:
     with session(config.device, config.threads) as world:
         model = build_tokenizer(recipe)
         _start(model, recipe)
-        teacher = build_teacher(modality, recipe.tokenizer.teacher)
+        teacher = build_teacher(modality, recipe.tokenizer.teacher, resolutions=recipe.data.resolutions)
         objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens, teacher)
         job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
         job.fit(

@@ -109,7 +109,7 @@ def _our_name(theirs: str) -> str | None:
 def _tower(config: ImageBindConfig) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
-    model = VisionTransformer(
+    model: Any = VisionTransformer(
         img_size=config.image_size,
         patch_size=_PATCH_SIZE,
         embed_dim=config.dim,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,10 @@ class TransformersTeacher(Teacher):
             f"{KEY} '{config.name}'",
             f"{KEY}.weights to a folder with the model, as `save_pretrained` writes it",
         )
-        self.tower = getattr(model, "vision_model", model)
+        self.tower: Any = getattr(model, "vision_model", model)
         norms = [getattr(self.tower, name, None) for name in ("post_layernorm", "layernorm")]
-        self.norm = next((norm for norm in norms if norm is not None), None)
-        self.projection = getattr(model, "visual_projection", None)
+        self.norm: Any = next((norm for norm in norms if norm is not None), None)
+        self.projection: Any = getattr(model, "visual_projection", None)
         for output, part in (("norm", self.norm), ("projection", self.norm and self.projection)):
             if config.output == output and part is None:
                 raise ConfigError(f"{KEY}.output is {output}, but '{config.name}' has none; use another one")
@@ -157,7 +158,8 @@ class TransformersTeacher(Teacher):
         if not hasattr(sizes, "patch_size") or not hasattr(sizes, "hidden_size"):
             raise ConfigError(f"{KEY}: '{config.name}' is no vision transformer; expected one, such as DINOv2 or CLIP")
         self.patch_size = int(sizes.patch_size)
-        self.dim = int(self.projection.out_features if config.output == "projection" else sizes.hidden_size)
+        last: Any = self.projection if config.output == "projection" else None
+        self.dim = int(sizes.hidden_size if last is None else last.out_features)
         resizes = "interpolate_pos_encoding" in inspect.signature(self.tower.forward).parameters
         self._options = {"interpolate_pos_encoding": True} if resizes else {}
 
@@ -180,13 +182,16 @@ def _transformers_model(config: TransformersTeacherConfig) -> nn.Module:
     return AutoModel.from_config(AutoConfig.from_pretrained(where))
 
 
-def build_teacher(modality: Modality, config: Any = None, weights: Path | None = None) -> Teacher | None:
+def build_teacher(
+    modality: Modality, config: Any = None, weights: Path | None = None, resolutions: Sequence[int] = ()
+) -> Teacher | None:
     """The network that makes a modality's values, ready to use; None if its files hold them.
 
     Args:
         modality: the raw modality.
         config: a teacher to use instead of what `modality.teacher` names.
         weights: file to read its weights from, whatever the config says.
+        resolutions: further sizes of its images, as pixels of the shorter side.
 
     Raises:
         ConfigError: if there is no such teacher, or its features are not those the modality declares.
@@ -203,12 +208,13 @@ def build_teacher(modality: Modality, config: Any = None, weights: Path | None =
         chosen = replace(chosen, weights=weights)
     module, _, name = chosen.target.partition(":")
     teacher: Teacher = getattr(importlib.import_module(module), name)(chosen)
+    for size in (modality.grid.image_size, *map(modality.grid.image_size_at, resolutions)):
+        if size[0] % teacher.patch_size or size[1] % teacher.patch_size:
+            raise ConfigError(
+                f"modality '{modality.name}' has images of {size[0]} x {size[1]} pixels, which do not divide by the "
+                f"{teacher.patch_size} pixels of its teacher's patches"
+            )
     height, width = modality.grid.image_size
-    if chosen.tokens == "patches" and (height % teacher.patch_size or width % teacher.patch_size):
-        raise ConfigError(
-            f"modality '{modality.name}' has images of {height} x {width} pixels, which do not divide by the "
-            f"{teacher.patch_size} pixels of its teacher's patches"
-        )
     made, declared = (teacher.dim, *teacher.map_size(height, width)), (modality.map_channels, *modality.map_size())
     if made != declared:
         raise ConfigError(

@@ -15,7 +15,7 @@ import torch
 
 from fourm import catalog
 from fourm.convert.ml4m_tokenizers import tokenizer_config, tokenizer_state
-from fourm.modality import Continuous, Grid, Modality
+from fourm.modality import Modality
 from fourm.tokenizers.autoencoder import implementation
 
 pytestmark = pytest.mark.slow
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 MODALITIES = {
     "tok_rgb_16k_divae": catalog.get("rgb_half@224"),
     "tok_semseg_4k_vqvae": catalog.get("semseg_coco@224"),
-    "tok_sam_instance_1k": Modality("sam", Grid(4, 4, 16), Continuous(256), "sam", "gray", channels=1),
-    "tok_dinov2_global_8k": catalog.get("dinov2_global"),
+    "tok_sam_instance_1k": catalog.get("sam_mask"),
+    "tok_dinov2_global_8k": catalog.get("dinov2_global@224"),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from fourm import catalog
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Discrete, Modality, Sequence
+from fourm.tokenizers.teacher_configs import TEACHERS
 
 # Name, tokens, vocabulary (None: vectors), as in the published registry of 4M-7 and 4M-21.
 PUBLISHED = [
@@ -36,8 +37,6 @@ PUBLISHED = [
     ("tok_dinov2_global", 16, 8_192),
     ("tok_imagebind_global", 16, 8_192),
 ]
-# Read by networks from elsewhere, whose modality is not a picture.
-FEATURES = {"clip", "dinov2", "imagebind"}
 
 
 @pytest.mark.parametrize(("name", "tokens", "vocab"), PUBLISHED)
@@ -63,23 +62,43 @@ def test_published_facts_that_are_not_sizes() -> None:
 
 @pytest.mark.parametrize("modality", catalog.MODALITIES.values(), ids=lambda m: m.name)
 def test_every_token_modality_names_a_known_tokenizer_of_the_same_grid(modality: Modality) -> None:
-    if modality.tokenizer is None or modality.tokenizer.split("@")[0] in FEATURES:
+    if modality.tokenizer is None:
         return
     if modality.tokenizer == "text":
         assert not modality.is_grid
         return
     raw = catalog.get(modality.tokenizer)
     assert raw.tokenizer is None
-    if raw.decode == "features":  # a place of features may have several codes
-        assert modality.num_tokens % raw.num_tokens == 0
-    else:
-        assert raw.grid.image_size == modality.grid.image_size
+    assert raw.grid.image_size == modality.grid.image_size
 
 
 @pytest.mark.parametrize(("name", "dim"), [("dinov2_global", 768), ("imagebind_global", 1280), ("smpl_pose", 207)])
 def test_global_features_are_one_vector(name: str, dim: int) -> None:
     modality = catalog.get(name)
     assert (modality.grid.image_size, modality.channels, modality.decode) == ((1, 1), dim, "features")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("clip@224", (512, 14, 14)),
+        ("clip@448", (512, 28, 28)),
+        ("dinov2@224", (768, 16, 16)),
+        ("imagebind@224", (1280, 16, 16)),
+        ("dinov2_global@224", (768, 1, 1)),
+        ("imagebind_global@224", (1280, 1, 1)),
+    ],
+)
+def test_features_are_made_of_images_by_a_known_teacher(name: str, shape: tuple[int, int, int]) -> None:
+    modality = catalog.get(name)
+    assert (modality.map_channels, *modality.map_size()) == shape
+    assert modality.teacher in TEACHERS
+    assert (modality.source, modality.decode, modality.normalization) == ("rgb", "image", "imagenet")
+
+
+def test_instance_masks_are_small_masks() -> None:
+    mask = catalog.get("sam_mask")
+    assert (mask.grid.image_size, mask.channels, mask.normalization, mask.num_tokens) == ((64, 64), 1, "mask", 16)
 
 
 @pytest.mark.parametrize("modality", catalog.MODALITIES.values(), ids=lambda m: m.name)

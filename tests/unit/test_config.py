@@ -181,6 +181,19 @@ def test_a_required_slot_lists_its_kinds() -> None:
         build(Needy, {})
 
 
+def test_an_optional_slot_may_be_left_out_or_null_but_not_without_a_kind() -> None:
+    @dataclass
+    class Frame:
+        shape: Any = slot(SHAPES, optional=True)
+
+    assert build(Frame, {}).shape is None
+    assert build(Frame, {"shape": None}).shape is None
+    assert build(Frame, to_dict(build(Frame, {"shape": {"kind": "square"}}))).shape == Square()
+    assert build(Frame, to_dict(Frame())) == Frame()
+    with pytest.raises(ConfigError, match="shape.kind is missing. Known: circle, square"):
+        build(Frame, {"shape": {"side": 3}})
+
+
 # ------------------------------------------------------------------ slots and presets
 
 

@@ -184,3 +184,45 @@ IDS = {"kind": "discrete", "vocab_size": 2}
 def test_wrong_declarations_name_the_modality_and_the_field(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict("m", facts)
+
+
+FEATURES = {
+    "layout": {"kind": "grid", "height": 2, "width": 3, "patch_size": 16},
+    "content": {"kind": "continuous", "dim": 5},
+    "decode": "image",
+    "channels": 3,
+    "teacher": "mine",
+}
+
+
+def test_a_teacher_makes_vectors_of_images() -> None:
+    modality = from_dict("m", FEATURES)
+    assert modality.grid.image_size == (32, 48)
+    assert (modality.channels, modality.map_channels, modality.map_size()) == (3, 5, (2, 3))
+    assert modality.map_size((64, 64)) == (4, 4)
+    assert from_dict("m", to_dict(modality)) == modality
+
+
+def test_a_single_vector_stays_single_whatever_the_size_of_the_image() -> None:
+    layout = {"kind": "grid", "height": 1, "width": 1, "patch_size": 32}
+    assert from_dict("m", {**FEATURES, "layout": layout}).map_size((64, 64)) == (1, 1)
+
+
+def test_without_a_teacher_tokenizers_read_pixels() -> None:
+    modality = from_dict("m", {**FEATURES, "teacher": None, "content": {"kind": "continuous", "dim": 768}})
+    assert (modality.map_channels, modality.map_size(), modality.map_size((8, 8))) == (3, (32, 48), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"content": IDS}, "makes vectors on a grid; expected layout.kind grid and content.kind continuous"),
+        ({"layout": {"kind": "sequence", "max_tokens": 4}}, "makes vectors on a grid"),
+        ({"channels": 1}, "reads RGB images; expected decode: image and channels: 3, found image and 1"),
+        ({"decode": "gray"}, "found gray and 3"),
+        ({"content": {"kind": "continuous", "dim": 3}}, "vectors of 3 numbers could not be told from the images"),
+    ],
+)
+def test_a_teacher_needs_images_and_a_map(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict("m", {**FEATURES, **change})

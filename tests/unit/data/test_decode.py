@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm.data.decode import DECODERS, decode
+from fourm.data.decode import DECODERS, decode, decoder_of
 from fourm.errors import ConfigError, DataError
 from fourm.modality import Continuous, Discrete, Grid, Modality, Sequence
 
@@ -238,6 +238,23 @@ def test_features_may_come_as_the_only_array_of_an_npz() -> None:
 def test_features_that_do_not_fit_are_refused(data: type, m: Modality, array: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=rf"key '7': cannot read it as 'features' for modality 'm': .*{message}"):
         read(data.npy(array), m)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_name_the_sample(value: float) -> None:
+    m = modality("vectors", layout=Sequence(3), content=Continuous(2))
+    emb = np.ones((3, 2))
+    emb[2, 0] = value
+    with pytest.raises(DataError, match="key '7': .*modality 'm': values that are not finite"):
+        read(saved(emb=emb), m)
+    assert read(saved(emb=emb, mask_valid=np.array([1, 1, 0])), m).shape == (2, 2)
+
+
+@pytest.mark.parametrize(("kind", "channels", "given"), [("image", 1, 3), ("gray", 3, 1), ("depth16", 2, 1)])
+def test_a_format_of_another_number_of_channels_is_refused_before_anything_is_read(kind, channels, given) -> None:
+    m = modality(kind, channels=channels, content=Continuous(64 * channels))
+    with pytest.raises(ConfigError, match=f"has channels {channels}, but decode '{kind}' gives {given}"):
+        decoder_of(m)
 
 
 def test_crop_settings_have_five_columns(data: type) -> None:

@@ -170,6 +170,15 @@ def test_standardisation_is_per_image_also_for_8_bit(pixels: np.ndarray, data: t
     np.testing.assert_allclose(found[0], standardize((pixels[..., 0] / 255).astype(np.float32)), atol=1e-4)
 
 
+def test_masks_are_0_or_1_also_where_resizing_mixes_them(data: type, rng: np.random.Generator) -> None:
+    mask = dataclasses.replace(data.modalities["rgb"], normalization="mask", decode="gray", channels=None)
+    left = np.zeros((11, 11), np.uint8)
+    left[:, :5] = 255
+    found = apply(left, mask, whole((11, 11)), rng)
+    assert set(np.unique(found)) == {0.0, 1.0}
+    assert abs(found.mean() - 5 / 11) < 0.05
+
+
 def test_an_unknown_normalization_is_an_error(data: type) -> None:
     with pytest.raises(ConfigError, match="'zscore' is not known"):
         normalize(np.zeros((3, 1, 1), np.float32), data.image_modality("x", "image", "zscore"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,3 +124,72 @@ def test_tokens_are_counted_at_the_size_the_images_have():
     objective = Reconstruct(ReconstructConfig(), RGB)
     own, larger = (objective.collate(shown(torch.zeros(3, 3, side, side))) for side in (4, 8))
     assert (objective.num_tokens(own), objective.num_tokens(larger)) == (12, 48)
+
+
+MASK = Modality("mask", Grid(2, 2, 2), Continuous(4), "mask", "gray", channels=1, normalization="mask")
+CLIP = Modality(
+    "clip", Grid(2, 2, 4), Continuous(5), "rgb", "image", teacher="mine", channels=3, normalization="imagenet"
+)
+
+
+class Means(nn.Module):
+    """A teacher: the mean of each patch of 4 x 4 pixels, five times as long as wide."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (
+            F.avg_pool2d(images, 4).mean(1, keepdim=True) * torch.arange(1.0, 6.0, device=images.device)[:, None, None]
+        )
+
+
+def test_masks_are_scored_by_the_cross_entropy_of_each_pixel():
+    torch.manual_seed(0)
+    masks, logits = (torch.rand(2, 1, 4, 4) > 0.5).float(), torch.randn(2, 1, 4, 4)
+    objective = Reconstruct(ReconstructConfig("binary_cross_entropy", 0.0), MASK)
+    found = scalar(objective, Fixed(logits, torch.zeros(2)), objective.collate(shown(masks))).detach()
+    p = torch.sigmoid(logits)
+    torch.testing.assert_close(found, -(masks * p.log() + (1 - masks) * (1 - p).log()).mean())
+
+
+@pytest.mark.parametrize(
+    ("loss", "modality", "message"),
+    [
+        ("mse", MASK, "'mask' is a mask: use binary_cross_entropy"),
+        ("binary_cross_entropy", RGB, "'rgb' is continuous: use l1 or mse"),
+        ("binary_cross_entropy", LABELS, "'semseg' is a label map: use cross_entropy"),
+        ("binary_cross_entropy", replace(RGB, normalization="mask"), "mask and 3 channels; expected 1"),
+    ],
+)
+def test_masks_have_a_loss_of_their_own_and_one_channel(loss, modality, message):
+    with pytest.raises(ConfigError, match=message):
+        Reconstruct(ReconstructConfig(loss), modality)
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [
+        ("smooth_l1", F.smooth_l1_loss),
+        ("cosine", lambda a, b: (1 - F.cosine_similarity(a, b, dim=1)).mean()),
+    ],
+)
+def test_where_a_teacher_makes_the_values_its_features_are_shown_and_scored(loss, formula):
+    torch.manual_seed(0)
+    images, output = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 2, 2)
+    objective = Reconstruct(ReconstructConfig(loss, 0.0), CLIP, teacher=Means())
+    batch = objective.collate(shown(images))
+
+    class Echo(Fixed):
+        def forward(self, images: torch.Tensor, seeds: torch.Tensor) -> SimpleNamespace:
+            self.seen = images
+            return super().forward(images, seeds)
+
+    model = Echo(output, torch.zeros(2))
+    features = Means()(images)
+    torch.testing.assert_close(scalar(objective, model, batch).detach(), formula(output, features))
+    torch.testing.assert_close(model.seen, features)
+    assert objective.counts(batch)["reconstruct"] == {"smooth_l1": 2 * 5 * 2 * 2, "cosine": 2 * 2 * 2}[loss]
+
+
+def test_a_teacher_and_its_modality_come_together():
+    for modality, teacher in ((CLIP, None), (RGB, Means())):
+        with pytest.raises(ConfigError, match="has teacher"):
+            Reconstruct(ReconstructConfig("l1"), modality, teacher=teacher)

@@ -32,6 +32,7 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"data": {"train": {}, "resolutions": [32]}}, "data.resolutions is for `fourm train-tokenizer`"),
         ({"model": None}, "model.kind is missing"),
         ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),
+        ({"modalities": ["rgb@224", "clip@224"]}, "'clip@224' is made of images by a network.*use .*tok_clip@224"),
     ],
 )
 def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None:
@@ -84,3 +85,44 @@ def test_a_tokenizer_recipe_takes_resolutions_that_divide() -> None:
     data = {"train": {}, "resolutions": [32, 64, 96]}
     built = configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "depth@64", "data": data, "tokenizer": DIVAE})
     assert built.data.resolutions == (32, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modality": {"x": {"base": "clip@224", "teacher": "clap"}}}, "teacher is 'clap'.*Known: clip_b16"),
+        ({"tokenizer": {"kind": "vqvae", "teacher": {"kind": "timm", "name": "x"}}}, "only a modality with `teacher"),
+        ({"tokenizer": {"kind": "vqvae", "teacher": {"kind": "tim"}}}, "teacher.kind is 'tim'.*Did you mean 'timm'"),
+        (
+            {
+                "modality": "clip@224",
+                "data": {"train": {}, "resolutions": [224, 232]},
+                "tokenizer": {
+                    "kind": "vqvae",
+                    "encoder": {"kind": "vit", "preset": "small", "patch_size": 1},
+                    "decoder": {"kind": "vit", "preset": "small", "patch_size": 1},
+                },
+            },
+            "at 232 pixels.*multiples of 16, for instance 224",
+        ),
+        ({"objective": {"kind": "reconstruct", "perceptual": {"kind": "lpisp"}}}, "Did you mean 'lpips'"),
+        (
+            {
+                "tokenizer": {"kind": "divae", "noise": {"prediction": "v"}},
+                "objective": {"kind": "reconstruct", "perceptual": {"kind": "lpips"}},
+            },
+            "perceptual compares images, but this denoiser predicts 'v': set tokenizer.noise.prediction to sample",
+        ),
+    ],
+)
+def test_tokenizers_have_the_networks_beside_them_that_they_need(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "rgb@64", **changes})
+
+
+def test_denoisers_of_images_may_have_a_perceptual_loss() -> None:
+    objective = {"kind": "reconstruct", "perceptual": {"kind": "features", "weight": 0.5}}
+    parts = {"tokenizer": {"kind": "divae"}, "objective": objective}
+    assert (
+        configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "rgb@64", **parts}).objective.perceptual.weight == 0.5
+    )

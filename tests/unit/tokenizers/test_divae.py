@@ -164,6 +164,7 @@ def test_a_training_step_runs_on_meta_tensors() -> None:
     ("modality", "values", "message"),
     [
         (Modality("semseg", Grid(16, 16, 1), Discrete(5), "semseg", "labels"), {}, "is a label map"),
+        (replace(RGB, normalization="mask"), {}, "is a mask, whose decoder answers logits"),
         (RGB, {"denoiser": {**UNET, "multipliers": [1, 1, 1, 1, 1]}}, "do not divide by the denoiser's 32"),
         (RGB, {"sampling": {"guidance": 2.0}}, "never been without its codes"),
         (RGB, {"sampling": {"num_steps": 2000}}, "has 1000 timesteps"),

@@ -150,6 +150,13 @@ def test_a_teacher_that_does_not_fit_the_modality_is_refused_before_training(con
         build_teacher(modality, config)
 
 
+def test_resolutions_of_training_divide_by_the_patches() -> None:
+    single = features(places=1, patch=32)
+    assert build_teacher(single, replace(TINY, tokens="class"), resolutions=[48, 64])(images(48)).shape == (2, 64, 1, 1)
+    with pytest.raises(ConfigError, match="images of 40 x 40 pixels, which do not divide by the 16 pixels"):
+        build_teacher(single, replace(TINY, tokens="class"), resolutions=[48, 40])
+
+
 def test_names_of_teachers_are_known_or_explained() -> None:
     assert teacher_of(replace(features(), teacher="clip_b16")) is TEACHERS["clip_b16"]
     assert teacher_of(features(), TINY) is TINY
@@ -184,8 +191,11 @@ def imagebind_weights(config: ImageBindConfig) -> dict[str, Tensor]:
     for n in range(config.depth):
         block = f"modality_trunks.vision.blocks.{n}."
         for name, rows, columns in (
-            ("attn.in_proj_", 3 * dim, dim), ("attn.out_proj.", dim, dim), ("mlp.fc1.", 4 * dim, dim), ("mlp.fc2.", dim, 4 * dim),
-        ):  # fmt: skip
+            ("attn.in_proj_", 3 * dim, dim),
+            ("attn.out_proj.", dim, dim),
+            ("mlp.fc1.", 4 * dim, dim),
+            ("mlp.fc2.", dim, 4 * dim),
+        ):
             shapes |= {f"{block}{name}weight": (rows, columns), f"{block}{name}bias": (rows,)}
         for name in ("norm_1.", "norm_2."):
             shapes |= {f"{block}{name}weight": (dim,), f"{block}{name}bias": (dim,)}
@@ -294,6 +304,7 @@ def test_the_shipped_sizes_are_those_of_the_published_tower() -> None:
 # ---------------------------------------------------------------- transformers
 
 
+@pytest.mark.slow
 def test_networks_of_transformers_give_the_same_outputs_by_the_same_names(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}

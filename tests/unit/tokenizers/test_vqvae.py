@@ -320,3 +320,67 @@ def test_a_tokenizer_is_loaded_for_decoding_as_asked(tmp_path):
     torch.testing.assert_close(fast.decode(ids), plain.decode(ids), atol=0.05, rtol=0)
     with pytest.raises(ConfigError, match="decodes in one pass: num_steps"):
         load_tokenizer(tmp_path / "run", sampling={"num_steps": 3})
+
+
+# ---------------------------------------------------------------- masks, and features that a teacher makes
+
+MASK = Modality("mask", Grid(2, 2, 8), Continuous(64), "mask", "gray", channels=1, normalization="mask")
+MAP = Modality(
+    "map", Grid(2, 2, 16), Continuous(64), "rgb", "image",
+    teacher="tiny", channels=3, value_range=(0.0, 1.0), normalization="imagenet",
+)  # fmt: skip
+TEACHER = {"kind": "timm", "name": "test_vit", "pretrained": False}
+
+
+def make_for_map(**teacher) -> VQVAE:
+    torch.manual_seed(0)
+    network = {**VIT, "patch_size": 1}
+    return VQVAE(
+        MAP,
+        build(
+            VQVAEConfig, {"encoder": network, "decoder": network, "quantizer": EMA, "teacher": {**TEACHER, **teacher}}
+        ),
+    ).eval()
+
+
+def test_masks_decode_to_probabilities_of_the_logits():
+    model = make(MASK, VIT).eval()
+    ids = model.encode((torch.rand(2, 1, 16, 16) > 0.5).float())
+    torch.testing.assert_close(model.decode(ids), torch.sigmoid(model.decode(ids, raw=True)))
+
+
+def test_a_tokenizer_of_features_reads_images_or_the_features_themselves():
+    model, images = make_for_map(), torch.randn(3, 3, 32, 32)
+    features = model.features(images)
+    assert features.shape == (3, 64, 2, 2)
+    assert model.grid == Grid(2, 2, 1)
+    assert torch.equal(model.features(features), features)
+    assert torch.equal(model.encode(images), model.encode(features))
+    assert model.decode(model.encode(images)).shape == (3, 64, 2, 2)
+    result = model(features)
+    torch.testing.assert_close(result.output, model.decode(result.ids, raw=True))
+
+
+def test_the_teacher_is_no_part_of_the_tokenizer(tmp_path):
+    model = make_for_map()
+    names, digest = set(model.state_dict()), model.hash
+    model.load_teacher()
+    assert set(model.state_dict()) == names
+    assert digest == model.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.config == model.config
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again.encode(images), model.encode(images))
+
+
+def test_another_teacher_is_another_tokenizer_but_not_another_place_of_its_weights():
+    digest = make_for_map().hash
+    assert make_for_map(weights="elsewhere.safetensors", bf16=True).hash == digest
+    assert make_for_map(output="blocks").hash != digest
+
+
+def test_a_map_that_patches_do_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="2 x 2 places in the map of its teacher, not a multiple of .* 8"):
+        VQVAE(MAP, build(VQVAEConfig, {"encoder": VIT, "decoder": VIT, "teacher": TEACHER}))
+    with pytest.raises(ConfigError, match="teacher is 'tiny'.*tokenizer.teacher"):
+        make(MAP, {**VIT, "patch_size": 1})
