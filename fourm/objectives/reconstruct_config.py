@@ -75,7 +75,8 @@ class ReconstructConfig:
 
     Args:
         loss: distance of the reconstruction; `cross_entropy` for label maps, `binary_cross_entropy` for masks of one
-            channel (normalization `mask`), `cosine` compares directions of pixel vectors.
+            channel (normalization `mask`), `cosine` compares directions of the channel vectors at each place (for one
+            vector per sample, 4M's `cosine_1d`).
         commit_weight: of the latents' distance to their codes.
         perceptual: a further distance of colour or grey images, through a trained network; None: none.
     """

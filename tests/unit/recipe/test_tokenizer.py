@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
+from fourm import catalog
 from fourm import config as configs
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.recipe.tokenizer import build_tokenizer
@@ -39,3 +41,28 @@ def test_the_tokenizer_is_for_the_recipes_modality() -> None:
 
     assert tokenizer.modality.name == "depth@64"
     assert tokenizer.vocab_size == 64
+
+
+# Parameters in millions as of the published tokenizers (for ImageBind: 512 more channels at both ends of DINOv2's). The
+# 8 codes of a pose have no modality of their own: they are words of `human_poses`.
+@pytest.mark.parametrize(
+    ("name", "tokens", "grid", "vocab_size", "millions"),
+    [
+        ("memcodes_dinov2_global", "tok_dinov2_global", (4, 4), 8_192, 115.0),
+        ("memcodes_imagebind_global", "tok_imagebind_global", (4, 4), 8_192, 116.1),
+        ("memcodes_smpl_pose", None, (2, 4), 1_024, 106.7),
+    ],
+)
+def test_recipes_of_global_features_make_the_published_tokenizers(
+    name: str, tokens: str | None, grid: tuple[int, int], vocab_size: int, millions: float
+) -> None:
+    with torch.device("meta"):
+        tokenizer = build_tokenizer(configs.load(name, TokenizerRecipe, folder="tokenizers"))
+
+    assert (tokenizer.grid.height, tokenizer.grid.width) == grid
+    assert tokenizer.vocab_size == vocab_size
+    assert sum(p.numel() for p in tokenizer.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+    if tokens is not None:
+        modality = catalog.get(tokens)
+        assert (modality.grid.height, modality.grid.width, modality.vocab_size) == (*grid, vocab_size)
+        assert modality.tokenizer == tokenizer.modality.name
