@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from fourm.train.tracking import read_log
 from tests.unit.train import toy_job
+from tests.unit.train.toy_tokenizer import KINDS
 
 pytestmark = pytest.mark.slow
 CONFIG = {"max_steps": 40, "save_every_steps": 7, "log_every_steps": 1, "ema_decay": 0.9}
@@ -25,65 +28,81 @@ def start(checkout: Path, output: Path, **options: Any) -> subprocess.Popen[str]
     return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def finish(output: Path) -> None:
+def finish(output: Path, model: str = "linear") -> None:
     """Go on to the end, in this process."""
-    toy_job.run({"output": str(output), "config": CONFIG, "dropout": 0.5})
+    toy_job.run({"output": str(output), "config": CONFIG, "dropout": 0.5, "model": model})
 
 
 def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not any(record["step"] >= step for record in read_log(output / "log.jsonl")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def losses(output: Path) -> list[tuple[int, float, float]]:
-    """Step, loss and gradient norm of every record: any difference in weights shows in these."""
-    found = [r for r in read_log(output / "log.jsonl") if r["kind"] == "train"]
-    return [(r["step"], r["loss"], r["grad_norm"]) for r in found]
+Losses = list[tuple[int, float, float]]
+
+
+def losses(output: Path) -> Losses:
+    """Step, loss and gradient norm of every record: any difference in weights shows in these.
+
+    The last entry is about the averaged weights.
+    """
+    found = read_log(output / "log.jsonl")
+    steps = [(r["step"], r["loss"], r["grad_norm"]) for r in found if r["kind"] == "train"]
+    return [*steps, *((r["step"], r["loss"], r["weights"]) for r in found if r["kind"] == "eval")]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float, float]]:
-    output = tmp_path_factory.mktemp("undisturbed")
-    finish(output)
-    assert [step for step, _, _ in losses(output)] == list(range(1, 41))
-    return losses(output)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Losses]:
+    @cache
+    def run(model: str = "linear") -> Losses:
+        output = tmp_path_factory.mktemp(model)
+        finish(output, model)
+        assert [step for step, _, _ in losses(output)] == [*range(1, 41), 40]
+        return losses(output)
+
+    return run
 
 
-def test_killed_twice_between_checkpoints(checkout: Path, tmp_path: Path, undisturbed: list) -> None:
+@pytest.mark.parametrize("model", ["linear", *KINDS])
+def test_killed_twice_between_checkpoints(
+    checkout: Path, tmp_path: Path, undisturbed: Callable[[str], Losses], model: str
+) -> None:
     for step in (11, 24):
-        process = start(checkout, tmp_path, sleep=0.02)
+        process = start(checkout, tmp_path, sleep=0.02, model=model)
         wait_for_step(tmp_path, step, process)
         process.kill()
         process.communicate()
         assert not (tmp_path / "completed.json").exists()
-    finish(tmp_path)
-    assert losses(tmp_path) == undisturbed
+    finish(tmp_path, model)
+    assert losses(tmp_path) == undisturbed(model)
 
 
 @pytest.mark.parametrize("stage", ["write", "publish", "retention"])
-def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undisturbed: list, stage: str) -> None:
+def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undisturbed: Any, stage: str) -> None:
     # keep_checkpoints is 2: the save of step 28 is the one that deletes step 14.
     process = start(checkout, tmp_path, die_in=stage, die_step=14 if stage == "retention" else 21)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     finish(tmp_path)
-    assert losses(tmp_path) == undisturbed
+    assert losses(tmp_path) == undisturbed("linear")
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000035", "step-00000040"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: list, number: int, status: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "model"), [(signal.SIGTERM, 143, "linear"), (signal.SIGINT, 130, "linear"), (15, 143, "divae")]
+)
+def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: Any, number: int, status: int, model: str) -> None:
     # As from a terminal or a scheduler: the loader's process gets the signal too.
-    process = start(checkout, tmp_path, sleep=0.02, num_workers=1)
+    process = start(checkout, tmp_path, sleep=0.02, num_workers=1, model=model)
     wait_for_step(tmp_path, 9, process)
     os.killpg(process.pid, number)
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=300)
     assert process.returncode == status
     assert "the same command goes on from there" in messages
     assert "Traceback" not in messages
-    finish(tmp_path)
-    assert losses(tmp_path) == undisturbed
+    finish(tmp_path, model)
+    assert losses(tmp_path) == undisturbed(model)

@@ -1,7 +1,8 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
-Its one argument is a JSON object: `output`, `config` (values of `toy_config`), and how it is slowed down or
-disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`.
+Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, or a kind of
+tokenizer), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
+`stop_at`, `die_in`, `die_step`, `fail`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fourm.errors import FourmError
 from fourm.train import checkpoint
-from fourm.train.configs import OptimizerConfig, ScheduleConfig
+from fourm.train.configs import OptimizerConfig, ScheduleConfig, TrainConfig
 from fourm.train.distributed import World, session
-from tests.unit.train.toy import ToyLoader, ToyModel, toy_config, toy_trainer
+from tests.unit.train import toy_tokenizer
+from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
 
 
 class Stream(IterableDataset[Any]):
@@ -36,25 +38,44 @@ class Stream(IterableDataset[Any]):
         return ToyLoader.__call__(self.loader, self.cursor)
 
 
-class JobLoader(ToyLoader):
-    """Slow enough to be killed between steps, and able to stop its own process."""
-
-    def __init__(self, config: Any, world: World, options: dict[str, Any]) -> None:
-        super().__init__(config, world)
-        self.options = options
+class PartLoader(ToyLoader):
+    """Even ids first: the first rank hardly ever sees the part "odd"."""
 
     def order(self, whole: Tensor) -> Tensor:
-        # Even ids first: the first rank hardly ever sees the part "odd".
-        return whole[(whole % 2).argsort(stable=True)] if self.options.get("by_part") else whole
+        return whole[(whole % 2).argsort(stable=True)]
+
+
+class Disturbed:
+    """A loader slow enough to be killed between steps, and able to stop its own process."""
+
+    def __init__(self, loader: Any, world: World, options: dict[str, Any]) -> None:
+        self.loader, self.world, self.options = loader, world, options
 
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
-        stream = Stream(self, cursor)
-        workers = self.options.get("num_workers", 0)
-        for batch, after in DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream:
+        for batch, after in self.loader(cursor):
             time.sleep(self.options.get("sleep", 0.0))
-            if after["n"] == self.options.get("stop_at") and self.world.rank == self.options.get("stop_rank", 0):
+            if after.get("n") == self.options.get("stop_at", 0) and self.world.rank == self.options.get("stop_rank", 0):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch, after
+
+
+def linear(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Model, objective and loader of the linear toy."""
+    loader = (PartLoader if options.get("by_part") else ToyLoader)(config, world)
+    workers = options.get("num_workers", 0)
+
+    def load(cursor: dict[str, Any] | None) -> Any:
+        stream = Stream(loader, cursor)
+        return DataLoader(stream, batch_size=None, num_workers=workers) if workers else stream
+
+    return ToyModel(dropout=options.get("dropout", 0.0)), ToyObjective(), load
+
+
+def image_tokenizer(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of a tokenizer."""
+    objective = toy_tokenizer.reconstruct()
+    loader = toy_tokenizer.WavesLoader(config, world, objective, options.get("num_workers", 0))
+    return toy_tokenizer.tokenizer(options["model"]), objective, loader
 
 
 def sabotage(options: dict[str, Any]) -> None:
@@ -75,6 +96,11 @@ def sabotage(options: dict[str, Any]) -> None:
     setattr(checkpoint, name, die)
 
 
+def size_of(model: nn.Module) -> float:
+    """A number in which any difference of weights or buffers shows."""
+    return sum(float(tensor.double().abs().sum()) for tensor in model.state_dict().values())
+
+
 def run(options: dict[str, Any]) -> None:
     """Train as the options say."""
     values = dict(options.get("config", {}))
@@ -84,11 +110,14 @@ def run(options: dict[str, Any]) -> None:
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
-        loader = JobLoader(config, world, options)
-        model = ToyModel(dropout=options.get("dropout", 0.0))
-        evaluate = (lambda: {"loss": 1.0}) if world.is_main else dict
+        make = linear if options.get("model", "linear") == "linear" else image_tokenizer
+        model, objective, loader = make(config, world, options)
+        evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
         output = Path(options["output"])
-        trainer = toy_trainer(output, config, world=world, loader=loader, model=model, evaluate=evaluate)
+        trainer = toy_trainer(
+            output, config, world=world, loader=Disturbed(loader, world, options), model=model, objective=objective,
+            evaluate=evaluate,
+        )  # fmt: skip
         try:
             trainer.fit()
         except FourmError as error:
