@@ -1,7 +1,10 @@
+import numpy as np
+import pytest
 import torch
 
 from fourm.train.ema import WeightAverage
 from tests.unit.train.toy import ToyModel
+from tests.unit.train.toy_tokenizer import KINDS, Waves, tokenizer
 
 
 def test_the_mean_follows_the_recurrence_with_its_warm_up() -> None:
@@ -35,3 +38,37 @@ def test_restarting_takes_the_present_weights() -> None:
         model.embed.weight.add_(1.0)
     average.restart()
     assert torch.equal(average.mean["embed.weight"], model.embed.weight)
+
+
+def waves(count: int) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(Waves().sample(n, np.random.default_rng(n))["waves"]) for n in range(count)])
+
+
+def test_a_codebook_is_averaged_with_the_encoder_it_follows() -> None:
+    model = tokenizer("vqvae").train()
+    average = WeightAverage(model, 0.5)
+    expected = model.quantizer.codebook.clone()
+    for step in range(12):
+        model(waves(8))
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.quantizer.codebook
+    with average.applied():
+        torch.testing.assert_close(model.quantizer.codebook, expected)
+        assert model.quantizer.step == 12  # a counter has no mean
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_of_a_frozen_encoder_gives_the_same_tokens_bit_for_bit(kind: str) -> None:
+    model = tokenizer(kind, freeze_encoder=True).train()
+    before, decoder = model.hash, next(model.decoder.parameters())
+    start = decoder.detach().clone()
+    average = WeightAverage(model, 0.9)
+    for step in range(30):
+        model(waves(2))
+        with torch.no_grad():
+            decoder.add_(0.1)
+        average.update(step)
+    with average.applied():
+        assert model.hash == before
+        assert not torch.equal(decoder, start)
