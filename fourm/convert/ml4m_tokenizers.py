@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fourm.errors import CheckpointError, did_you_mean
-from fourm.nn.configs import NoiseConfig, SamplingConfig, UNetConfig
+from fourm.nn.configs import UVIT_SIZES, NoiseConfig, SamplingConfig, UNetConfig, UViTConfig
 from fourm.tokenizers.autoencoder import Autoencoder
 from fourm.tokenizers.configs import (
     VIT_SIZES,
@@ -46,6 +46,8 @@ _SCHEDULES = {
     "squaredcos_cap_v2": "cosine",
     "shifted_cosine": "shifted_cosine",
 }
+_UVIT = re.compile(r"uvit_([blh])_p(\d+)_f(8|16)(_longskip|_extraconv)?")
+_CONDITIONINGS = {"concat": "add", "xattn": "cross"}
 _UNUSED = ("quantize._codebook.initted",)  # whether k-means has begun; the counters of ours say it
 
 
@@ -71,8 +73,11 @@ def tokenizer_config(published: Mapping[str, Any], state: Mapping[str, Tensor]) 
         return VQVAEConfig(**half, decoder=_network_config(decoder, "decoder", facts, state))
     if decoder == "unet_patched":
         return DiVAEConfig(**half, denoiser=_unet_config(facts, state), **_diffusion(facts))
+    if _UVIT.fullmatch(decoder):
+        return DiVAEConfig(**half, denoiser=_uvit_config(decoder, facts, state), **_diffusion(facts))
     raise CheckpointError(
-        f"dec_type is '{decoder}'; known: unet_patched, vit_s_dec, vit_b_dec, vit_l_dec, BottleneckMLP/B_*-Wi_*"
+        f"dec_type is '{decoder}'; known: unet_patched, uvit_b_p4_f16 and relatives, vit_s_dec, vit_b_dec, vit_l_dec, "
+        "BottleneckMLP/B_*-Wi_*"
     )
 
 
@@ -121,7 +126,8 @@ def key_map(config: AutoencoderConfig) -> KeyMap:
         **_network_keys("encoder", config.encoder),
     }
     if isinstance(config, DiVAEConfig):
-        return names | _unet_keys(config.denoiser)
+        uvit = isinstance(config.denoiser, UViTConfig)
+        return names | (_uvit_keys(config.denoiser) if uvit else _unet_keys(config.denoiser))
     assert isinstance(config, VQVAEConfig)
     return names | {"post_quant_proj": "post_quant_proj"} | _network_keys("decoder", config.decoder)
 
@@ -174,6 +180,24 @@ def _unet_keys(config: UNetConfig) -> KeyMap:
             names |= _attention_keys(f"{source}.1", f"{up}.attentions.{block}")
         attends = last - level in config.attention_levels
         names[f"{source}.{2 if attends else 1}.conv"] = f"{up}.upsamplers.0.conv"
+    return names
+
+
+def _uvit_keys(config: UViTConfig) -> KeyMap:
+    published, ours = "decoder.mid_block", "decoder.middle"
+    names: KeyMap = {
+        "decoder": "decoder",
+        "decoder.downsample_mid.conv": "decoder.downsample.conv",
+        "decoder.downsample_mid.Conv2d_0": "decoder.downsample.conv",  # diffusers 0.20 had one layer under two names
+        "decoder.upsample_mid": "decoder.upsample",
+        f"{published}.mask_token": f"{ours}.mask_token",
+        f"{published}.mid_block": f"{ours}.blocks",
+        **{f"{published}.mid_{name}": f"{ours}.{name}" for name in ("pos_emb", "cond_proj", "proj_in", "proj_out")},
+    }
+    renamed = {"adaLN_modulation": "modulation", "adaLN_gate": "gate", "self_attn": "attn", "skip_linear": "skip"}
+    for block in range(config.depth):
+        source, target = f"{published}.mid_block.{block}", f"{ours}.blocks.{block}"
+        names |= {f"{source}.{theirs}": f"{target}.{own}" for theirs, own in renamed.items()}
     return names
 
 
@@ -277,6 +301,26 @@ def _quantizer_config(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
 def _unet_config(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> UNetConfig:
     width = state["decoder.time_embed.0.weight"].shape[1]
     return UNetConfig(width=width, patch_size=int(facts.get("patch_size_dec") or 4))
+
+
+def _uvit_config(decoder: str, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> UViTConfig:
+    match = _UVIT.fullmatch(decoder)
+    assert match is not None
+    size, patch, fold, extra = match.groups()
+    sizes, long_skips = UVIT_SIZES[{"b": "base", "l": "large", "h": "huge"}[size]], extra == "_longskip"
+    conditioning = str(facts.get("conditioning", "concat"))
+    if conditioning not in _CONDITIONINGS:
+        raise CheckpointError(f"conditioning is '{conditioning}'; known: {', '.join(_CONDITIONINGS)}")
+    return UViTConfig(
+        **{**sizes, "depth": sizes["depth"] + long_skips},  # one more block, the middle one
+        patch_size=int(patch),
+        widths=(128, 256, 512) if extra == "_extraconv" else (128, 256),
+        halve_again=fold == "16" and extra != "_extraconv",
+        conditioning=_CONDITIONINGS[conditioning],  # type: ignore[arg-type]
+        grid_size=state["decoder.mid_block.mid_pos_emb"].shape[-1],
+        long_skips=long_skips,
+        dropout=float(facts.get("dec_transformer_dropout") or 0.0),
+    )
 
 
 def _diffusion(facts: Mapping[str, Any]) -> dict[str, Any]:

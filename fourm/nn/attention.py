@@ -83,6 +83,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
     return out if mask.sees is None else out.masked_fill(~mask.sees, 0.0)
 
 
+def score_dtype(x: Tensor) -> torch.dtype:
+    """Type of the attention scores of (..., dim) features: autocast's where it is on."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 @lru_cache
 def _flex_kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
@@ -114,6 +122,7 @@ class Attention(nn.Module):
         num_heads: query heads.
         num_kv_heads: key and value heads.
         cross: keys and values come from a context.
+        context_dim: width of the context; None: `dim`.
         qkv_bias, proj_bias: biases of the projections.
         qk_norm: normalise queries and keys over the head's channels.
         norm_bias: whether these norms have biases.
@@ -126,6 +135,7 @@ class Attention(nn.Module):
         *,
         num_kv_heads: int | None = None,
         cross: bool = False,
+        context_dim: int | None = None,
         qkv_bias: bool = True,
         proj_bias: bool = True,
         qk_norm: bool = False,
@@ -138,7 +148,7 @@ class Attention(nn.Module):
         self.cross = cross
         if cross:
             self.q = nn.Linear(dim, dim, bias=qkv_bias)
-            self.kv = nn.Linear(dim, 2 * kv_dim, bias=qkv_bias)
+            self.kv = nn.Linear(context_dim or dim, 2 * kv_dim, bias=qkv_bias)
         else:
             self.qkv = nn.Linear(dim, dim + 2 * kv_dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
@@ -153,7 +163,7 @@ class Attention(nn.Module):
         Args:
             x: (B, Q, dim).
             mask: who may attend to whom.
-            context: (B, K, dim), for attention to a context.
+            context: (B, K, context_dim), for attention to a context.
             cache: earlier keys and values; a context's are computed once and then reused.
 
         Returns:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from fourm.errors import ConfigError
 
@@ -161,3 +162,75 @@ class UNetConfig:
     def stride(self) -> int:
         """Image sides have to be multiples of this."""
         return int(self.patch_size * 2 ** (len(self.multipliers) - 1))
+
+
+UVIT_SIZES: dict[str, dict[str, int]] = {
+    "base": {"dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"dim": 1024, "depth": 24, "num_heads": 16},
+    "huge": {"dim": 1280, "depth": 32, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class UViTConfig:
+    """A U-Net with a transformer at its coarsest level (Hoogeboom et al. 2023, simple diffusion), 4M-21's image decoder.
+
+    `preset: base | large | huge` fills dim, depth and num_heads; other keys override it.
+
+    Args:
+        dim, depth, num_heads: of the transformer.
+        patch_size: pixels per side that the first convolution folds.
+        widths: channels of each convolutional level, finest first; every level after the first halves the resolution.
+        num_blocks: residual blocks per level.
+        halve_again: halve the resolution once more before the transformer.
+        conditioning: `add` the projected condition to the transformer's tokens (published as `concat`), or let them
+            attend to it by `cross` attention (published as `xattn`).
+        grid_size: tokens per side of the stored position table, which is resized to those of the image.
+        mlp_ratio: of the transformer.
+        long_skips: the second half of the blocks also reads the outputs of the first, in reverse (Bao et al. 2023).
+        dropout: of the transformer's branches.
+        groups: of the group norms.
+    """
+
+    target: ClassVar[str] = "fourm.nn.uvit:UViT"
+
+    dim: int
+    depth: int
+    num_heads: int
+    patch_size: int = 4
+    widths: tuple[int, ...] = (128, 256)
+    num_blocks: int = 2
+    halve_again: bool = True
+    conditioning: Literal["add", "cross"] = "add"
+    grid_size: int = 32
+    mlp_ratio: float = 4.0
+    long_skips: bool = False
+    dropout: float = 0.0
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        if self.dim % 4 or self.dim % self.num_heads:
+            raise ConfigError(f"dim {self.dim} must be a multiple of 4 and of num_heads {self.num_heads}")
+        odd = [width for width in self.widths if width % self.groups]
+        if odd or not self.widths:
+            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        if self.long_skips and self.depth % 2 == 0:
+            raise ConfigError(
+                f"depth is {self.depth}; with long_skips it has to be odd, so that one block is the middle"
+            )
+
+    @staticmethod
+    def expand(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in `preset`."""
+        own = {key: value for key, value in values.items() if key != "preset"}
+        name = values.get("preset")
+        if name is None:
+            return own
+        if name not in UVIT_SIZES:
+            raise ConfigError(f"preset '{name}' is not known; known: {', '.join(UVIT_SIZES)}")
+        return {**UVIT_SIZES[name], **own}
+
+    @property
+    def stride(self) -> int:
+        """Image sides have to be multiples of this: the pixels per side of one token."""
+        return int(self.patch_size * 2 ** (len(self.widths) - 1 + self.halve_again))

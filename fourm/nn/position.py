@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fourm.modality import Grid, Sequence
 
@@ -38,6 +39,18 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) 
     columns = _angles(torch.arange(width, dtype=torch.float64), dim // 2, temperature)
     table = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
     return table.reshape(height * width, dim).float()
+
+
+def sincos_map(height: int, width: int, dim: int) -> Tensor:
+    """(1, dim, height, width) sine-cosine table of a grid as a map of features, which `resize_table` fits to any size."""
+    return sincos_2d(height, width, dim).T.reshape(1, dim, height, width).contiguous()
+
+
+def resize_table(table: Tensor, height: int, width: int, mode: str = "bicubic") -> Tensor:
+    """(1, dim, H, W) table -> (1, dim, height, width), by interpolation."""
+    if table.shape[-2:] == (height, width):
+        return table
+    return F.interpolate(table, size=(height, width), mode=mode, align_corners=None if mode == "nearest" else False)
 
 
 def sincos(layout: Grid | Sequence, dim: int) -> Tensor:

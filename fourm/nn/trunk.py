@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fourm.nn.attention import Attention, AttentionMask, LayerCache
+from fourm.nn.attention import Attention, AttentionMask, LayerCache, score_dtype
 from fourm.nn.configs import TrunkConfig
 from fourm.tokens import AttentionPattern
 
@@ -159,7 +159,7 @@ class Trunk(nn.Module):
         Returns:
             (B, N, dim), or a list of them.
         """
-        dtype = torch.get_autocast_dtype(x.device.type) if _autocasts(x.device.type) else x.dtype
+        dtype = score_dtype(x)
         mask = AttentionMask.prepare(attention, self.config.backend, dtype)
         cross_mask = AttentionMask.prepare(cross, self.config.backend, dtype) if cross is not None else None
         outputs = []
@@ -172,7 +172,3 @@ class Trunk(nn.Module):
             if layers is not None and i in layers:
                 outputs.append(x)
         return outputs if layers is not None else self.norm(x)
-
-
-def _autocasts(device: str) -> bool:
-    return device != "meta" and torch.is_autocast_enabled(device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.nn.configs import UNetConfig
+from fourm.nn.configs import UNetConfig, UViTConfig
 
 
 class UNet(nn.Module):
@@ -66,16 +66,24 @@ class UNet(nn.Module):
         Raises:
             ConfigError: if the image does not divide into the network's levels.
         """
-        stride, size = self.config.stride, noisy.shape[-2:]
-        if size[0] % stride or size[1] % stride:
-            raise ConfigError(
-                f"an image of {size[0]} x {size[1]} pixels does not divide by {stride} (patch_size "
-                f"{self.config.patch_size} and {len(self.config.multipliers)} levels): use another size, a smaller "
-                "patch_size or fewer multipliers"
-            )
+        check_size(noisy, self.config)
         if keep is not None:
             condition = condition * keep[:, None].to(condition.dtype)
         folded = F.pixel_unshuffle(noisy, self.config.patch_size)
         beside = F.interpolate(condition.to(folded.dtype), size=folded.shape[-2:], mode="nearest")
         predicted = self.network(torch.cat([folded, beside], 1), timestep, return_dict=False)[0]
         return F.pixel_shuffle(cast(Tensor, predicted), self.config.patch_size)
+
+
+def check_size(image: Tensor, config: UNetConfig | UViTConfig) -> None:
+    """Whether an image (B, C, H, W) divides into the levels of a network.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    height, width = image.shape[-2:]
+    if height % config.stride or width % config.stride:
+        raise ConfigError(
+            f"an image of {height} x {width} pixels does not divide by the denoiser's {config.stride} (patch_size "
+            f"{config.patch_size}, halved per level): use another size, a smaller patch_size or fewer levels"
+        )

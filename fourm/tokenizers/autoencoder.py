@@ -14,12 +14,12 @@ from fourm.config import build, to_dict
 from fourm.errors import CheckpointError, ConfigError
 from fourm.machine import Precision, use_bf16
 from fourm.modality import Grid, Modality
+from fourm.nn.position import resize_table
 from fourm.tokenizers import saved
 from fourm.tokenizers.configs import AutoencoderConfig
 from fourm.tokenizers.quantize import Quantized
 from fourm.tokenizers.teacher_configs import identity, teacher_of
 from fourm.tokenizers.units import to_natural
-from fourm.tokenizers.vit import resize_table
 
 _ENCODING = ("class_embedding.", "encoder.", "quantizer.", "quant_proj.")
 """Prefixes of the names of all weights that decide the tokens."""

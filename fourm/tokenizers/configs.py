@@ -265,7 +265,7 @@ ENCODERS = Registry("encoder", _NETWORKS)
 DECODERS = Registry("decoder", _NETWORKS)
 
 
-DENOISERS = Registry("denoiser", {"unet": "fourm.nn.configs:UNetConfig"})
+DENOISERS = Registry("denoiser", {"unet": "fourm.nn.configs:UNetConfig", "uvit": "fourm.nn.configs:UViTConfig"})
 
 
 @dataclass(frozen=True)

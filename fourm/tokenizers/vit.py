@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fourm.modality import Grid
 from fourm.nn.configs import TrunkConfig
-from fourm.nn.position import sincos_2d
+from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.trunk import Trunk
 from fourm.tokenizers.configs import ViTConfig
 from fourm.tokenizers.quantize import full_precision
@@ -30,8 +30,7 @@ class _Blocks(nn.Module):
             activation_checkpointing=config.activation_checkpointing,
         )
         height, width = (config.grid_size, config.grid_size) if config.grid_size else (grid.height, grid.width)
-        table = sincos_2d(height, width, config.dim).T.reshape(1, config.dim, height, width).contiguous()
-        self.register_buffer("pos_emb", table)
+        self.register_buffer("pos_emb", sincos_map(height, width, config.dim))
         self.trunk = Trunk(trunk)
         self.trunk.norm = nn.Identity()  # the published networks go from the last block into `norm_mlp`
         self.norm_mlp = nn.LayerNorm(config.dim, eps=trunk.norm_eps) if config.post_mlp else None
@@ -40,24 +39,13 @@ class _Blocks(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, dim, h, w) -> (B, h * w, dim)."""
         height, width = features.shape[-2:]
-        x = (features + self.positions(height, width).to(features.dtype)).flatten(2).transpose(1, 2)
-        x = self.trunk(x, attention=None)
+        positions = resize_table(self.pos_emb, height, width).to(features.dtype)
+        x = self.trunk((features + positions).flatten(2).transpose(1, 2), attention=None)
         if self.post_mlp is None or self.norm_mlp is None:
             return x
         with full_precision(x.device):
             x = x.to(self.norm_mlp.weight.dtype)
             return x + self.post_mlp(self.norm_mlp(x))
-
-    def positions(self, height: int, width: int) -> Tensor:
-        """(1, dim, height, width) table for a grid of this size."""
-        return resize_table(self.pos_emb, height, width)
-
-
-def resize_table(table: Tensor, height: int, width: int) -> Tensor:
-    """A table of position embeddings (1, dim, h, w) for a grid of another size."""
-    if table.shape[-2:] == (height, width):
-        return table
-    return F.interpolate(table, size=(height, width), mode="bicubic", align_corners=False)
 
 
 class PostMlp(nn.Module):

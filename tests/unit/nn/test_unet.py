@@ -65,7 +65,7 @@ def test_a_condition_reaches_the_place_it_lies_at_first() -> None:
 
 
 def test_a_size_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ConfigError, match="12 x 10 pixels does not divide by 4"):
+    with pytest.raises(ConfigError, match="12 x 10 pixels does not divide by the denoiser's 4"):
         make()(torch.randn(1, 3, 12, 10), torch.tensor([0]), torch.randn(1, 5, 2, 2))
 
 
