@@ -74,12 +74,13 @@ class NoiseConfig:
 
     Args:
         num_timesteps: length of the process.
-        schedule: `linear` and `scaled_linear` in beta; `cosine` (Nichol and Dhariwal 2021); `shifted_cosine` moves the
-            log signal-to-noise ratio of a cosine by 2 log(shift) (Hoogeboom et al. 2023, simple diffusion).
+        schedule: `linear` in beta, `scaled_linear` in its root; `cosine` (Nichol and Dhariwal 2021); `shifted_cosine`
+            moves the log signal-to-noise ratio of a cosine by 2 log(shift) (Hoogeboom et al. 2023, simple diffusion).
         shift: of `shifted_cosine`; below 1 is more noise.
         prediction: what the network puts out: the noise (`epsilon`), the clean image (`sample`), or `v`
             (Salimans and Ho 2022).
         zero_terminal_snr: the last timestep is pure noise (Lin et al. 2023).
+        betas: first and last beta of `linear` and `scaled_linear`.
     """
 
     num_timesteps: int = 1000
@@ -87,6 +88,7 @@ class NoiseConfig:
     shift: float = 1.0
     prediction: Literal["epsilon", "sample", "v"] = "sample"
     zero_terminal_snr: bool = False
+    betas: tuple[float, float] = (1e-4, 2e-2)
 
     def __post_init__(self) -> None:
         if self.num_timesteps < 2:
@@ -96,6 +98,8 @@ class NoiseConfig:
                 f"shift is {self.shift} with schedule {self.schedule}; it is a number above 0 that only shifted_cosine "
                 "takes"
             )
+        if not 0 < self.betas[0] <= self.betas[1] < 1:
+            raise ConfigError(f"betas is {list(self.betas)}; expected two numbers between 0 and 1, the smaller first")
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise ConfigError(
                 "zero_terminal_snr does not go with prediction epsilon: from pure noise, the noise says nothing about "
@@ -173,7 +177,7 @@ UVIT_SIZES: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class UViTConfig:
-    """A U-Net with a transformer at its coarsest level (Hoogeboom et al. 2023, simple diffusion), 4M-21's image decoder.
+    """A U-Net with a transformer at its coarsest level (Hoogeboom et al. 2023, simple diffusion).
 
     `preset: base | large | huge` fills dim, depth and num_heads; other keys override it.
 

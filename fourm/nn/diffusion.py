@@ -89,7 +89,7 @@ class Diffusion(nn.Module):
 
         c = self.config
         if c.schedule in ("linear", "scaled_linear"):
-            options |= {"beta_schedule": c.schedule, "beta_start": 1e-4, "beta_end": 2e-2}
+            options |= {"beta_schedule": c.schedule, "beta_start": c.betas[0], "beta_end": c.betas[1]}
         elif c.schedule == "cosine":
             options["beta_schedule"] = "squaredcos_cap_v2"
         else:

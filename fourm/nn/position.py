@@ -42,7 +42,7 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) 
 
 
 def sincos_map(height: int, width: int, dim: int) -> Tensor:
-    """(1, dim, height, width) sine-cosine table of a grid as a map of features, which `resize_table` fits to any size."""
+    """(1, dim, height, width) sine-cosine table of a grid as a map of features; `resize_table` fits it to any size."""
     return sincos_2d(height, width, dim).T.reshape(1, dim, height, width).contiguous()
 
 

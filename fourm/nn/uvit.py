@@ -38,9 +38,9 @@ class UViT(nn.Module):
         self.config = config
         first, last = config.widths[0], config.widths[-1]
         time_dim = 4 * first
+        self.conv_in = nn.Conv2d(channels, first, config.patch_size, stride=config.patch_size)
         self.time_proj: Any = Timesteps(first, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding: Any = TimestepEmbedding(first, time_dim)
-        self.conv_in = nn.Conv2d(channels, first, config.patch_size, stride=config.patch_size)
 
         levels = range(len(config.widths))
         common: dict[str, Any] = {"temb_channels": time_dim, "resnet_eps": 1e-5, "resnet_groups": config.groups}

@@ -149,7 +149,10 @@ class Reconstruct:
         result: Reconstruction = model(values, batch.seeds)
         output = result.output.float()
         target = values if result.target is None else result.target
-        sums = {"reconstruct": self._distance(output, target), "commit": result.commitment.sum()}
+        # A decoder may be scored in a space of its own, such as latents: still the mean over its numbers.
+        numbers = target.numel() // (target.shape[1] if self._is_per_place else 1)
+        share = 1.0 if result.target is None else batch.num_scored / numbers
+        sums = {"reconstruct": self._distance(output, target) * share, "commit": result.commitment.sum()}
         weights = {"commit": self.config.commit_weight}
         if "perceptual" in self.frozen:
             # A denoiser is only used here with images as its output.

@@ -319,21 +319,19 @@ class VQVAEConfig(AutoencoderConfig):
 
 
 @dataclass(frozen=True)
-class DiVAEConfig(AutoencoderConfig):
-    """A tokenizer with a diffusion decoder.
+class DiffusionConfig(AutoencoderConfig):
+    """What tokenizers that decode by diffusion have in common.
 
     Args:
         encoder, quantizer, class_dim, freeze_encoder, teacher: see `AutoencoderConfig`.
-        denoiser: network conditioned on the codes.
         noise: the noise process.
         sampling: how images are decoded.
         condition_dropout: share of the training images whose codes are all hidden, which guidance needs.
         masked_condition: smallest and largest share of hidden codes of the other images; null hides none.
     """
 
-    target: ClassVar[str] = "fourm.tokenizers.divae:DiVAE"
+    knows_no_codes: ClassVar[bool] = False  # whether the denoiser can do without codes before it is trained to
 
-    denoiser: Any = slot(DENOISERS, default="unet")
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     condition_dropout: float = 0.0
@@ -347,11 +345,6 @@ class DiVAEConfig(AutoencoderConfig):
             raise ConfigError(f"masked_condition is {list(share)}; expected two shares with 0 <= first <= second <= 1")
         self.check_sampling(self.sampling)
 
-    @property
-    def stride(self) -> int:
-        """Image sides have to be multiples of this."""
-        return math.lcm(self.patch_size, int(self.denoiser.stride))
-
     def check_sampling(self, sampling: SamplingConfig) -> None:
         """Whether images can be decoded so.
 
@@ -362,7 +355,8 @@ class DiVAEConfig(AutoencoderConfig):
             raise ConfigError(
                 f"sampling.num_steps is {sampling.num_steps}; the process has {self.noise.num_timesteps} timesteps"
             )
-        if sampling.guidance != 1.0 and not self.condition_dropout and self.masked_condition is None:
+        learns_without = self.condition_dropout or self.masked_condition is not None or self.knows_no_codes
+        if sampling.guidance != 1.0 and not learns_without:
             raise ConfigError(
                 f"sampling.guidance is {sampling.guidance}, but the denoiser has never been without its codes: train "
                 "it with condition_dropout, for instance 0.1"
@@ -374,8 +368,111 @@ class DiVAEConfig(AutoencoderConfig):
             )
 
 
+@dataclass(frozen=True)
+class DiVAEConfig(DiffusionConfig):
+    """A tokenizer with a diffusion decoder of its own.
+
+    Args:
+        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        noise, sampling, condition_dropout, masked_condition: see `DiffusionConfig`.
+        denoiser: network conditioned on the codes.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.divae:DiVAE"
+
+    denoiser: Any = slot(DENOISERS, default="unet")
+
+    @property
+    def stride(self) -> int:
+        """Image sides have to be multiples of this."""
+        return math.lcm(self.patch_size, int(self.denoiser.stride))
+
+
+@dataclass(frozen=True)
+class StableDiffusionConfig:
+    """Stable Diffusion 1.5 (Rombach et al. 2022), or a model of its classes with other sizes.
+
+    Args:
+        source: a repository on the Hub or a folder, in diffusers' layout, with `unet`, `vae` and `text_encoder`; null:
+            random weights of the sizes below. The weights of Stable Diffusion 1.5 are under the CreativeML OpenRAIL-M
+            licence.
+        revision: of the repository.
+        seed: of random weights.
+        image_size: shorter side of the images that it works on, in pixels; null takes the modality's.
+        widths: channels of each level of the U-Net, finest first; all but the last attend to the prompt.
+        num_blocks, num_heads, groups: per level; of its attention; of its group norms.
+        text_dim, text_length: of the embedded prompt.
+        latent_channels: of the autoencoder.
+        vae_widths, vae_blocks: channels of each level of the autoencoder, and blocks per level.
+    """
+
+    source: str | None = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    revision: str | None = None
+    seed: int = 0
+    image_size: int | None = 512
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    num_blocks: int = 2
+    num_heads: int = 8
+    groups: int = 32
+    text_dim: int = 768
+    text_length: int = 77
+    latent_channels: int = 4
+    vae_widths: tuple[int, ...] = (128, 256, 512, 512)
+    vae_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        odd = [width for width in (*self.widths, *self.vae_widths) if width % self.groups]
+        if odd or not self.widths or not self.vae_widths:
+            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        if self.image_size is not None and (self.image_size < 1 or self.image_size % self.stride):
+            raise ConfigError(
+                f"image_size is {self.image_size}; expected a multiple of {self.stride}, for instance 512"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of one latent."""
+        return int(2 ** (len(self.vae_widths) - 1))
+
+
+@dataclass(frozen=True)
+class VQControlNetConfig(DiffusionConfig):
+    """A tokenizer that decodes by steering a frozen Stable Diffusion with its codes (Zhang et al. 2023, ControlNet).
+
+    Args:
+        encoder, quantizer, class_dim, freeze_encoder: see `AutoencoderConfig`.
+        noise, sampling, condition_dropout, masked_condition: see `DiffusionConfig`; the noise process is the one that
+            Stable Diffusion 1.5 was trained with. Latents are never clipped. Without any codes, Stable Diffusion paints
+            alone, so guidance needs no dropout.
+        stable_diffusion: the frozen model.
+        copy_unet: the ControlNet begins as a copy of the U-Net; otherwise at random.
+        stem_widths: channels of the convolutions through which the codes enter.
+        adapter_blocks: ConvNeXt blocks on the map of codes before that.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.vqcontrolnet:VQControlNet"
+    knows_no_codes: ClassVar[bool] = True
+
+    noise: NoiseConfig = field(
+        default_factory=lambda: NoiseConfig(schedule="scaled_linear", betas=(0.00085, 0.012), prediction="epsilon")
+    )
+    stable_diffusion: StableDiffusionConfig = field(default_factory=StableDiffusionConfig)
+    copy_unet: bool = True
+    stem_widths: tuple[int, ...] = (32, 32, 96, 256)
+    adapter_blocks: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stem_widths:
+            raise ConfigError("stem_widths is empty; give at least one width, for instance [32, 32, 96, 256]")
+
+
 # Continuous and foreign tokenizers get their lines here.
 TOKENIZERS = Registry(
     "tokenizer",
-    {"vqvae": "fourm.tokenizers.configs:VQVAEConfig", "divae": "fourm.tokenizers.configs:DiVAEConfig"},
+    {
+        "vqvae": "fourm.tokenizers.configs:VQVAEConfig",
+        "divae": "fourm.tokenizers.configs:DiVAEConfig",
+        "vqcontrolnet": "fourm.tokenizers.configs:VQControlNetConfig",
+    },
 )

@@ -1,11 +1,11 @@
-"""A tokenizer that decodes by diffusion, conditioned on its codes (4M, Mizrahi et al. 2023, sec. A.2)."""
+"""Tokenizers that decode by diffusion, conditioned on their codes (4M, Mizrahi et al. 2023, sec. A.2)."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fourm.config import build, to_dict
 from fourm.errors import ConfigError
@@ -14,7 +14,7 @@ from fourm.nn.configs import SamplingConfig
 from fourm.nn.diffusion import Diffusion, starting_noise
 from fourm.rng import key_hash, normal, uniform
 from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction, implementation
-from fourm.tokenizers.configs import DiVAEConfig
+from fourm.tokenizers.configs import DiffusionConfig, DiVAEConfig
 
 
 def _stream(purpose: str) -> int:
@@ -24,24 +24,24 @@ def _stream(purpose: str) -> int:
 _NOISE, _TIME, _DROP, _SHARE, _MASK = map(_stream, ("noise", "time", "drop", "share", "mask"))
 
 
-class DiVAE(Autoencoder):
-    """Encoder, quantizer, and a denoiser that paints the image from its codes.
+class DiffusionAutoencoder(Autoencoder):
+    """Encoder, quantizer, and a denoiser that paints from codes; in pixels, unless a family has a space of its own.
 
-    Everything it draws belongs to the sample: the same seed gives the same image in any batch.
+    Everything it draws belongs to the sample: the same seed gives the same image in any batch. Families set `decoder`,
+    a module `(noisy, timestep, condition, keep) -> prediction`.
 
     Args:
         modality: the raw modality, an image.
         config: networks, codebook and noise process.
 
     Raises:
-        ConfigError: for label maps and masks, and for sizes that the denoiser cannot take.
+        ConfigError: for label maps and masks.
     """
 
-    kind = "divae"
-    config_class = DiVAEConfig
-    config: DiVAEConfig
+    config: DiffusionConfig
+    decoder: nn.Module
 
-    def __init__(self, modality: Modality, config: DiVAEConfig) -> None:
+    def __init__(self, modality: Modality, config: DiffusionConfig) -> None:
         super().__init__(modality, config)
         if self.is_labels:
             raise ConfigError(
@@ -51,14 +51,6 @@ class DiVAE(Autoencoder):
             raise ConfigError(
                 f"modality '{modality.name}' is a mask, whose decoder answers logits: use tokenizer.kind: vqvae"
             )
-        stride, size = config.denoiser.stride, modality.map_size()
-        if size[0] % stride or size[1] % stride:
-            raise ConfigError(
-                f"modality '{modality.name}' has {size[0]} x {size[1]} pixels, which do not divide by the denoiser's "
-                f"{stride} (patch_size x 2 per level after the first): use fewer levels or a smaller "
-                "tokenizer.denoiser.patch_size"
-            )
-        self.decoder = implementation(config.denoiser.target)(config.denoiser, self.channels, self.quantizer.dim)
         self.diffusion = Diffusion(config.noise)
         self.sampling = config.sampling
 
@@ -71,7 +63,7 @@ class DiVAE(Autoencoder):
         """
         seeds = _seeds(seeds, image)
         quantized = self._quantize(image, seeds)
-        clean = image.float()
+        clean = self._to_values(image.float(), seeds)
         noise = normal(seeds[:, None], _NOISE, torch.arange(clean[0].numel(), device=clean.device)).view_as(clean)
         timestep = (uniform(seeds, _TIME) * self.config.noise.num_timesteps).long()
         noisy = self.diffusion.add_noise(clean, noise, timestep)
@@ -85,7 +77,7 @@ class DiVAE(Autoencoder):
         """One call of the denoiser.
 
         Args:
-            noisy: (B, C, H, W).
+            noisy: (B, C, H, W) pixels, or latents of a family that paints those.
             timestep: (B,) int64, or one number.
             ids: (B, h, w) token ids.
 
@@ -105,19 +97,32 @@ class DiVAE(Autoencoder):
     def _generate(self, vectors: Tensor, seeds: Tensor | None) -> Tensor:
         batch, height, width, _ = vectors.shape
         patch = self.latent_grid.patch_size
-        noise = starting_noise(_seeds(seeds, vectors), _NOISE, (self.channels, height * patch, width * patch))
+        size = (height * patch, width * patch)
+        noise = starting_noise(_seeds(seeds, vectors), _NOISE, self._shape(size))
         condition, guidance = vectors.permute(0, 3, 1, 2), self.sampling.guidance
-        if guidance == 1.0:
-            return self.diffusion.sample(lambda x, t: self._predict(x, t, condition), noise, self.sampling)
         shown = torch.arange(2 * batch, device=vectors.device) < batch
         keep, twice = shown[:, None, None].expand(-1, height, width), condition.repeat(2, 1, 1, 1)
 
-        def guided(noisy: Tensor, timestep: Tensor) -> Tensor:
+        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+            if guidance == 1.0:
+                return self._predict(noisy, timestep, condition)
             both = self._predict(noisy.repeat(2, 1, 1, 1), timestep.repeat(2), twice, keep)
             with_codes, without = both.chunk(2)
             return without + guidance * (with_codes - without)
 
-        return self.diffusion.sample(guided, noise, self.sampling)
+        return self._to_image(self.diffusion.sample(predict, noise, self.sampling), size)
+
+    def _shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Of what is painted for an image of `size`."""
+        return (self.channels, *size)
+
+    def _to_values(self, image: Tensor, seeds: Tensor) -> Tensor:
+        """(B, C, H, W) images -> what is painted for them."""
+        return image
+
+    def _to_image(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """What is painted -> (B, C, *size) images."""
+        return values
 
     def _predict(self, noisy: Tensor, timestep: Tensor, condition: Tensor, keep: Tensor | None = None) -> Tensor:
         """The denoiser in its own precision and memory layout, float32 outside."""
@@ -138,6 +143,32 @@ class DiVAE(Autoencoder):
             number = torch.arange(places[0].numel(), device=places.device)
             keep = keep & (uniform(seeds[:, None], _MASK, number) >= hidden).view_as(places)
         return keep
+
+
+class DiVAE(DiffusionAutoencoder):
+    """A denoiser of pixels, trained together with encoder and codebook or after them.
+
+    Args:
+        modality: the raw modality, an image.
+        config: networks, codebook and noise process.
+
+    Raises:
+        ConfigError: for label maps, and for sizes that the denoiser cannot take.
+    """
+
+    kind = "divae"
+    config_class = DiVAEConfig
+
+    def __init__(self, modality: Modality, config: DiVAEConfig) -> None:
+        super().__init__(modality, config)
+        stride, size = config.denoiser.stride, modality.grid.image_size
+        if size[0] % stride or size[1] % stride:
+            raise ConfigError(
+                f"modality '{modality.name}' has {size[0]} x {size[1]} pixels, which do not divide by the denoiser's "
+                f"{stride} (patch_size x 2 per level after the first): use fewer levels or a smaller "
+                "tokenizer.denoiser.patch_size"
+            )
+        self.decoder = implementation(config.denoiser.target)(config.denoiser, self.channels, self.quantizer.dim)
 
 
 def _seeds(seeds: Tensor | None, like: Tensor) -> Tensor:

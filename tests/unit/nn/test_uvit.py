@@ -97,7 +97,7 @@ def test_a_condition_reaches_the_place_it_lies_at_first():
 
 
 def test_a_block_follows_its_formula():
-    """x += gate f(norm(x) (1 + scale) + shift), in the published order: shift and scale of attention, then of the MLP."""
+    """x += gate f(norm(x) (1 + scale) + shift), in the published order: shift and scale of attention, then of MLP."""
     torch.manual_seed(0)
     block = AdaptiveBlock(build(UViTConfig, SMALL), 6)
     x, time = torch.randn(2, 9, 16), torch.randn(2, 6)
@@ -119,8 +119,13 @@ def test_blocks_of_the_second_half_read_those_of_the_first_in_reverse():
     net = make(depth=5, long_skips=True)
     read: list[torch.Tensor | None] = []
     written: list[torch.Tensor] = []
+
+    def note(_: torch.nn.Module, given: tuple[torch.Tensor | None, ...], out: torch.Tensor) -> None:
+        read.append(given[5])
+        written.append(out)
+
     for block in net.middle.blocks:
-        block.register_forward_hook(lambda _, given, out: (read.append(given[5]), written.append(out)) and None)
+        block.register_forward_hook(note)
     call(net)
     assert read[:3] == [None, None, None]
     assert read[3] is written[1]

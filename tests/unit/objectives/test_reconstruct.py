@@ -193,3 +193,16 @@ def test_a_teacher_and_its_modality_come_together():
     for modality, teacher in ((CLIP, None), (RGB, Means())):
         with pytest.raises(ConfigError, match="has teacher"):
             Reconstruct(ReconstructConfig("l1"), modality, teacher=teacher)
+
+
+@pytest.mark.parametrize(
+    ("loss", "formula"),
+    [("mse", F.mse_loss), ("cosine", lambda a, b: (1 - F.cosine_similarity(a, b)).mean())],
+)
+def test_a_target_of_another_size_is_scored_by_its_own_mean(loss, formula):
+    """Latents, say: the mean is over their numbers, not over those of the image."""
+    torch.manual_seed(0)
+    images, output, target = torch.randn(2, 3, 4, 4), torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
+    objective = Reconstruct(ReconstructConfig(loss), RGB)
+    found = scalar(objective, Fixed(output, torch.zeros(2), target), objective.collate(shown(images)))
+    torch.testing.assert_close(found.detach(), formula(output, target))
