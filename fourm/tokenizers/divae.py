@@ -161,7 +161,7 @@ class DiVAE(DiffusionAutoencoder):
 
     def __init__(self, modality: Modality, config: DiVAEConfig) -> None:
         super().__init__(modality, config)
-        stride, size = config.denoiser.stride, modality.grid.image_size
+        stride, size = config.denoiser.stride, modality.map_size()
         if size[0] % stride or size[1] % stride:
             raise ConfigError(
                 f"modality '{modality.name}' has {size[0]} x {size[1]} pixels, which do not divide by the denoiser's "
