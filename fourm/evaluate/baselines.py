@@ -1,4 +1,4 @@
-"""Predictions that ignore the input: what any model has to beat first."""
+"""What any model has to beat first: predictions that ignore the input, and images in one pixel per token."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Set
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fourm.modality import Grid
 
 
 class PixelMean:
@@ -79,3 +81,17 @@ class FrequentObjects:
             if f1 > best_f1:
                 best, best_f1 = size, f1
         return frozenset(ordered[:best])
+
+
+def one_pixel_per_token(images: Tensor, grid: Grid) -> Tensor:
+    """Images reduced to the size of their token grid and enlarged again, both bicubic.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        grid: of the tokens.
+
+    Returns:
+        the same shape, in [0, 1].
+    """
+    small = F.interpolate(images, (grid.height, grid.width), mode="bicubic", antialias=True)
+    return F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from fourm import config as configs
+from fourm.data.configs import CropConfig
 from fourm.errors import ConfigError
+from fourm.registry import Registry
 
 Decoding = Literal["expected", "argmax"]
 
@@ -87,7 +91,7 @@ class EvaluateConfig:
     stages: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in (
+        numbers = (
             "num_samples",
             "num_train",
             "batch_size",
@@ -95,7 +99,94 @@ class EvaluateConfig:
             "num_steps",
             "num_captions",
             "num_outlines",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; expected a number above 0")
+        )
+        _check_numbers(self, numbers)
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a diffusion decoder is run; what is not given is as the tokenizer was saved.
+
+    Args:
+        scheduler: `ddim`, `dpm` or `unipc`.
+        num_steps: calls of the network.
+        guidance: weight of classifier-free guidance.
+    """
+
+    scheduler: Literal["ddim", "dpm", "unipc"] | None = None
+    num_steps: int | None = None
+    guidance: float | None = None
+
+
+@dataclass
+class TokenizerEvaluation:
+    """Measure how well a tokenizer gives back what it encodes.
+
+    Args:
+        kind: `tokenizer`.
+        tokenizer: folder of the tokenizer, or output folder of its training.
+        data: held-out data set.
+        output: folder for `metrics.json`, `report.html` and `pictures/`.
+        source: folder of the modality in the data, where it is not called like the modality's source.
+        num_samples: samples used; None: all.
+        crop: which part of each image is encoded.
+        seed: of random crops and of what decoders draw; each sample has its own.
+        batch_size: samples encoded and decoded together.
+        num_workers: processes that read data; 0 reads between batches.
+        device: auto, cuda, mps or cpu.
+        decoding: scheduler and steps of a diffusion decoder.
+        networks: metrics of colour images that need a trained network, whose weights are downloaded when they are not
+            there: `lpips`, `fid`. What cannot be had is left out, and the report says why.
+        num_pictures: samples shown beside their reconstructions.
+    """
+
+    kind: Literal["tokenizer"]
+    tokenizer: Path
+    data: str
+    output: Path
+    source: str | None = None
+    num_samples: int | None = None
+    crop: CropConfig = field(default_factory=lambda: CropConfig("center"))
+    seed: int = 0
+    batch_size: int = 32
+    num_workers: int = 0
+    device: str = "auto"
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    networks: list[Literal["lpips", "fid"]] = field(default_factory=lambda: ["lpips", "fid"])
+    num_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, ["num_samples", "batch_size", "num_pictures"])
+
+
+EVALUATIONS = Registry(
+    "kind of evaluation",
+    {
+        "rooms": "fourm.evaluate.configs:EvaluateConfig",
+        "fashion": "fourm.evaluate.configs:EvaluateConfig",
+        "tokenizer": "fourm.evaluate.configs:TokenizerEvaluation",
+    },
+)
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> EvaluateConfig | TokenizerEvaluation:
+    """Read the recipe of an evaluation of any kind.
+
+    Args:
+        source: a YAML file, or the name of a shipped one such as `rooms`.
+        overrides: `key.subkey=value`, applied last.
+
+    Raises:
+        ConfigError: if it does not say what to measure, or what it says is wrong.
+    """
+    values = configs.read(configs.find(source, "evaluate"), overrides)
+    values.pop("variables", None)
+    schema: Any = EVALUATIONS.resolve(str(values.get("kind")), where=f"kind in {source}")
+    return configs.build(schema, values, where=str(source))
+
+
+def _check_numbers(config: Any, names: Sequence[str]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected a number above 0")

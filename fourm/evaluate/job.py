@@ -1,4 +1,4 @@
-"""The evaluation of a trained model: `metrics.json`, `report.html` and pictures."""
+"""The evaluation of a trained model or tokenizer: `metrics.json`, `report.html` and pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fourm.evaluate.configs import EvaluateConfig
+from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.machine import choose_device
+from fourm.report.metrics import meaning
 
 if TYPE_CHECKING:
     from fourm.generate.bundle import Bundle
+    from fourm.report.html import Page
 
 _LOG = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
@@ -22,7 +24,7 @@ REPORT_FILE = "report.html"
 
 
 def run(config: EvaluateConfig, load_bundle: Callable[[Path], Bundle]) -> Metrics:
-    """Measure a model and write what was found; `metrics.json` comes last, so with it the rest is complete.
+    """Measure a model and write what was found.
 
     Args:
         config: what to measure.
@@ -36,18 +38,37 @@ def run(config: EvaluateConfig, load_bundle: Callable[[Path], Bundle]) -> Metric
         ConfigError: if the model does not know what is measured.
         DataError: if data is missing or damaged, or the output cannot be written.
     """
-    from fourm.data.files import publish
     from fourm.evaluate.page import build_page
 
     start = time.perf_counter()
     bundle = load_bundle(config.model)
     outcome = measure(config, bundle)
-    _write_pictures(config.output / "pictures", outcome)
-    page = build_page(config, bundle, outcome, time.perf_counter() - start)
-    publish(config.output / REPORT_FILE, page.render().encode())
-    publish(config.output / METRICS_FILE, json.dumps(outcome.metrics, indent=1).encode() + b"\n")
-    for task, values in outcome.metrics.items():
-        _LOG.info("%s: %s", task, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    _write(config.output, outcome, build_page(config, bundle, outcome, time.perf_counter() - start))
+    return outcome.metrics
+
+
+def run_tokenizer(config: TokenizerEvaluation) -> Metrics:
+    """Measure a saved tokenizer and write what was found.
+
+    Returns:
+        the content of `metrics.json`: `<modality>_reconstruction` -> metric -> value.
+
+    Raises:
+        CheckpointError: if the tokenizer is missing, damaged, or decodes to what is no image of its modality.
+        ConfigError: if the tokenizer cannot be run as asked.
+        DataError: if data is missing, empty or damaged, or the output cannot be written.
+    """
+    from fourm.evaluate.page import build_tokenizer_page
+    from fourm.evaluate.reconstruction import evaluate_reconstruction
+    from fourm.tokenizers.base import load_tokenizer
+
+    start = time.perf_counter()
+    device = choose_device(config.device)
+    tokenizer = load_tokenizer(config.tokenizer, device)
+    outcome = evaluate_reconstruction(config, tokenizer, device)
+    for name, reason in outcome.missing.items():
+        _LOG.warning("%s is not measured: %s", meaning(name).title, reason)
+    _write(config.output, outcome, build_tokenizer_page(config, tokenizer, outcome, time.perf_counter() - start))
     return outcome.metrics
 
 
@@ -63,6 +84,15 @@ def measure(config: EvaluateConfig, bundle: Bundle) -> Outcome:
     from fourm.evaluate.fashion import evaluate_fashion
 
     return evaluate_fashion(config, predictor)
+
+
+def _write(output: Path, outcome: Outcome, page: Page) -> None:
+    """`metrics.json` comes last, so with it the rest is complete."""
+    from fourm.data.files import publish
+
+    _write_pictures(output / "pictures", outcome)
+    publish(output / REPORT_FILE, page.render().encode())
+    publish(output / METRICS_FILE, json.dumps(outcome.metrics, indent=1).encode() + b"\n")
 
 
 def _write_pictures(folder: Path, outcome: Outcome) -> None:

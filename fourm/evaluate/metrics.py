@@ -47,6 +47,22 @@ def abs_rel(depth: Tensor, truth: Tensor) -> Tensor:
     return errors.sum(1) / known.sum(1).clamp(min=1)
 
 
+def delta1(depth: Tensor, truth: Tensor) -> Tensor:
+    """Share of pixels whose depth is off by less than a factor of 1.25, after one scale and shift per image.
+
+    Args:
+        depth: (B, 1, H, W) or (B, H, W), in any unit.
+        truth: the same shape, metres; pixels at or below 0 are unknown and left out.
+
+    Returns:
+        (B,) float64 in [0, 1].
+    """
+    aligned, true = align_depth(depth, truth), truth.flatten(1).double()
+    known = true > 0
+    close = (aligned < 1.25 * true) & (true < 1.25 * aligned) & known
+    return close.sum(1).double() / known.sum(1).clamp(min=1)
+
+
 def mean_angle(normals: Tensor, truth: Tensor) -> Tensor:
     """Mean angle between directions, in degrees.
 
@@ -126,6 +142,54 @@ def psnr(images: Tensor, truth: Tensor, peak: float = 1.0) -> float:
     """
     error = (images.double() - truth.double()).square().mean()
     return float(10 * torch.log10(peak**2 / error.clamp(min=1e-20)))
+
+
+def ssim(images: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004): Gaussian windows of deviation 1.5, constants .01 and .03.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], at least 6 pixels per side.
+        truth: the same shape.
+
+    Returns:
+        (B,) float64, at most 1.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    values = structural_similarity_index_measure(images.double(), truth.double(), data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values
+
+
+def high_frequency_energy(images: Tensor) -> Tensor:
+    """Energy of the frequencies above half the Nyquist frequency (0.25 cycles per pixel, in any direction).
+
+    Images are weighed by a Hann window first: otherwise the jumps between opposite borders would count as detail.
+
+    Args:
+        images: (B, C, H, W).
+
+    Returns:
+        (B,) float64, in no particular unit.
+    """
+    height, width = images.shape[-2:]
+    window = torch.hann_window(height)[:, None] * torch.hann_window(width)
+    radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width))
+    power = torch.fft.fft2(images.double() * window.to(images.device)).abs().square()
+    return power[..., (radius > 0.25).to(images.device)].flatten(1).sum(1)
+
+
+def cosine_similarity(vectors: Tensor, truth: Tensor) -> Tensor:
+    """Mean cosine of the angle between vectors at the same place.
+
+    Args:
+        vectors: (B, C, ...) features; dimensions after the second are places.
+        truth: the same shape.
+
+    Returns:
+        (B,) float64 in [-1, 1].
+    """
+    return torch.cosine_similarity(vectors.double(), truth.double(), dim=1).flatten(1).mean(1)
 
 
 def accuracy(labels: Tensor, truth: Tensor) -> float:

@@ -38,9 +38,11 @@ class Outcome:
         tables: pictures.
         facts: what was measured on, in words.
         classes: names of the colours of label maps.
+        missing: metric -> why it could not be measured.
     """
 
     metrics: Metrics
     tables: list[PictureTable] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)

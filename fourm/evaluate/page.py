@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fourm.evaluate.configs import EvaluateConfig
-from fourm.evaluate.outcome import Outcome
+from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
+from fourm.evaluate.outcome import Outcome, PictureTable
 from fourm.generate.bundle import Bundle
 from fourm.report import metrics as meanings
 from fourm.report import plots
@@ -19,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 _TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs"}
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
+    "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
     "linear": "The linear model is a ridge regression from a 16 x 16 thumbnail of the image.",
 }
 _MOST_CURVES = 8
@@ -40,16 +41,9 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
         "Measured on data the model has never seen. "
         f"It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks.",
     )
-    page.section(
-        "Results", *(text for name, text in _REFERENCES.items() if any(name in row.references for row in rows))
-    )
-    page.metrics(rows)
-    page.facts(outcome.facts)
+    _add_results(page, rows, outcome)
     for table in outcome.tables:
-        page.section(table.title, table.note)
-        page.grid(table.cells, columns=table.columns)
-        if outcome.classes and any("segmentation" in column for column in table.columns):
-            page.legend(outcome.classes)
+        _add_pictures(page, table, outcome.classes if "segmentation" in " ".join(table.columns) else ())
     page.section("What was trained")
     page.facts(trained(bundle))
     page.section("Time", "Wall time of each stage before this one, and of this evaluation so far.")
@@ -62,6 +56,57 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
         )
         page.charts(*charts)
     return page
+
+
+def build_tokenizer_page(config: TokenizerEvaluation, tokenizer: Any, outcome: Outcome, seconds: float) -> Page:
+    """The whole page of a tokenizer.
+
+    Args:
+        config: of the evaluation.
+        tokenizer: of any family.
+        outcome: numbers and pictures.
+        seconds: the evaluation took.
+    """
+    modality, grid = tokenizer.modality, tokenizer.grid
+    height, width = modality.grid.image_size
+    page = Page(
+        f"Tokenizer of {modality.name}",
+        f"{height} x {width} values become {grid.height} x {grid.width} tokens of {tokenizer.vocab_size:,} codes, and "
+        "back. Both are compared in natural units, on the data named below.",
+    )
+    _add_results(page, meanings.rows(outcome.metrics), outcome)
+    for table in outcome.tables:
+        _add_pictures(page, table, outcome.classes)
+    page.section("What was measured")
+    page.facts(
+        {
+            "tokenizer": config.tokenizer,
+            "network": type(tokenizer).__name__,
+            **({"size": f"{_parameters(tokenizer)} parameters"} if hasattr(tokenizer, "parameters") else {}),
+            "hash": tokenizer.hash[:12],
+            "crop": config.crop.kind,
+            "seed": config.seed,
+            "this evaluation": duration(seconds),
+        }
+    )
+    return page
+
+
+def _add_results(page: Page, rows: Sequence[meanings.MetricRow], outcome: Outcome) -> None:
+    """The table of metrics, what could not be measured, and on what all was."""
+    page.section(
+        "Results", *(text for name, text in _REFERENCES.items() if any(name in row.references for row in rows))
+    )
+    page.metrics(rows)
+    page.text(*(f"{meanings.meaning(name).title} is not measured: {why}." for name, why in outcome.missing.items()))
+    page.facts(outcome.facts)
+
+
+def _add_pictures(page: Page, table: PictureTable, classes: tuple[str, ...]) -> None:
+    page.section(table.title, table.note)
+    page.grid(table.cells, columns=table.columns)
+    if classes:
+        page.legend(classes)
 
 
 def trained(bundle: Bundle) -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fourm.evaluate import metrics
+from fourm.tokenizers.quantize import perplexity
 
 
 class Score(Protocol):
@@ -77,6 +78,53 @@ class PsnrScore:
         """In dB."""
         error = torch.tensor([self._sum / max(self._count, 1)], dtype=torch.float64)
         return metrics.psnr(error.sqrt(), torch.zeros(1))
+
+
+class RatioScore:
+    """Sum of a quantity over what was predicted, over its sum over the truth.
+
+    Args:
+        quantity: images -> (B,), 0 or more.
+    """
+
+    def __init__(self, quantity: Callable[[Tensor], Tensor]) -> None:
+        self._quantity, self._predicted, self._true = quantity, 0.0, 0.0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch."""
+        self._predicted += float(self._quantity(predicted).sum())
+        self._true += float(self._quantity(truth).sum())
+
+    def value(self) -> float:
+        """The ratio; not a number if the truth has nothing of the quantity."""
+        return self._predicted / self._true if self._true > 0 else float("nan")
+
+
+class CodeUsage:
+    """How the tokens of a data set spread over the codes.
+
+    Args:
+        vocab_size: number of codes.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.counts = torch.zeros(vocab_size, dtype=torch.int64)
+
+    def add(self, ids: Tensor) -> None:
+        """Add ids of any shape."""
+        self.counts += torch.bincount(ids.flatten().cpu(), minlength=len(self.counts))
+
+    @property
+    def num_tokens(self) -> int:
+        """Ids added so far."""
+        return int(self.counts.sum())
+
+    def values(self) -> dict[str, float]:
+        """`codes_used`: share of the codes that occur; `perplexity`: exp of the entropy of their frequencies."""
+        return {
+            "codes_used": float((self.counts > 0).double().mean()),
+            "perplexity": float(perplexity(self.counts)),
+        }
 
 
 class NameScore:

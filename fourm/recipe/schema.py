@@ -51,6 +51,26 @@ class PictureConfig:
 
 
 @dataclass
+class ReconstructionPictureConfig:
+    """Pictures of a tokenizer's reconstructions drawn during training (`train.pictures_every_steps`), and at its end.
+
+    Args:
+        num_samples: rows of the picture, the first validation samples; 0: no pictures.
+        num_steps: most steps of a diffusion decoder.
+    """
+
+    num_samples: int = 4
+    num_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 0 or self.num_steps < 1:
+            raise ConfigError(
+                f"pictures has num_samples {self.num_samples} and num_steps {self.num_steps}; expected 0 or more "
+                "samples and 1 or more steps"
+            )
+
+
+@dataclass
 class PretrainRecipe:
     """Train an any-to-any model.
 
@@ -126,6 +146,7 @@ class TokenizerRecipe:
             `data.resolutions`. Position tables are resized to `grid_size`.
         encoder_from: tokenizer folder whose encoder and codebook alone are the start; with `tokenizer.freeze_encoder`
             they stay, so that the new decoder reads the same tokens.
+        pictures: originals beside reconstructions, while training.
         data, train, evaluation, seed, output: as in `PretrainRecipe`.
     """
 
@@ -136,6 +157,7 @@ class TokenizerRecipe:
     objective: Any = slot(OBJECTIVES, default="reconstruct")
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    pictures: ReconstructionPictureConfig = field(default_factory=ReconstructionPictureConfig)
     init_from: Path | None = None
     encoder_from: Path | None = None
     seed: int = 0

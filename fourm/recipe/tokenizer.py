@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,12 +12,15 @@ from fourm.config import to_dict
 from fourm.modality import ModalitySet
 from fourm.recipe.build import implementation, is_complete
 from fourm.recipe.job import TrainingJob, train_config
-from fourm.recipe.schema import TokenizerRecipe
-from fourm.rng import torch_seed
+from fourm.recipe.schema import ReconstructionPictureConfig, TokenizerRecipe
+from fourm.rng import generator, torch_seed
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.teachers import build_teacher
 from fourm.train.checkpoint import recipe_differences
 from fourm.train.distributed import session
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ def run(recipe: TokenizerRecipe) -> None:
         job.fit(
             model,
             lambda trained, path: trained.save(path),
+            pictures=_pictures(job, recipe.pictures, model),
             statistics=lambda: {f"codebook/{name}": float(value) for name, value in model.quantizer.usage().items()},
         )
 
@@ -63,3 +68,22 @@ def build_tokenizer(recipe: TokenizerRecipe) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(recipe.seed, "weights"))
         return implementation(recipe.tokenizer)(recipe.raw_modality(), recipe.tokenizer)
+
+
+def _pictures(
+    job: TrainingJob, config: ReconstructionPictureConfig, model: Any
+) -> Callable[[int], dict[str, Image]] | None:
+    """Draws what the tokenizer makes of the first validation samples; None where there is nothing to draw."""
+    if not config.num_samples or not job.validation:
+        return None
+    dataset, objective, seed = job.validation[0], job.objective, job.recipe.seed
+
+    def draw(step: int) -> dict[str, Image]:
+        from fourm.tokenizers.pictures import reconstructions
+
+        streams = [(n, generator(seed, "pictures", n)) for n in range(min(config.num_samples, len(dataset)))]
+        batch = objective.collate([objective.prepare(dataset.sample(n, rng), rng) for n, rng in streams])
+        batch = batch.to(job.world.device)
+        return {"reconstructions": reconstructions(model, batch.images, batch.seeds, config.num_steps)}
+
+    return draw

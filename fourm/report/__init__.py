@@ -6,5 +6,6 @@ Values are in natural units: RGB and grey in [0, 1], depth in metres, normals as
 * `grid.grid(cells, columns=..., rows=...)` lays images and captions out in one labelled picture,
 * `plots.curves(...)` and `plots.bars(...)` give charts as SVG text,
 * `metrics.rows(metrics)` explains the numbers of a `metrics.json`,
+* `table.metrics_table(rows)` shows them on a terminal,
 * `html.Page` collects all of these in one file that needs no network.
 """

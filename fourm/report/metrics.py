@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Better = Literal["lower", "higher"]
+Better = Literal["lower", "higher", "near 1"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Meaning:
     Args:
         title: its name in tables.
         sentence: what it measures, for a reader who has never seen it.
-        better: whether a lower or a higher value is better.
+        better: whether a lower or a higher value is better, or one near 1.
         unit: `%` (the value is a share), `dB`, `degrees` or nothing.
     """
 
@@ -34,7 +34,8 @@ class MetricRow:
         task: what was predicted from what, as in `RGB to depth`.
         meaning: how the metric reads.
         value: the result.
-        references: name -> value of what it is compared with (`baseline`, `linear`, `direct`); they should be beaten.
+        references: name -> value of what it is compared with (`baseline`, `linear`, `direct`, `bicubic`); they should
+            be beaten.
         bounds: name -> value of what it cannot or need not exceed (`upper bound`); shown, not compared.
     """
 
@@ -46,6 +47,8 @@ class MetricRow:
 
     def beats(self, reference: float) -> bool:
         """Whether the result is better than `reference`."""
+        if self.meaning.better == "near 1":
+            return abs(self.value - 1) < abs(reference - 1)
         return self.value < reference if self.meaning.better == "lower" else self.value > reference
 
     @property
@@ -81,12 +84,52 @@ MEANINGS: dict[str, Meaning] = {
         "dB",
     ),
     "loss": Meaning("loss", "Mean surprise per predicted token in nats: 0 is certainty.", "lower"),
-    "perplexity": Meaning("perplexity", "Number of equally likely tokens that would be as hard to guess.", "lower"),
+    "perplexity": Meaning(
+        "perplexity of the codes",
+        "Number of equally frequent codes that would say as much as the codes do; at most the size of the codebook.",
+        "higher",
+    ),
     "codes_used": Meaning("codes used", "Share of the codebook's entries that occur in the data.", "higher", "%"),
+    "delta1": Meaning(
+        "delta 1",
+        "Share of pixels whose depth is off by less than a factor of 1.25, after one scale and shift per image.",
+        "higher",
+        "%",
+    ),
+    "cosine_similarity": Meaning(
+        "cosine similarity",
+        "Mean cosine of the angle between features and their reconstruction: 1 is perfect.",
+        "higher",
+    ),
+    "ssim": Meaning(
+        "SSIM", "Likeness of brightness, contrast and structure in small windows: 1 is a perfect copy.", "higher"
+    ),
+    "lpips": Meaning(
+        "LPIPS", "Distance between the features that a trained network sees in both images: 0 is the same.", "lower"
+    ),
+    "fid": Meaning(
+        "FID",
+        "Distance between the distributions of true and reconstructed images, as features of a trained network. "
+        "It falls with the number of images; compare values of the same number only.",
+        "lower",
+    ),
+    "psnr_gain": Meaning(
+        "gain over bicubic",
+        "PSNR above that of the image reduced to one pixel per token and enlarged again.",
+        "higher",
+        "dB",
+    ),
+    "high_frequency_ratio": Meaning(
+        "fine detail",
+        "Energy above half of the largest frequency, as a share of the original's: below 1 is blur, above 1 noise.",
+        "near 1",
+    ),
+    "encode_images_per_second": Meaning("images encoded per second", "Without reading them from disk.", "higher"),
+    "decode_images_per_second": Meaning("images decoded per second", "All steps of the decoder together.", "higher"),
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 
-_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear", "direct_": "direct"}
+_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear", "direct_": "direct", "bicubic_": "bicubic"}
 _BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
 _NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes"}
 

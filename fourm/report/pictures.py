@@ -23,7 +23,12 @@ CARD_SIZE = 192
 
 
 def draw(
-    modality: Modality, value: Any, *, background: Image.Image | None = None, classes: tuple[str, ...] = ()
+    modality: Modality,
+    value: Any,
+    *,
+    background: Image.Image | None = None,
+    classes: tuple[str, ...] = (),
+    like: Any = None,
 ) -> Image.Image:
     """The picture of a value, chosen by how the modality is decoded and what it holds.
 
@@ -34,6 +39,7 @@ def draw(
             gives an empty card.
         background: picture that boxes are drawn on.
         classes: class names that give boxes the colours of a label map; by default the modality's own.
+        like: features of the same shape whose colours are used, so that both pictures can be compared.
 
     Returns:
         An RGB image.
@@ -48,13 +54,13 @@ def draw(
     if modality.decode == "boxes" and not isinstance(value, str):
         return boxes(value, background, classes=classes or modality.classes)
     try:
-        return _drawer(modality, value)(value)
+        return _drawer(modality, value, like)(value)
     except (ValueError, TypeError, IndexError) as error:
         shape = tuple(getattr(value, "shape", ())) or type(value).__name__
         raise DataError(f"cannot draw modality '{modality.name}' from a value of shape {shape}: {error}") from error
 
 
-def _drawer(modality: Modality, value: Any) -> Callable[[Any], Image.Image]:
+def _drawer(modality: Modality, value: Any, like: Any) -> Callable[[Any], Image.Image]:
     """The function that draws `modality`; unknown decoders fall back to what layout and content say."""
     if modality.decode == "text" or isinstance(value, str):
         return lambda v: text_card(v if isinstance(v, str) else " / ".join(map(str, v[:1])), CARD_SIZE)
@@ -70,7 +76,7 @@ def _drawer(modality: Modality, value: Any) -> Callable[[Any], Image.Image]:
         return lambda v: labels(v, modality.vocab_size)
     # Of a modality with a teacher, both the images it reads and the features it makes are shown.
     channels = modality.channels if modality.channels and not modality.teacher else _planes(value).shape[0]
-    return image if channels in (1, 3) and modality.decode != "features" else features
+    return image if channels in (1, 3) and modality.decode != "features" else lambda v: features(v, like)
 
 
 def image(value: Any) -> Image.Image:
@@ -159,29 +165,31 @@ def tokens(value: Any, shape: tuple[int, int] | None = None, *, vocab_size: int 
     return Image.fromarray(np.where((ids >= 0)[..., None], table[np.maximum(ids, 0)], grey))
 
 
-def features(value: Any) -> Image.Image:
+def features(value: Any, like: Any = None) -> Image.Image:
     """A feature map by its three principal components, as red, green and blue; a single vector as a square of greys.
 
     Args:
         value: (C, H, W) floats.
+        like: features whose components and range are used, so that two pictures can be compared; None: the value's own.
     """
-    planes = _planes(value).astype(np.float64)
+    planes, own = (_planes(v).astype(np.float64) for v in (value, value if like is None else like))
     channels, height, width = planes.shape
-    if height == width == 1:
+    if height * width == 1:
         side = math.isqrt(channels - 1) + 1
-        cells = np.pad(planes.ravel(), (0, side**2 - channels), constant_values=planes.min()).reshape(1, side, side)
-        return image((cells - planes.min()) / max(np.ptp(planes), 1e-9))
-    rows = planes.reshape(channels, -1).T
-    rows = rows - rows.mean(axis=0)
-    directions = np.linalg.svd(rows, full_matrices=False)[2][:3]
+        cells = np.pad(planes.ravel(), (0, side**2 - channels), constant_values=own.min()).reshape(1, side, side)
+        return image((cells - own.min()) / max(np.ptp(own), 1e-9))
+    rows, reference = planes.reshape(channels, -1).T, own.reshape(channels, -1).T
+    center = reference.mean(axis=0)
+    directions = np.linalg.svd(reference - center, full_matrices=False)[2][:3]
     # The sign of a component is arbitrary: its largest entry is made positive, so that pictures are reproducible.
     strongest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
-    parts = rows @ (directions * np.sign(strongest)).T
-    parts = np.pad(parts, ((0, 0), (0, 3 - parts.shape[1])))
-    low, high = parts.min(axis=0), parts.max(axis=0)
-    return Image.fromarray(
-        _pixels(_to_bytes(((parts - low) / np.maximum(high - low, 1e-9)).T.reshape(3, height, width)))
+    directions = (directions * np.sign(strongest)).T
+    parts, known = (
+        np.pad((x - center) @ directions, ((0, 0), (0, 3 - directions.shape[1]))) for x in (rows, reference)
     )
+    low, high = known.min(axis=0), known.max(axis=0)
+    shares = (parts - low) / np.maximum(high - low, 1e-9)
+    return Image.fromarray(_pixels(_to_bytes(shares.T.reshape(3, height, width))))
 
 
 def boxes(

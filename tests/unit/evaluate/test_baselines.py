@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fourm.evaluate.baselines import FrequentObjects, PixelMean, PixelMode
+from fourm.evaluate.baselines import FrequentObjects, PixelMean, PixelMode, one_pixel_per_token
 from fourm.evaluate.metrics import set_counts
+from fourm.modality import Grid
 
 
 def test_mean_does_not_depend_on_the_batches() -> None:
@@ -49,3 +50,11 @@ def test_no_objects_anywhere_give_the_empty_set() -> None:
     frequent = FrequentObjects()
     frequent.add([set(), set()])
     assert frequent.best() == frozenset()
+
+
+def test_one_pixel_per_token_keeps_what_is_coarse_and_loses_what_is_fine() -> None:
+    grid = Grid(4, 4, 8)
+    flat = torch.full((1, 3, 32, 32), 0.3)
+    checks = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float().expand(1, 1, 32, 32)
+    assert torch.allclose(one_pixel_per_token(flat, grid), flat, atol=1e-5)
+    assert torch.allclose(one_pixel_per_token(checks, grid)[..., 8:24, 8:24], torch.tensor(0.5), atol=0.02)

@@ -32,6 +32,15 @@ def test_pixels_without_depth_are_left_out() -> None:
     assert metrics.abs_rel(predicted, truth).item() == pytest.approx(0.0, abs=1e-9)
 
 
+def test_delta_1_is_the_share_within_a_factor_of_a_quarter() -> None:
+    truth = torch.tensor([[[1.0, 1.0, 3.0, 3.0, 0.0]]])
+    # The errors cancel in mean and nearly in slope, so that aligning changes little.
+    depth = torch.tensor([[[1.3, 0.7, 3.1, 2.9, 9.0]]])
+    assert metrics.align_depth(depth, truth)[0, :4].tolist() == pytest.approx([1.3, 0.7, 3.1, 2.9], abs=0.07)
+    assert metrics.delta1(depth, truth).item() == 0.5
+    assert metrics.delta1(7 * truth + 2, truth).item() == 1.0
+
+
 @pytest.mark.parametrize("degrees", [0.0, 1e-4, 30.0, 90.0, 180.0])
 def test_angle_between_normals_of_any_length(degrees: float) -> None:
     a = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
@@ -70,6 +79,40 @@ def test_nothing_named_where_nothing_is_is_right() -> None:
 
 def test_psnr_of_a_constant_error() -> None:
     assert metrics.psnr(torch.full((4,), 0.1), torch.zeros(4)) == pytest.approx(20.0)
+
+
+@pytest.mark.slow  # importing torchmetrics takes many seconds
+def test_ssim_of_constant_images_is_the_ratio_of_their_means() -> None:
+    a, b = 0.2, 0.7
+    images, truth = (torch.full((2, 3, 16, 16), value) for value in (a, b))
+    expected = (2 * a * b + 0.01**2) / (a**2 + b**2 + 0.01**2)
+    assert metrics.ssim(images, truth).tolist() == pytest.approx([expected] * 2, rel=1e-6)
+    assert metrics.ssim(truth, truth).tolist() == pytest.approx([1, 1])
+
+
+def test_fine_detail_is_what_changes_faster_than_every_fourth_pixel() -> None:
+    x = torch.arange(32).expand(1, 1, 32, 32)
+
+    def waves(period: float, strength: float) -> torch.Tensor:
+        return 0.5 + strength * torch.cos(2 * math.pi * x / period)
+
+    energy = metrics.high_frequency_energy
+    assert energy(waves(2, 0.1)).item() / energy(waves(2, 0.2)).item() == pytest.approx(0.25)
+    assert energy(waves(16, 0.2)).item() < 1e-9 * energy(waves(2, 0.2)).item()
+    assert energy(waves(3, 0.2).transpose(2, 3)).item() == pytest.approx(energy(waves(3, 0.2)).item())
+
+
+def test_a_smooth_slope_has_no_fine_detail_although_its_borders_differ() -> None:
+    slope = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    checks = (torch.arange(64)[:, None] + torch.arange(64)) % 2
+    assert metrics.high_frequency_energy(slope) < 1e-5 * metrics.high_frequency_energy(checks[None, None].float())
+
+
+def test_cosine_is_averaged_over_places() -> None:
+    truth = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).T.reshape(1, 2, 1, 2)
+    vectors = torch.tensor([[3.0, 0.0], [1.0, 1.0]]).T.reshape(1, 2, 1, 2)
+    assert metrics.cosine_similarity(vectors, truth).item() == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert metrics.cosine_similarity(vectors[..., 0], -truth[..., 0]).item() == pytest.approx(-1)
 
 
 def test_accuracy_counts_missing_answers_as_wrong() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fourm.evaluate import metrics
-from fourm.evaluate.scores import IoUScore, MeanScore, NameScore, PsnrScore, Score
+from fourm.evaluate.scores import CodeUsage, IoUScore, MeanScore, NameScore, PsnrScore, RatioScore, Score
 
 GENERATOR = torch.Generator().manual_seed(0)
 A, B = torch.rand(2, 7, 1, 4, 4, generator=GENERATOR) + 0.1
@@ -17,6 +17,7 @@ LABELS, TRUTH = torch.randint(0, 3, (2, 7, 4, 4), generator=GENERATOR)
         (MeanScore(metrics.abs_rel), A, B, float(metrics.abs_rel(A, B).mean())),
         (IoUScore(3), LABELS, TRUTH, metrics.mean_iou(metrics.confusion(LABELS, TRUTH, 3))),
         (PsnrScore(), A, B, metrics.psnr(A, B)),
+        (RatioScore(lambda x: x.flatten(1).sum(1)), A, B, float(A.sum() / B.sum())),
     ],
 )
 def test_uneven_batches_give_the_metric_of_the_whole(
@@ -32,3 +33,17 @@ def test_names_are_counted_over_batches() -> None:
     score.add([{"bed"}], [{"bed", "rug"}])
     score.add([{"sofa"}], [{"desk"}])
     assert score.value() == pytest.approx(2 * 1 / (2 + 3))
+
+
+def test_a_ratio_to_nothing_is_not_a_number() -> None:
+    score = RatioScore(lambda x: x.flatten(1).sum(1))
+    score.add(A, torch.zeros_like(B))
+    assert score.value() != score.value()
+
+
+def test_codes_are_counted_over_batches() -> None:
+    usage = CodeUsage(8)
+    usage.add(torch.tensor([[[0, 1], [0, 1]]]))
+    usage.add(torch.tensor([[[2, 2], [3, 3]]]))
+    assert usage.num_tokens == 8
+    assert usage.values() == {"codes_used": 0.5, "perplexity": pytest.approx(4)}

@@ -29,6 +29,23 @@ def test_an_error_is_better_when_it_is_lower_and_a_score_when_it_is_higher() -> 
     assert image.beats_all is None
 
 
+def test_a_share_of_the_original_is_better_the_nearer_it_is_to_1() -> None:
+    psnr, detail = metrics.rows(
+        {
+            "rgb_reconstruction": {
+                "psnr": 25.0,
+                "bicubic_psnr": 20.0,
+                "high_frequency_ratio": 1.2,
+                "bicubic_high_frequency_ratio": 0.1,
+            }
+        }
+    )
+    assert psnr.task == "RGB reconstruction"
+    assert psnr.references == {"bicubic": 20.0}
+    assert detail.beats_all is True
+    assert not detail.beats(0.9)
+
+
 def test_every_known_metric_says_what_it_means() -> None:
     assert all(meaning.sentence.endswith(".") for meaning in metrics.MEANINGS.values())
 

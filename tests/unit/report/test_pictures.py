@@ -109,6 +109,22 @@ def test_a_vector_of_three_numbers_is_not_a_colour() -> None:
     assert pictures.draw(modality, np.array([1.0, 0.0, 0.5]).reshape(3, 1, 1)).size == (2, 2)
 
 
+def test_features_in_the_colours_of_others_can_be_compared(rng: np.random.Generator) -> None:
+    value = rng.normal(size=(12, 6, 5))
+    other = value + 0.01 * rng.normal(size=value.shape)
+    alone, like = (np.asarray(pictures.features(value, like=v), dtype=int) for v in (None, value))
+    np.testing.assert_array_equal(alone, like)
+    near = np.asarray(pictures.features(other, like=value), dtype=int)
+    assert np.abs(near - alone).max() < 12
+    # Its own components may point elsewhere; another scale alone already gives other colours.
+    assert np.abs(np.asarray(pictures.features(0.5 * value, like=value), dtype=int) - alone).max() > 40
+
+
+def test_a_vector_in_the_greys_of_another_can_be_compared() -> None:
+    like = np.array([0.0, 2.0, 0, 0, 0])[:, None, None]
+    assert pixel(pictures.features(np.ones((5, 1, 1)), like=like)) == (128, 128, 128)
+
+
 def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class() -> None:
     classes = ("sofa", "bed")
     instance = {"boxes": [0.25, 0.5, 0.75, 1.0], "class_name": "bed", "score": 1.0}
