@@ -26,7 +26,7 @@ def name(path: Path) -> str:
 
 def load(path: Path, *overrides: str) -> Any:
     """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
-    from fourm.evaluate.configs import EvaluateConfig
+    from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.recipe.schema import PretrainRecipe, TextTokenizerRecipe, TokenizerRecipe
@@ -35,9 +35,11 @@ def load(path: Path, *overrides: str) -> Any:
         "pretrain": PretrainRecipe,
         "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
         "pipelines": Pipeline,
-        "evaluate": EvaluateConfig,
+        "evaluate": TokenizerEvaluation if path.stem == "tokenizer" else EvaluateConfig,
         "generate": GenerationPlan,
     }[path.parent.name]
+    if path.stem == "tokenizer":  # the command line gives what stands for a value
+        overrides = ("tokenizer=outputs/depth", "data=data/val", *overrides)
     return configs.load(path, schema, overrides)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fourm import cli
 from fourm.errors import CheckpointError, DataError
@@ -24,9 +25,9 @@ def run(*arguments: str) -> int:
 
 COMMANDS = [
     [],
-    ["prepare"],
-    *([group, name] for group in ["prepare"] for name in cli.prepare.commands),
-    *([name] for name in cli.cli.commands if name != "prepare"),
+    *([name] for name in cli.cli.commands),
+    *(["prepare", name] for name in cli.prepare.commands),
+    *(["evaluate", name] for name in cli.evaluate.commands),
 ]
 
 
@@ -56,7 +57,8 @@ def test_version(capsys: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["pretrain", "--help"], ["pretrain", "rooms", "trian.max_steps=3"], ["pretrain", "no_such_recipe"],
-     ["train-tokenizer", "rooms_depth", "tokenizer.kind=x"], ["run", "quickstart", "--list"]],
+     ["train-tokenizer", "rooms_depth", "tokenizer.kind=x"], ["run", "quickstart", "--list"],
+     ["evaluate", "tokenizer", "--help"], ["evaluate", "rooms", "kind=x"], ["evaluate", "tokenizer", "a", "b", "c=1"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_config_errors_come_without_torch(arguments: list[str]) -> None:
@@ -82,6 +84,26 @@ def test_a_printed_recipe_is_complete_and_can_be_used_again(tmp_path: Path, caps
     assert capsys.readouterr().out == printed
     assert "max_steps: 7" in printed
     assert "clip_grad: 1.0" in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["rooms", "--print"], ["--print", "rooms"], ["recipe", "rooms", "--print"], ["recipe", "--print", "rooms"]],
+)
+def test_an_evaluation_is_named_by_its_recipe(words: list[str], capsys: Any) -> None:
+    assert run("evaluate", *words) == 0
+    assert capsys.readouterr().out.startswith("kind: rooms\n")
+
+
+@pytest.mark.parametrize("folder", ["outputs/depth", "1e3", "a: [b", "with space"])
+def test_a_tokenizer_to_evaluate_and_its_data_are_arguments(folder: str, capsys: Any) -> None:
+    assert run("evaluate", "tokenizer", folder, "d/{00..02}.tar", "crop.kind=none", "--print") == 0
+
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["kind"] == "tokenizer"
+    assert (printed["tokenizer"], printed["data"]) == (folder, "d/{00..02}.tar")
+    assert printed["output"] == f"{folder}/evaluation"
+    assert printed["crop"]["kind"] == "none"
 
 
 def test_check_reports_what_a_recipe_costs(capsys: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fourm import config as configs
 from fourm.errors import ConfigError
 from fourm.evaluate import job
-from fourm.evaluate.configs import EvaluateConfig
+from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation, load
 
 
 @pytest.mark.usefixtures("known_references")
@@ -40,3 +40,26 @@ def test_writes_metrics_report_and_pictures(rooms: Path, rooms_bundle: Any, tmp_
 def test_a_number_of_samples_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="num_samples is 0"):
         configs.load("rooms", EvaluateConfig, ["num_samples=0"], folder="evaluate")
+
+
+@pytest.mark.parametrize("kind", ["rooms", "fashion"])
+def test_a_recipe_of_a_model_is_read_by_its_kind(kind: str) -> None:
+    assert load(kind) == configs.load(kind, EvaluateConfig, folder="evaluate")
+
+
+def test_a_recipe_of_a_tokenizer_is_read_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: evaluate/tokenizer\ntokenizer: t\ndata: d\nnum_samples: 5\n")
+    loaded = load(tmp_path / "mine.yaml", ["decoding.num_steps=3"])
+    assert isinstance(loaded, TokenizerEvaluation)
+    assert (loaded.output, loaded.num_samples, loaded.decoding.num_steps) == (Path("t/evaluation"), 5, 3)
+
+
+def test_a_tokenizer_and_data_have_to_be_given() -> None:
+    with pytest.raises(ConfigError, match="tokenizer is '\\?\\?\\?'"):
+        load("tokenizer")
+
+
+def test_a_recipe_without_a_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("tokenizer: t\n")
+    with pytest.raises(ConfigError, match="kind.*Known: fashion, rooms, tokenizer"):
+        load(tmp_path / "mine.yaml")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fourm import catalog
 from fourm import config as configs
+from fourm.errors import ConfigError
+from fourm.objectives.reconstruct import Reconstruct
 from fourm.recipe.schema import TokenizerRecipe
-from fourm.recipe.tokenizer import build_tokenizer
+from fourm.recipe.tokenizer import _pictures, build_tokenizer
 
 
 def recipe(**changes: Any) -> TokenizerRecipe:
@@ -66,3 +70,50 @@ def test_recipes_of_global_features_make_the_published_tokenizers(
         modality = catalog.get(tokens)
         assert (modality.grid.height, modality.grid.width, modality.vocab_size) == (*grid, vocab_size)
         assert modality.tokenizer == tokenizer.modality.name
+
+
+def job(recipe: TokenizerRecipe, *lengths: int) -> Any:
+    """As much of a training job as pictures look at; `lengths` of its validation sets."""
+    modality = recipe.raw_modality()
+
+    class Dataset:
+        def __init__(self, length: int) -> None:
+            self.length = length
+
+        def __len__(self) -> int:
+            return self.length
+
+        def sample(self, n: int, rng: np.random.Generator) -> dict[str, Any]:
+            return {modality.name: rng.uniform(-1, 1, (1, 64, 64)).astype(np.float32)}
+
+    return SimpleNamespace(
+        recipe=recipe,
+        world=SimpleNamespace(device=torch.device("cpu")),
+        objective=Reconstruct(recipe.objective, modality),
+        validation=[Dataset(length) for length in lengths],
+    )
+
+
+def test_training_draws_the_same_validation_samples_each_time() -> None:
+    loaded = recipe()
+    model = build_tokenizer(loaded).eval()
+    draw = _pictures(job(loaded, 3), loaded.pictures, model)
+    assert draw is not None
+    first, again = draw(5)["reconstructions"], draw(10)["reconstructions"]
+    assert np.array_equal(first, again)
+    assert first.height > 3 * 192
+    more = _pictures(job(loaded, 30), loaded.pictures, model)
+    assert more is not None
+    assert 4 * 192 < more(5)["reconstructions"].height < 5 * 192
+
+
+def test_nothing_is_drawn_without_validation_samples_or_where_none_are_wanted() -> None:
+    loaded = recipe()
+    assert _pictures(job(loaded), loaded.pictures, None) is None
+    none = recipe(**{"pictures.num_samples": 0})
+    assert _pictures(job(none, 3), none.pictures, None) is None
+
+
+def test_a_negative_number_of_pictures_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_samples -1"):
+        recipe(**{"pictures.num_samples": -1})

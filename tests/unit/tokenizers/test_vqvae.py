@@ -216,6 +216,11 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
+def test_a_tokenizer_is_found_in_the_output_of_its_training(tmp_path):
+    digest = make(RGB).save(tmp_path / "model")
+    assert load_tokenizer(tmp_path).hash == load_tokenizer(tmp_path / "model").hash == digest
+
+
 def test_truncated_weights_are_refused(tmp_path):
     make().save(tmp_path)
     weights = tmp_path / "model.safetensors"
