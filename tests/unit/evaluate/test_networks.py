@@ -75,3 +75,43 @@ def test_fid_of_a_single_image_says_why_it_is_missing() -> None:
     score.add(IMAGES[:1], IMAGES[:1])
     assert score.value() != score.value()
     assert "More than one sample" in score.reason
+
+
+@pytest.mark.slow  # importing torchmetrics takes many seconds
+def test_lpips_takes_images_from_0_to_1_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With untrained weights: the trained ones are a download."""
+    import torchvision
+    from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
+
+    from fourm.evaluate.networks import lpips
+
+    alexnet = torchvision.models.alexnet
+
+    def untrained(**_: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return alexnet()
+
+    monkeypatch.setattr("torchvision.models.alexnet", untrained)
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    same, other = lpips(CPU), lpips(CPU)
+    for rows in torch.arange(3).split(2):
+        same.add(images[rows], images[rows])
+        other.add(images[rows].flip(-1), images[rows])
+    assert (same.reason, other.reason) == ("", "")
+    assert same.value() == pytest.approx(0, abs=1e-6)
+    expected = learned_perceptual_image_patch_similarity(2 * images.flip(-1) - 1, 2 * images - 1, "alex")
+    assert other.value() == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.slow  # importing torchmetrics takes many seconds
+def test_images_smaller_than_the_network_takes_leave_lpips_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    from fourm.evaluate.networks import lpips
+
+    alexnet = torchvision.models.alexnet
+    monkeypatch.setattr("torchvision.models.alexnet", lambda **_: alexnet())
+    score = lpips(CPU)
+    score.add(IMAGES, IMAGES)
+    assert score.value() != score.value()
+    assert "cannot take these images" in score.reason
