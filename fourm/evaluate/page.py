@@ -71,7 +71,7 @@ def build_tokenizer_page(config: TokenizerEvaluation, tokenizer: Any, outcome: O
     height, width = modality.grid.image_size
     page = Page(
         f"Tokenizer of {modality.name}",
-        f"{height} x {width} values become {grid.height} x {grid.width} tokens of {tokenizer.vocab_size:,} codes, and "
+        f"{height} x {width} pixels become {grid.height} x {grid.width} tokens of {tokenizer.vocab_size:,} codes, and "
         "back. Both are compared in natural units, on the data named below.",
     )
     _add_results(page, meanings.rows(outcome.metrics), outcome)

@@ -65,12 +65,15 @@ def evaluate_reconstruction(config: TokenizerEvaluation, tokenizer: Tokenizer, d
             size = len(pair.inputs)
             numbers = range(start, start + size)
             seeds = torch.tensor([torch_seed(config.seed, "reconstruct", n) for n in numbers]).to(device)
-            inputs = pair.inputs.to(device)
+            inputs, truth = pair.inputs.to(device), pair.truth
+            if scores.content == "features" and hasattr(tokenizer, "features"):
+                inputs = tokenizer.features(inputs)  # made of images by another network
+                truth = to_natural(inputs, modality).cpu()
             ids = encoding.of(lambda: tokenizer.encode(inputs), size)  # noqa: B023
             images = decoding.of(lambda: tokenizer.decode(ids, seeds=seeds), size).cpu()  # noqa: B023
-            scores.add(ids, images, pair.truth)
+            scores.add(ids, images, truth)
             rest = max(0, config.num_pictures - start)
-            shown += [scores.pictures(one, true) for one, true in zip(images[:rest], pair.truth[:rest], strict=True)]
+            shown += [scores.pictures(one, true) for one, true in zip(images[:rest], truth[:rest], strict=True)]
             start += size
     found, missing = scores.values()
     found |= {"encode_images_per_second": encoding.per_second, "decode_images_per_second": decoding.per_second}
@@ -94,6 +97,8 @@ def content_of(modality: Modality) -> Content:
     """What is compared: it decides the metrics."""
     if modality.is_discrete:
         return "labels"
+    if getattr(modality, "teacher", None):
+        return "features"
     if modality.decode == "depth16":
         return "depth"
     if modality.decode == "normal":
@@ -287,12 +292,12 @@ def use_decoding(tokenizer: Any, decoding: DecodingConfig) -> None:
     given = {name: value for name, value in asdict(decoding).items() if value is not None}
     if not given:
         return
-    if not hasattr(tokenizer, "use_sampling"):
+    if not hasattr(tokenizer, "sampling"):
         raise ConfigError(
             f"decoding.{next(iter(given))} is for diffusion decoders, but the tokenizer of '{tokenizer.modality.name}' "
             "decodes directly: leave `decoding` out"
         )
-    tokenizer.use_sampling(replace(tokenizer.sampling, **given))
+    tokenizer.use_sampling(**given)
 
 
 def decoding_in_words(tokenizer: Any) -> str:

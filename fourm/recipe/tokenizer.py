@@ -84,6 +84,8 @@ def _pictures(
         streams = [(n, generator(seed, "pictures", n)) for n in range(min(config.num_samples, len(dataset)))]
         batch = objective.collate([objective.prepare(dataset.sample(n, rng), rng) for n, rng in streams])
         batch = batch.to(job.world.device)
-        return {"reconstructions": reconstructions(model, batch.images, batch.seeds, config.num_steps)}
+        teacher = objective.frozen.get("teacher")
+        inputs = batch.images if teacher is None else teacher(batch.images)
+        return {"reconstructions": reconstructions(model, inputs, batch.seeds, config.num_steps)}
 
     return draw

@@ -74,8 +74,7 @@ def _drawer(modality: Modality, value: Any, like: Any) -> Callable[[Any], Image.
         return lambda v: tokens(v, shape, vocab_size=modality.vocab_size)
     if modality.is_discrete:
         return lambda v: labels(v, modality.vocab_size)
-    # Of a modality with a teacher, both the images it reads and the features it makes are shown.
-    channels = modality.channels if modality.channels and not modality.teacher else _planes(value).shape[0]
+    channels = _planes(value).shape[0]  # what a network makes of images may have other channels than they
     return image if channels in (1, 3) and modality.decode != "features" else lambda v: features(v, like)
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fourm import catalog
-from fourm.data import decode as decoding
 from fourm.data.shards import ShardWriter
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.evaluate.configs import DecodingConfig, TokenizerEvaluation
@@ -83,15 +82,6 @@ def feature_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def features_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(decoding.DECODERS, "features", lambda data, _: np.load(io.BytesIO(data))[None])
-    monkeypatch.setattr(
-        "fourm.data.dataset.transforms.apply",
-        lambda value, *_, **__: value[0],
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -117,10 +107,28 @@ def test_a_perfect_tokenizer_has_perfect_scores(name: str, expected: dict[str, f
         assert found["bicubic_high_frequency_ratio"] < 0.01
 
 
-@pytest.mark.usefixtures("features_are_read")
 def test_features_are_compared_by_direction(feature_maps: Path) -> None:
     assert measure(Perfect(FEATURES), feature_maps)["cosine_similarity"] == pytest.approx(1)
     assert measure(Wrong(FEATURES, image=lambda x: -2 * x), feature_maps)["cosine_similarity"] == pytest.approx(-1)
+
+
+def test_features_that_a_teacher_makes_of_images_are_compared_not_the_images(rooms: Path) -> None:
+    modality = replace(catalog.get("rgb@64"), name="toy@64", normalization="none")
+    object.__setattr__(modality, "teacher", "toy")
+
+    class Taught(Wrong):
+        def features(self, images: Tensor) -> Tensor:
+            assert images.shape[1] == 3
+            return torch.cat([images, -images], 1).unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5))
+
+        def decode(self, ids: Tensor, **options: Any) -> Tensor:
+            values = torch.stack([self.seen[n] for n in ids[:, 0, 0].tolist()])
+            assert values.shape[1:] == (6, 8, 8)
+            return values * torch.tensor([1.0, 1, 1, 0, 0, 0])[:, None, None]  # half of each vector is lost
+
+    found = measure(Taught(modality), rooms / "test")
+    assert found["cosine_similarity"] == pytest.approx(0.5**0.5)
+    assert "psnr" not in found
 
 
 def test_metrics_and_seeds_do_not_depend_on_the_batches(rooms: Path) -> None:

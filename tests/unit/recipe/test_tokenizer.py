@@ -107,6 +107,16 @@ def test_training_draws_the_same_validation_samples_each_time() -> None:
     assert 4 * 192 < more(5)["reconstructions"].height < 5 * 192
 
 
+def test_what_a_teacher_makes_of_the_images_is_drawn() -> None:
+    loaded = recipe()
+    model, made = build_tokenizer(loaded).eval(), job(loaded, 3)
+    draw = _pictures(made, loaded.pictures, model)
+    assert draw is not None
+    plain = np.asarray(draw(5)["reconstructions"])
+    made.objective.frozen["teacher"] = torch.neg
+    assert not np.array_equal(np.asarray(draw(5)["reconstructions"]), plain)
+
+
 def test_nothing_is_drawn_without_validation_samples_or_where_none_are_wanted() -> None:
     loaded = recipe()
     assert _pictures(job(loaded), loaded.pictures, None) is None
