@@ -204,8 +204,8 @@ class Autoencoder(nn.Module):
             ConfigError: if this tokenizer decodes otherwise, or does not know the settings.
         """
         raise ConfigError(
-            f"this tokenizer (kind {self.kind}) decodes in one pass: {', '.join(changes)} can only be set for kinds that "
-            "decode by diffusion"
+            f"this tokenizer (kind {self.kind}) decodes in one pass: {', '.join(changes)} can only be set for kinds "
+            "that decode by diffusion"
         )
 
     def save(self, folder: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Shipped recipes of published tokenizers have the published numbers of parameters (fixed position tables count too)."""
+"""Shipped recipes of published tokenizers have the published numbers of parameters (position tables count too)."""
 
 from __future__ import annotations
 
