@@ -63,7 +63,7 @@ def tokenizer_config(published: Mapping[str, Any], state: Mapping[str, Tensor]) 
     """
     facts = {_OLD_NAMES.get(name, name): value for name, value in published.items()}
     decoder = str(_fact(facts, "dec_type"))
-    half = {
+    half: dict[str, Any] = {
         "encoder": _network_config(_fact(facts, "enc_type"), "encoder", facts, state),
         "quantizer": _quantizer_config(facts, state),
     }
@@ -270,10 +270,11 @@ def _vit_config(name: Any, part: str, facts: Mapping[str, Any], state: Mapping[s
     size = _VIT.get(str(name).rpartition("_")[0])
     if size is None:
         raise CheckpointError(f"{part} '{name}' is not known.{did_you_mean(str(name), [f'{n}_enc' for n in _VIT])}")
+    sizes: dict[str, Any] = dict(VIT_SIZES[size])
     maps = facts.get("patch_proj") is False  # feature maps: one vector per token
     patch = facts.get("patch_size_dec") if part == "decoder" else None
     return ViTConfig(
-        **VIT_SIZES[size],
+        **sizes,
         patch_size=1 if maps else int(patch or facts.get("patch_size") or 16),
         grid_size=state[f"{part}.pos_emb"].shape[-1],
         post_mlp=f"{part}.post_mlp.fc1.weight" in state,
