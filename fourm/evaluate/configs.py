@@ -59,6 +59,7 @@ class EvaluateConfig:
         guidance: guidance weight when generating from captions.
         num_steps: ROAR steps when generating from captions.
         temperature: when generating from captions.
+        decoders: rooms: label -> tokenizer folder, to compare what they make of the same images.
         num_captions: fashion: captions per class for caption -> image.
         num_outlines: fashion: photographs for image -> silhouette and edges.
         classifier: fashion: the judge.
@@ -84,6 +85,7 @@ class EvaluateConfig:
     guidance: float = 3.0
     num_steps: int = 8
     temperature: float = 1.0
+    decoders: dict[str, Path] = field(default_factory=dict)
     num_captions: int = 100
     num_outlines: int = 2000
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fourm import catalog
 from fourm.evaluate import room_pictures
 from fourm.evaluate.configs import Decoding, EvaluateConfig
+from fourm.evaluate.decoders import compare_decoders
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.evaluate.predict import Predictor, greedy, one_step
 from fourm.evaluate.references import STRUCTURE, References, box_names, compute, score_of, visible_names
@@ -53,7 +54,14 @@ def evaluate_rooms(config: EvaluateConfig, predictor: Predictor) -> Outcome:
         "rooms for the baselines": str(len(train)),
         "ridge strengths": ", ".join(f"{name} {value:g}" for name, value in references.strengths.items()),
     }
-    return Outcome(scores.metrics(), tables, facts, tuple(classes))
+    found = scores.metrics()
+    if config.decoders:
+        more, table = compare_decoders(
+            config.decoders, config.test, len(test), predictor.device, num_pictures=config.num_pictures
+        )
+        found |= more
+        tables.append(table)
+    return Outcome(found, tables, facts, tuple(classes))
 
 
 def raw_modalities(predictor: Predictor) -> dict[str, Modality]:

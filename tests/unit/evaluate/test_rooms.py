@@ -95,3 +95,25 @@ def test_without_text_context_texts_see_rgb_alone(config: EvaluateConfig, rooms_
 def test_a_model_that_reads_no_rgb_is_refused(config: EvaluateConfig, fashion_bundle: Any) -> None:
     with pytest.raises(ConfigError, match="no input modality 'rgb'"):
         evaluate_rooms(config, Predictor(fashion_bundle, torch.device("cpu")))
+
+
+@pytest.mark.usefixtures("known_references")
+def test_decoders_of_the_same_images_are_compared(config: EvaluateConfig, rooms_bundle: Any, tmp_path: Path) -> None:
+    rooms_bundle.tokenizers["tok_rgb@64"].save(tmp_path / "one")
+    config.decoders = {"one": tmp_path / "one", "other": tmp_path / "one"}
+    outcome = evaluate_rooms(config, Predictor(rooms_bundle, torch.device("cpu")))
+    assert outcome.metrics["rgb_by_one"]["psnr"] == outcome.metrics["rgb_by_other"]["psnr"]
+    table = outcome.tables[-1]
+    assert table.columns == ["original", "one", "other"]
+    assert len(table.cells) == 3
+
+
+@pytest.mark.usefixtures("known_references")
+def test_decoders_of_different_modalities_are_refused(
+    config: EvaluateConfig, rooms_bundle: Any, tmp_path: Path
+) -> None:
+    for key in ("rgb", "depth"):
+        rooms_bundle.tokenizers[f"tok_{key}@64"].save(tmp_path / key)
+    config.decoders = {key: tmp_path / key for key in ("rgb", "depth")}
+    with pytest.raises(ConfigError, match=r"decoders are of depth@64, rgb@64"):
+        evaluate_rooms(config, Predictor(rooms_bundle, torch.device("cpu")))
