@@ -222,14 +222,20 @@ _END = object()
 def _next(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, _END)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if not _tells_of_a_dead_worker(error, batches):
             raise
         raise DataError(
             f"a loader process died ({error}). It probably ran out of memory: use fewer num_workers or smaller "
-            f"batches, "
-            "and give containers more shared memory (--shm-size)"
+            "batches, and give containers more shared memory (--shm-size)"
         ) from error
+
+
+def _tells_of_a_dead_worker(error: Exception, batches: Iterator[Any]) -> bool:
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker (pid" in str(error)
+    # What the process had prepared cannot be fetched from it any more. What it raised itself says "Caught ...".
+    return bool(getattr(batches, "_num_workers", 0)) and "Caught " not in str(error)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import signal
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset
@@ -206,3 +210,23 @@ def die(sample: dict[str, Any], rng: np.random.Generator) -> None:
 def test_a_worker_that_dies_ends_with_one_message(dataset: AlignedDataset) -> None:
     with pytest.raises(DataError, match="a loader process died.*out of memory"):
         next(iter(Loader(Mixture({"rooms": dataset}), die, list, batch_size=2, num_workers=1)))
+
+
+def tensor(sample: dict[str, Any], rng: np.random.Generator) -> torch.Tensor:
+    return torch.from_numpy(sample["rgb"])
+
+
+@pytest.mark.slow
+def test_batches_that_a_dead_worker_had_prepared_end_with_the_same_message(dataset: AlignedDataset) -> None:
+    batches = iter(Loader(Mixture({"rooms": dataset}), tensor, torch.stack, batch_size=2, num_workers=1))
+    next(batches)
+    time.sleep(1)  # it goes on preparing; the tensors stay with it until they are asked for
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would raise right here
+    try:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        with pytest.raises(DataError, match="a loader process died"):
+            list(islice(batches, 20))
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
