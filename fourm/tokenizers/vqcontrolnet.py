@@ -65,7 +65,7 @@ class VQControlNet(DiffusionAutoencoder):
         painted = self._painted_size(image.shape[-2:])
         if image.shape[-2:] != painted:
             image = F.interpolate(image, size=painted, mode="bicubic", antialias=True)
-        shape = self._shape((image.shape[-2], image.shape[-1]))
+        shape = self._shape(painted)
         places = torch.arange(shape[0] * shape[1] * shape[2], device=image.device)
         noise = normal(seeds[:, None], _LATENT, places).view(len(image), *shape)
         return self.decoder.frozen.encode(image, noise)

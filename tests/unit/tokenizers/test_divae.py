@@ -26,6 +26,12 @@ UNET = {
 }  # fmt: skip
 
 
+UVIT = {
+    "kind": "uvit", "dim": 16, "depth": 2, "num_heads": 2, "patch_size": 2, "widths": [8], "num_blocks": 1,
+    "grid_size": 4, "groups": 4,
+}  # fmt: skip
+
+
 def make(modality: Modality = RGB, *, opened: bool = True, **values: Any) -> DiVAE:
     torch.manual_seed(0)
     model = DiVAE(modality, build(DiVAEConfig, {**HALF, "denoiser": UNET, "sampling": {"num_steps": 3}, **values}))
@@ -39,14 +45,22 @@ def images(batch: int = 3, device: str = "cpu") -> torch.Tensor:
     return torch.rand(batch, 3, 16, 16, device=device) * 2 - 1
 
 
-def test_a_training_pass_predicts_what_the_noise_process_asks() -> None:
-    result = make()(images(), torch.tensor([4, 5, 6]))
+@pytest.mark.parametrize("denoiser", [UNET, UVIT], ids=["unet", "uvit"])
+def test_a_training_pass_predicts_what_the_noise_process_asks(denoiser: dict[str, Any]) -> None:
+    result = make(denoiser=denoiser)(images(), torch.tensor([4, 5, 6]))
     assert result.output.shape == result.target.shape == (3, 3, 16, 16)
     assert result.ids.shape == (3, 2, 2)
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"condition_dropout": 0.5, "masked_condition": [0.0, 1.0]}], ids=["plain", "hidden"]
+    "extra",
+    [
+        {},
+        {"condition_dropout": 0.5, "masked_condition": [0.0, 1.0]},
+        {"condition_dropout": 0.5, "denoiser": UVIT},
+        {"condition_dropout": 0.5, "denoiser": {**UVIT, "conditioning": "cross"}},
+    ],
+    ids=["plain", "hidden", "uvit", "cross"],
 )
 def test_each_sample_owns_what_is_drawn_for_it(extra: dict[str, Any]) -> None:
     model, x, seeds = make(**extra).eval(), images(), torch.tensor([4, 5, 6])
@@ -147,16 +161,18 @@ def test_an_encoder_of_another_shape_is_not_adopted() -> None:
         make(freeze_encoder=True).adopt_encoder(source)
 
 
-def test_gradients_reach_every_parameter() -> None:
-    model = make()
+@pytest.mark.parametrize("denoiser", [UNET, UVIT], ids=["unet", "uvit"])
+def test_gradients_reach_every_parameter(denoiser: dict[str, Any]) -> None:
+    model = make(denoiser=denoiser, condition_dropout=0.5)
     result = model(images(), torch.arange(3))
     ((result.output - result.target).square().mean() + result.commitment.mean()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_a_training_step_runs_on_meta_tensors() -> None:
+@pytest.mark.parametrize("denoiser", [UNET, UVIT], ids=["unet", "uvit"])
+def test_a_training_step_runs_on_meta_tensors(denoiser: dict[str, Any]) -> None:
     with torch.device("meta"):
-        model = make(opened=False, condition_dropout=0.1, masked_condition=[0.0, 0.5]).to("meta")
+        model = make(opened=False, denoiser=denoiser, condition_dropout=0.1, masked_condition=[0.0, 0.5]).to("meta")
     result = model(images(device="meta"), torch.arange(3, device="meta"))
     ((result.output - result.target).mean() + result.commitment.mean()).backward()
 
