@@ -15,7 +15,7 @@ from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.objectives.configs import OBJECTIVES, MaskedConfig
 from fourm.objectives.reconstruct_config import ReconstructConfig
-from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig
+from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
 from fourm.tokenizers.teacher_configs import teacher_of
 from fourm.train.configs import TrainConfig
 
@@ -179,6 +179,10 @@ class TokenizerRecipe:
         if isinstance(self.objective, MaskedConfig):
             raise ConfigError("objective.kind masked is for `fourm pretrain`; use reconstruct")
         perceptual = getattr(self.objective, "perceptual", None)
+        if perceptual is not None and isinstance(self.tokenizer, VQControlNetConfig):
+            raise ConfigError(
+                "objective.perceptual compares images, but a vqcontrolnet is trained on latents: leave the loss out"
+            )
         predicted = self.tokenizer.noise.prediction if isinstance(self.tokenizer, DiVAEConfig) else "sample"
         if perceptual is not None and predicted != "sample":
             raise ConfigError(

@@ -15,6 +15,9 @@ PUBLISHED = {
     "divae_normal_b16_224-448": 287_346_000,  # the codebook, which is half as large, does not count
     "divae_rgb_1k_uvit_224-448": 218_533_155,
     "vqvae_semseg_b16_224-448": 219_783_072,
+    "vqvae_clip_b16_224-448": 181_598_752,
+    "vqvae_dinov2_b14_224-448": 182_360_864,
+    "vqvae_sam_mask": 181_550_468,
     "memcodes_dinov2_global": 115_042_048,
     "memcodes_smpl_pose": 106_683_599,
 }
@@ -24,6 +27,8 @@ NEARLY = {
     "divae_canny_b16_224-512": 286_805_296,
     "divae_rgb_1k_uvit": 218_533_155,
     "vqvae_semseg_b16": 219_783_072,
+    "vqvae_clip_b16": 181_598_752,
+    "vqvae_imagebind_h14_224-448": 182_360_864,  # given together with DINOv2's, whose features are narrower
 }
 
 

@@ -113,6 +113,13 @@ def test_a_tokenizer_recipe_takes_resolutions_that_divide() -> None:
             },
             "perceptual compares images, but this denoiser predicts 'v': set tokenizer.noise.prediction to sample",
         ),
+        (
+            {
+                "tokenizer": {"kind": "vqcontrolnet"},
+                "objective": {"kind": "reconstruct", "perceptual": {"kind": "lpips"}},
+            },
+            "a vqcontrolnet is trained on latents",
+        ),
     ],
 )
 def test_tokenizers_have_the_networks_beside_them_that_they_need(changes: dict[str, Any], message: str) -> None:
