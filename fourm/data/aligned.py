@@ -6,11 +6,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from fourm.data.index import ShardIndex, ensure_header, load_index
+from fourm.data.index import ShardIndex, index_path, load_index, read_header, scan_tar
 from fourm.data.paths import find_tars
 from fourm.data.source import check_same
 from fourm.errors import DataError
@@ -41,7 +42,11 @@ class AlignedShards:
             raise DataError(f"no sources to read in {self.name}: the recipe lists no modalities for it")
         self.shard_sizes = self._check()
         self._starts = np.cumsum([0, *self.shard_sizes])
+        self._open()
+
+    def _open(self) -> None:
         self._indexes: _Recent[ShardIndex] = _Recent(load_index, _OPEN_INDEXES)
+        self._scans: _Recent[ShardIndex] = _Recent(scan_tar, _OPEN_INDEXES)
         self._files: _Recent[int] = _Recent(_open, _OPEN_FILES, os.close)
 
     def _check(self) -> list[int]:
@@ -51,7 +56,7 @@ class AlignedShards:
             shards,
             "Make the missing shards (an interrupted command continues where it stopped)",
         )
-        headers = {source: [ensure_header(tar) for tar in tars] for source, tars in self.tars.items()}
+        headers = {source: [read_header(tar) for tar in tars] for source, tars in self.tars.items()}
         first, *others = headers
         for shard, name in enumerate(shards[first]):
             if any(headers[other][shard].keys_digest != headers[first][shard].keys_digest for other in others):
@@ -83,16 +88,16 @@ class AlignedShards:
         """The encoded files of sample n, by source.
 
         Raises:
-            DataError: if a tar cannot be read or has become shorter.
+            DataError: if a tar cannot be read, has become shorter, or holds something else than its index says.
         """
         shard, row = self._locate(n)
         sample = {}
         for source, tars in self.tars.items():
             tar = tars[shard]
             index = self._indexes[tar]
-            size = int(index.sizes[row])
+            size = BLOCKSIZE + int(index.sizes[row])
             try:
-                data = os.pread(self._files[tar], size, int(index.offsets[row]))
+                data = os.pread(self._files[tar], size, int(index.offsets[row]) - BLOCKSIZE)
             except OSError as error:
                 raise DataError(
                     f"cannot read shard {tar}: {error.strerror}. Check the disk, or make the shard again"
@@ -101,20 +106,31 @@ class AlignedShards:
                 raise DataError(
                     f"shard {tar} became shorter while it was read (key '{index.keys[row]}'). Make it again"
                 )
-            sample[source] = data
+            if not index.holds(row, data):
+                self._compare(tar, row)
+            sample[source] = data[BLOCKSIZE:]
         return sample
+
+    def _compare(self, tar: Path, row: int) -> None:
+        """See that an index says of one member what a scan of its tar does."""
+        index = self._indexes[tar]
+        if self._scans[tar].member(row) != index.member(row):
+            raise DataError(
+                f"shard {tar} was changed, but not its index: at byte {index.offsets[row]} is not key "
+                f"'{index.keys[row]}'. Remove {index_path(tar)}: it is made again when the data is opened, and "
+                "compared with those of the other sources"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Loader processes open their own files: descriptors mean nothing elsewhere, and indexes load faster than they
         # travel.
         state = self.__dict__.copy()
-        del state["_indexes"], state["_files"]
+        del state["_indexes"], state["_scans"], state["_files"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._indexes = _Recent(load_index, _OPEN_INDEXES)
-        self._files = _Recent(_open, _OPEN_FILES, os.close)
+        self._open()
 
 
 def _open(tar: Path) -> int:

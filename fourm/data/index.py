@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -64,6 +65,20 @@ class ShardIndex:
         lines = [_json(head)[:-1]] + [f'"{name}":{_json(values)}' for name, values in lists.items()]
         return (",\n".join(lines) + "}\n").encode()
 
+    def member(self, row: int) -> tuple[list[str], list[int], list[int]]:
+        """Key, offset and size of a member; nothing if there are fewer."""
+        one = slice(row, row + 1)
+        return self.keys[one], self.offsets[one].tolist(), self.sizes[one].tolist()
+
+    def holds(self, row: int, block: bytes) -> bool:
+        """Whether these bytes are the tar header of member `row`, as nearly all writers make it, and its content.
+
+        False says little: long names and those outside ASCII are written in several ways.
+        """
+        name = f"{self.keys[row]}.".encode()
+        named = block.startswith((name, b"./" + name))
+        return named and block[124:135] == b"%011o" % (len(block) - tarfile.BLOCKSIZE)
+
     @classmethod
     def from_json(cls, content: bytes) -> ShardIndex | None:
         """The index, or None if the content is not one of this version."""
@@ -90,50 +105,44 @@ def keys_digest(keys: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
 
 
-def read_header(tar: Path) -> ShardHeader | None:
-    """The header of the index beside `tar`, or None if there is no readable index."""
-    try:
-        with index_path(tar).open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-    except OSError:
-        return None
-    try:
-        facts: dict[str, Any] = json.loads(start.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}")
-        if facts.pop("version") != VERSION:
-            return None
-        return ShardHeader(**facts)
-    except (ValueError, KeyError, TypeError):
-        index = _read_index(tar)
-        return index.header if index is not None else None
-
-
-def _read_index(tar: Path) -> ShardIndex | None:
-    try:
-        return ShardIndex.from_json(index_path(tar).read_bytes())
-    except OSError:
-        return None
-
-
-def ensure_header(tar: Path) -> ShardHeader:
-    """The header of a tar's index; the index is built first if it is missing or belongs to another tar.
+def read_header(tar: Path) -> ShardHeader:
+    """The header of a tar's index; the index is built first if there is none of this tar.
 
     Raises:
         DataError: if the tar is missing, truncated or not a tar.
     """
-    header = read_header(tar)
-    return header if header is not None and header.tar_bytes == _tar_bytes(tar) else load_index(tar).header
+    start, size = _read_current(tar, _HEADER_BYTES)
+    try:
+        facts: dict[str, Any] = json.loads(start.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}")
+        if facts.pop("version") == VERSION and facts["tar_bytes"] == size:
+            return ShardHeader(**facts)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return load_index(tar).header
+
+
+def _read_current(tar: Path, most: int = -1) -> tuple[bytes, int]:
+    """The first bytes of the index beside `tar`, none if it is missing or older than the tar; and the tar's size."""
+    stat = _stat(tar)
+    try:
+        with index_path(tar).open("rb") as file:
+            return file.read(most) if os.fstat(file.fileno()).st_mtime_ns >= stat.st_mtime_ns else b"", stat.st_size
+    except OSError:
+        return b"", stat.st_size
 
 
 def load_index(tar: Path) -> ShardIndex:
     """The index of a tar.
 
-    If it is missing or outdated it is built by scanning the tar, and kept beside it where the folder is writable.
+    If it is missing or outdated it is built by scanning the tar, and kept beside it where the folder is writable. A
+    copy may have a tar that is newer than its index: it is scanned once.
 
     Raises:
         DataError: if the tar is missing, truncated or not a tar.
     """
-    index = _read_index(tar)
-    if index is not None and index.header.tar_bytes == _tar_bytes(tar):
+    content, size = _read_current(tar)
+    index = ShardIndex.from_json(content)
+    if index is not None and index.header.tar_bytes == size:
         return index
     index = scan_tar(tar)
     try:
@@ -143,9 +152,9 @@ def load_index(tar: Path) -> ShardIndex:
     return index
 
 
-def _tar_bytes(tar: Path) -> int:
+def _stat(tar: Path) -> os.stat_result:
     try:
-        return tar.stat().st_size
+        return tar.stat()
     except OSError as error:
         raise DataError(
             f"cannot read shard {tar}: {error.strerror}. Check data.*.path, or make the shard again"
@@ -158,7 +167,7 @@ def scan_tar(tar: Path) -> ShardIndex:
     Raises:
         DataError: if the tar is truncated, not a tar, or holds several members per key.
     """
-    size = _tar_bytes(tar)
+    size = _stat(tar).st_size
     keys: list[str] = []
     offsets: list[int] = []
     sizes: list[int] = []

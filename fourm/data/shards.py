@@ -186,8 +186,11 @@ def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_sample
     headers = []
     for source in sources:
         path = shard_path(Path(root), source, shard)
-        header = read_header(path)
-        if header is None or not path.is_file() or path.stat().st_size != header.tar_bytes:
+        if not index_path(path).is_file():  # it comes last
+            return False
+        try:
+            header = read_header(path)
+        except DataError:
             return False
         if header.extension != extensions.get(source, header.extension).lstrip("."):
             return False
@@ -259,8 +262,8 @@ def crops_digest(root: Path) -> str | None:
     folder = Path(root) / CROPS
     if not folder.is_dir():
         return None
-    headers = (read_header(tar) for tar in sorted(folder.glob("*.tar")))
-    facts: Any = read_source_facts(root, CROPS) or [header.keys_digest for header in headers if header is not None]
+    tars = sorted(folder.glob("*.tar"))
+    facts: Any = read_source_facts(root, CROPS) or [read_header(tar).keys_digest for tar in tars]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

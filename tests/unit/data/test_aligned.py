@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,63 @@ def test_a_truncated_tar_is_found_when_opened(shards: Path) -> None:
     os.truncate(shard_path(shards, "rgb", 1), 1500)
     with pytest.raises(DataError, match=r"rgb/shard-00001\.tar is truncated"):
         AlignedShards(shards, SOURCES)
+
+
+def rewrite(tar: Path, change: Callable[[list[tarfile.TarInfo]], None], **options: Any) -> None:
+    """Change the members of a tar behind the back of its index, which stays and is not older."""
+    with tarfile.open(tar) as before:
+        members = before.getmembers()
+        contents = {id(member): before.extractfile(member).read() for member in members}  # type: ignore[union-attr]
+    change(members)
+    with tarfile.open(tar, "w", **options) as after:
+        for member in members:
+            after.addfile(member, io.BytesIO(contents[id(member)]))
+    os.utime(tar, ns=(0, 0))
+
+
+def rename(members: list[tarfile.TarInfo]) -> None:
+    members[1].name = "000077.json"
+
+
+def swap(members: list[tarfile.TarInfo]) -> None:
+    members[1], members[2] = members[2], members[1]
+
+
+@pytest.mark.parametrize("change", [rename, swap])
+def test_a_member_of_another_name_than_the_index_says_is_an_error(
+    shards: Path, change: Callable[[list[tarfile.TarInfo]], None], reports: Callable[..., Any]
+) -> None:
+    tar = shard_path(shards, "caption", 0)
+    size = tar.stat().st_size
+    rewrite(tar, change)
+    assert tar.stat().st_size == size
+    source = AlignedShards(shards, SOURCES)
+    source.read(0)
+    reports(DataError, lambda: source.read(1), str(tar), "'000001'", f"Remove {index_path(tar)}")
+
+
+def test_a_member_of_another_length_than_the_index_says_is_an_error(shards: Path) -> None:
+    tar = shard_path(shards, "caption", 0)
+    rewrite(tar, lambda members: setattr(members[4], "size", members[4].size - 1))
+    with pytest.raises(DataError, match="'000004'"):
+        AlignedShards(shards, SOURCES).read(4)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "stem", ["7", "./part/7", "a" * 60 + "/" + "b" * 60, "./" + "c" * 94, "\u00e4\u00f6", "d" * 95]
+)
+def test_tars_of_other_writers_are_read(tmp_path: Path, form: int, stem: str) -> None:
+    (tmp_path / "rgb").mkdir()
+    with tarfile.open(tmp_path / "rgb" / "0.tar", "w", format=form) as tar:
+        info = tarfile.TarInfo(f"{stem}.PNG")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+        info = tarfile.TarInfo("plain")
+        info.size = 0
+        tar.addfile(info)
+    source = AlignedShards(tmp_path, ["rgb"])
+    assert [source.read(n) for n in (0, 1)] == [{"rgb": b"abc"}, {"rgb": b""}]
 
 
 def test_a_tar_that_shrinks_later_is_an_error(shards: Path) -> None:
