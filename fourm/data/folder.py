@@ -63,9 +63,26 @@ class AlignedFolders:
         try:
             return {source: self._path(n, source).read_bytes() for source in self.files}
         except OSError as error:
-            raise DataError(
-                f"cannot read {error.filename}: {error.strerror}. The folder changed since it was listed: start again"
-            ) from error
+            raise _gone(error) from error
+
+    def state(self, n: int, source: str) -> tuple[int, int]:
+        """Size of a file in bytes, and when it last changed or another one took its place, in nanoseconds.
+
+        Raises:
+            DataError: if the file is not there.
+        """
+        path = self._path(n, source)
+        try:
+            file, link = path.stat(), path.lstat()
+        except OSError as error:
+            raise _gone(error) from error
+        return file.st_size, max(file.st_mtime_ns, file.st_ctime_ns, link.st_ctime_ns)
+
+
+def _gone(error: OSError) -> DataError:
+    return DataError(
+        f"cannot read {error.filename}: {error.strerror}. The folder changed since it was listed: start again"
+    )
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fourm.data.shards import num_shards, shard_path
 from fourm.errors import DataError, did_you_mean
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
@@ -37,7 +38,7 @@ def find_tars(path: str, sources: Iterable[str]) -> dict[str, list[Path]]:
         sources: folders that are needed.
 
     Raises:
-        DataError: if the path is remote, or a source is missing or has no tars.
+        DataError: if the path is remote, or a source is missing, has no tars, or not all that its facts say.
     """
     if "://" in path or path.startswith("pipe:"):
         raise DataError(f"data path {path} is remote; copy the shards to a local folder first, and give that folder")
@@ -71,6 +72,14 @@ def facts_folder(path: str, source: str) -> tuple[Path, str]:
 def _tars_in(root: Path, source: str) -> list[Path]:
     folder = source_folder(root, source)
     tars = [*folder.glob("shard-*.tar")] or [p for p in folder.glob("*.tar") if not p.name.startswith(".")]
+    said = num_shards(root, source)
+    missing = sorted({shard_path(root, source, shard) for shard in range(said)}.difference(tars))
+    if missing:
+        raise DataError(
+            f"{folder} is not complete: of its {said} shards, {len(missing)} are missing, the first is "
+            f"{missing[0].name}. Whatever made it was interrupted, or a file was lost: run the same command again, it "
+            "makes the missing ones. To use a part, give a range (prefix/[source]/shard-{00000..00009}.tar)"
+        )
     if not tars:
         raise DataError(
             f"{folder} has no shards (shard-00000.tar, ...). Make them, or leave this modality out of the recipe"

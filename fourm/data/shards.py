@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ from fourm.errors import DataError
 from fourm.files import temporary_name
 
 FACTS_FILE = "source.json"
+NUM_SHARDS = "num_shards"
 CROPS = "crop_settings"
 
 
@@ -125,11 +126,13 @@ class _TarFile:
         self.sizes: list[int] = []
         self.position = 0
         self.file: BinaryIO | None = None
+        self.opened = 0
 
     def open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.temporary.open("wb")
+            self.opened = os.fstat(self.file.fileno()).st_mtime_ns
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -160,6 +163,8 @@ class _TarFile:
         self._append(bytes(end + -(self.position + end) % tarfile.RECORDSIZE))
         assert self.file is not None
         self.file.flush()
+        # As old as its first sample: a file that changed while the shard was written is newer than the shard.
+        os.utime(self.file.fileno(), ns=(self.opened, self.opened))
         os.fsync(self.file.fileno())
         self.file.close()
 
@@ -198,6 +203,40 @@ def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_sample
     if num_samples is not None and any(header.num_samples != num_samples for header in headers):
         return False
     return len({header.keys_digest for header in headers}) <= 1
+
+
+def begin_shards(
+    root: Path, facts: Mapping[str, Mapping[str, Any]], num_samples: int, shard_size: int
+) -> Sequence[int]:
+    """Note in the facts of sources how many shards they will have. Thus a part of them is never taken for all.
+
+    Args:
+        root: folder of the data set.
+        facts: source -> its other facts.
+        num_samples: samples of every source.
+        shard_size: samples per shard.
+
+    Returns:
+        number of the first sample of each shard.
+
+    Raises:
+        DataError: if there are more shards already, or the facts cannot be written.
+    """
+    starts = range(0, num_samples, shard_size)
+    if any(shard_path(root, source, len(starts)).exists() for source in facts):
+        raise DataError(
+            f"{root} holds more shards than {num_samples} samples in shards of {shard_size} make: it was written from "
+            "other files or with other options. Remove it, or choose another folder"
+        )
+    for source, others in facts.items():
+        write_source_facts(root, source, {**others, NUM_SHARDS: len(starts)})
+    return starts
+
+
+def num_shards(root: Path, source: str) -> int:
+    """How many shards the facts of a source say it has; 0 if they say nothing of it."""
+    number = read_source_facts(root, source).get(NUM_SHARDS)
+    return number if isinstance(number, int) else 0
 
 
 def write_source_facts(root: Path, source: str, facts: Mapping[str, Any]) -> None:
@@ -263,7 +302,9 @@ def crops_digest(root: Path) -> str | None:
     if not folder.is_dir():
         return None
     tars = sorted(folder.glob("*.tar"))
-    facts: Any = read_source_facts(root, CROPS) or [read_header(tar).keys_digest for tar in tars]
+    facts: Any = read_source_facts(root, CROPS)
+    facts.pop(NUM_SHARDS, None)  # more shards leave the crops of the others as they are
+    facts = facts or [read_header(tar).keys_digest for tar in tars]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fourm.data.paths import is_pattern
+from fourm.data.shards import num_shards
 from fourm.errors import DataError
 
 
@@ -40,7 +41,7 @@ def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source
     Args:
         path: a folder, or a pattern of shards.
         sources: folders that are needed.
-        kind: `shards`, `folder`, or `auto`: shards if the first source holds tars.
+        kind: `shards`, `folder`, or `auto`: shards if a source holds tars.
 
     Raises:
         DataError: if something is missing, damaged or not aligned.
@@ -50,9 +51,13 @@ def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source
 
     sources = list(dict.fromkeys(sources))
     if kind == "auto":
-        tars = is_pattern(path) or any(any((Path(path) / source).glob("*.tar")) for source in sources)
-        kind = "shards" if tars else "folder"
+        kind = "shards" if is_pattern(path) or any(_has_shards(Path(path), source) for source in sources) else "folder"
     return AlignedShards(path, sources) if kind == "shards" else AlignedFolders(path, sources)
+
+
+def _has_shards(root: Path, source: str) -> bool:
+    """Whether a source holds tars, or will once the command that makes it has run to its end."""
+    return any((root / source).glob("*.tar")) or num_shards(root, source) > 0
 
 
 def check_same(what: str, names: Mapping[str, Sequence[str]], remedy: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from fourm.data.configs import CropConfig
 from fourm.data.geometry import draw_settings
 from fourm.data.shards import CROPS as SOURCE
-from fourm.data.shards import ShardWriter, read_source_facts, shard_is_complete, write_source_facts
+from fourm.data.shards import NUM_SHARDS, ShardWriter, read_source_facts, shard_is_complete, write_source_facts
 from fourm.data.source import Source, open_source
 from fourm.errors import DataError
 from fourm.rng import generator
@@ -46,7 +46,7 @@ def write_crops(
     source = open_source(str(root), [image_source], "shards")
     facts = {"num_crops": num_crops, "min_scale": min_scale, "hflip": hflip, "aspect": aspect, "seed": seed}
     _check_facts(root, facts)
-    write_source_facts(root, SOURCE, facts)
+    write_source_facts(root, SOURCE, {**facts, NUM_SHARDS: len(source.shard_sizes)})
     crop = CropConfig("random_resized", scale=(min_scale, 1.0)) if min_scale < 1 else CropConfig("none")
     first = 0
     for shard, size in enumerate(source.shard_sizes):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.catalog import FASHION_CLASSES
-from fourm.data.shards import ShardWriter, shard_is_complete, shard_path
+from fourm.data.shards import ShardWriter, begin_shards, shard_is_complete
 from fourm.errors import DataError, MissingExtraError
 from fourm.rng import generator
 
@@ -111,13 +111,9 @@ class _Shard:
 def _jobs(out: Path, folder: Path, split: Split, limit: int | None, shard_size: int) -> list[_Shard]:
     labels = read_idx(folder, _FILES[split][1], 1)
     total = len(labels) if limit is None else min(limit, len(labels))
-    starts = range(0, total, shard_size)
     root = out / split
-    if any(shard_path(root, source, len(starts)).exists() for source in SOURCES):
-        raise DataError(
-            f"{root} holds more shards than {total} photographs in shards of {shard_size} make: it was written with "
-            "other options. Remove it, or choose another folder"
-        )
+    facts = {source: {"made_by": "fourm prepare fashion"} for source in SOURCES}
+    starts = begin_shards(root, facts, total, shard_size)
     return [_Shard(root, folder, split, n, at, min(at + shard_size, total)) for n, at in enumerate(starts)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fourm.data.folder import AlignedFolders
 from fourm.data.index import load_index
-from fourm.data.shards import ShardWriter, shard_is_complete, shard_path
+from fourm.data.shards import ShardWriter, begin_shards, read_source_facts, shard_is_complete, shard_path
 from fourm.errors import ConfigError, DataError
 from fourm.rng import generator
 
@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int = 1000, seed: int = 0) -> int:
-    """Write the files below `root` as shards below `out`. Shards that hold just these samples already are skipped.
+    """Write the files below `root` as shards below `out`. Shards that hold just these files already are skipped.
 
     Args:
         root: folder with one subfolder per modality; stems match across them.
@@ -38,16 +38,12 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
     if not len(files):
         raise DataError(f"there are no files to pack in {root}: expected {root}/<modality>/<class>/<stem>.<ext>")
     extensions = {source: _extension(files, source) for source in files.files}
-    order = generator(seed, "pack").permutation(len(files))
-    starts = range(0, len(files), shard_size)
-    if any(shard_path(out, source, len(starts)).exists() for source in extensions):
-        raise DataError(
-            f"{out} holds more shards than {len(files)} samples in shards of {shard_size} make: it was written from "
-            "other files or with other options. Remove it, or choose another folder"
-        )
+    order = generator(seed, "pack").permutation(len(files)).tolist()
+    facts = {source: read_source_facts(root, source) for source in extensions}
+    starts = begin_shards(out, facts, len(files), shard_size)
     for shard, start in enumerate(starts):
         chosen = order[start : start + shard_size]
-        if not _holds(out, extensions, shard, [files.key(n) for n in chosen]):
+        if not _holds(out, extensions, shard, files, chosen):
             with ShardWriter(out, shard, extensions) as writer:
                 for n in chosen:
                     writer.write(files.key(n), files.read(n))
@@ -55,10 +51,20 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
     return len(files)
 
 
-def _holds(out: Path, extensions: Mapping[str, str], shard: int, keys: list[str]) -> bool:
-    """Whether a shard is complete with just these samples: files may have come or gone since it was written."""
-    complete = shard_is_complete(out, extensions, shard, len(keys))
-    return complete and load_index(shard_path(out, next(iter(extensions)), shard)).keys == keys
+def _holds(out: Path, extensions: Mapping[str, str], shard: int, files: AlignedFolders, chosen: Sequence[int]) -> bool:
+    """Whether a shard is complete with just these files: some may have come, gone or changed since it was written."""
+    if not shard_is_complete(out, extensions, shard, len(chosen)):
+        return False
+    keys = [files.key(n) for n in chosen]
+    for source in extensions:
+        tar = shard_path(out, source, shard)
+        index, written = load_index(tar), tar.stat().st_mtime_ns
+        states = [files.state(n, source) for n in chosen]
+        if index.keys != keys or [size for size, _ in states] != index.sizes.tolist():
+            return False
+        if max(changed for _, changed in states) > written:
+            return False
+    return True
 
 
 def _subfolders(root: Path) -> list[str]:

@@ -47,7 +47,7 @@ def render(
     _check_numbers(num=num, size=size, workers=workers, shard_size=shard_size)
     check_installed()
     from fourm.data.files import publish
-    from fourm.data.shards import shard_is_complete, write_source_facts
+    from fourm.data.shards import begin_shards, shard_is_complete
 
     settings = {"size": size, "seed": seed, "shard_size": shard_size, "classes": list(CLASSES), "version": VERSION}
     _check_folder(out, num, settings)
@@ -61,8 +61,8 @@ def render(
         logger.info("%s: all %d rooms are there already", out, num)
         return
     _unlink(out / MANIFEST)
-    for source in SOURCES:
-        write_source_facts(out, source, {"made_by": "fourm prepare rooms", **settings})
+    facts = {source: {"made_by": "fourm prepare rooms", **settings} for source in SOURCES}
+    begin_shards(out, facts, num, shard_size)
     if not has_fast_tracer():
         logger.warning("embreex is not installed: trimesh traces the rays, about a hundred times slower")
     done = num - sum(task.stop - task.start for task in todo)

@@ -13,7 +13,7 @@ import pytest
 from fourm.data import aligned
 from fourm.data.aligned import AlignedShards
 from fourm.data.index import index_path
-from fourm.data.shards import ShardWriter, shard_path
+from fourm.data.shards import ShardWriter, shard_path, write_source_facts
 from fourm.errors import DataError
 
 SOURCES = ["rgb", "caption"]
@@ -65,6 +65,32 @@ def test_files_stay_within_the_limit_of_open_ones(shards: Path, monkeypatch: pyt
 def test_a_missing_shard_names_it(shards: Path, reports: Callable[..., Any]) -> None:
     shard_path(shards, "caption", 1).unlink()
     reports(DataError, lambda: AlignedShards(shards, SOURCES), "'rgb' has 'shard-00001.tar'", "'caption' has nothing")
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_source_with_fewer_shards_than_it_says_is_not_complete(
+    tmp_path: Path, data: type, reports: Callable[..., Any], lost: int
+) -> None:
+    data.write_shards(tmp_path, [1, 1, 1], ["rgb", "caption"])
+    for source in SOURCES:
+        write_source_facts(tmp_path, source, {"num_shards": 3})
+    assert len(AlignedShards(tmp_path, SOURCES)) == 3
+    for source in SOURCES:
+        shard_path(tmp_path, source, lost).unlink()
+    reports(
+        DataError, lambda: AlignedShards(tmp_path, SOURCES),
+        f"{tmp_path / 'rgb'} is not complete", f"shard-0000{lost}.tar", "3 shards", "run the same command again",
+    )  # fmt: skip
+    if lost:
+        assert len(AlignedShards(f"{tmp_path}/[rgb,caption]/shard-{{00000..00000}}.tar", SOURCES)) == 1
+
+
+def test_shards_made_by_hand_need_no_facts_and_may_begin_anywhere(tmp_path: Path, data: type) -> None:
+    data.write_shards(tmp_path, [1, 1, 1], SOURCES)
+    write_source_facts(tmp_path, "rgb", {"made_by": "me"})
+    for source in SOURCES:
+        shard_path(tmp_path, source, 0).unlink()
+    assert len(AlignedShards(tmp_path, SOURCES)) == 2
 
 
 def test_other_keys_name_shard_position_keys_and_remedy(shards: Path, reports: Callable[..., Any]) -> None:

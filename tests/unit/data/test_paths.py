@@ -33,7 +33,8 @@ def test_the_bracket_form_of_4m_lists_sources_and_shards() -> None:
 
 
 def test_a_folder_is_searched_for_its_shards_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"rgb/shard-{n}.tar" for n in (9, 10, 100000)), "rgb/.shard-1.tar.tmp", "rgb/source.json")
+    touch(tmp_path, *(f"rgb/shard-{n}.tar" for n in (9, 10, 100000)), "rgb/.shard-1.tar.tmp")
+    (tmp_path / "rgb" / "source.json").write_text("{}")
     found = find_tars(str(tmp_path), ["rgb"])["rgb"]
     assert [p.name for p in found] == ["shard-9.tar", "shard-10.tar", "shard-100000.tar"]
 

@@ -6,6 +6,7 @@ import pytest
 
 from fourm.data.aligned import AlignedShards
 from fourm.data.folder import AlignedFolders
+from fourm.data.shards import write_source_facts
 from fourm.data.source import check_same, open_source
 from fourm.errors import DataError
 
@@ -15,6 +16,12 @@ def test_the_form_is_recognised(shards: Path, tmp_path: Path, data: type) -> Non
     assert isinstance(open_source(str(shards), ["rgb"]), AlignedShards)
     assert isinstance(open_source(str(folders), ["rgb"]), AlignedFolders)
     assert isinstance(open_source(f"{shards}/[rgb]/shard-{{00000..00001}}.tar", ["rgb"]), AlignedShards)
+
+
+def test_shards_of_which_none_is_written_yet_are_no_empty_folder(tmp_path: Path) -> None:
+    write_source_facts(tmp_path, "rgb", {"num_shards": 2})
+    with pytest.raises(DataError, match="of its 2 shards, 2 are missing"):
+        open_source(str(tmp_path), ["rgb"])
 
 
 def test_the_form_can_be_demanded(tmp_path: Path, data: type) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fourm.data.decode import crop_settings
-from fourm.data.shards import ShardWriter
+from fourm.data.shards import ShardWriter, crops_digest, read_source_facts
 from fourm.data.source import open_source
 from fourm.errors import DataError
 from fourm.prepare.crops import SOURCE, write_crops
@@ -81,6 +81,17 @@ def test_complete_shards_are_kept_and_those_of_other_images_written_again(images
     write_images(images, "xyz")
     write_crops(images, image_source="rgb", num_crops=2)
     assert open_source(str(images), ["rgb", SOURCE]).key(0) == "x"
+
+
+def test_more_images_bring_more_shards_of_the_same_crops(images: Path) -> None:
+    write_crops(images, image_source="rgb", num_crops=2)
+    assert read_source_facts(images, SOURCE)["num_shards"] == 2
+    before = crops_digest(images)
+
+    write_images(images, "abcdef")
+    write_crops(images, image_source="rgb", num_crops=2)
+    assert read_source_facts(images, SOURCE)["num_shards"] == 3
+    assert crops_digest(images) == before
 
 
 def test_other_settings_are_refused(images: Path) -> None:

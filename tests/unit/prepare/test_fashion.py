@@ -68,6 +68,23 @@ def test_complete_shards_are_kept_and_missing_ones_written_again(idx: Path, tmp_
     assert (out / "train/image/shard-00000.tar").stat().st_mtime_ns == kept
 
 
+def test_what_an_interruption_leaves_is_not_taken_for_the_whole(
+    idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fashion._write_shard
+
+    def interrupted(job: fashion._Shard) -> None:
+        if job.shard == 1:
+            raise KeyboardInterrupt
+        real(job)
+
+    monkeypatch.setattr(fashion, "_write_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_fashion(tmp_path / "out", folder=idx, shard_size=3)
+    with pytest.raises(DataError, match="of its 3 shards, 2 are missing.*run the same command again"):
+        open_source(str(tmp_path / "out" / "train"), ["image"])
+
+
 def test_only_the_first_photographs_on_request(idx: Path, tmp_path: Path) -> None:
     prepare_fashion(tmp_path / "out", folder=idx, num_train=2, num_test=1)
     assert len(open_source(str(tmp_path / "out/train"), fashion.SOURCES)) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fourm.data.shards import shard_is_complete
+from fourm.data.source import open_source
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.rooms import render
 from fourm.prepare.rooms import workers as workers_module
@@ -109,6 +110,8 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete_and_can_be_contin
     assert shard_is_complete(tmp_path, SOURCES, 0)
     assert not shard_is_complete(tmp_path, SOURCES, 1)
     assert not (tmp_path / "rooms.json").exists()
+    with pytest.raises(DataError, match="of its 3 shards, 2 are missing.*run the same command again"):
+        open_source(str(tmp_path), SOURCES)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     monkeypatch.undo()
     _render(tmp_path)
