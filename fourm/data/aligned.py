@@ -80,9 +80,10 @@ class AlignedShards:
         shard, row = self._locate(n)
         return self._indexes[next(iter(self.tars.values()))[shard]].keys[row]
 
-    def where(self, n: int, source: str) -> str:
+    def where(self, n: int, source: str | None = None) -> str:
         """The tar and key of sample n, for errors."""
-        return f"{self.tars[source][self._locate(n)[0]]}, key '{self.key(n)}'"
+        tar = self.tars[source or next(iter(self.tars))][self._locate(n)[0]]
+        return f"{tar if source else tar.parents[1] / '*' / tar.name}, key '{self.key(n)}'"
 
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source.

@@ -47,9 +47,9 @@ class AlignedFolders:
         """The key of sample n: `<class>/<stem>`."""
         return self.stems[n]
 
-    def where(self, n: int, source: str) -> str:
+    def where(self, n: int, source: str | None = None) -> str:
         """The file of sample n, for errors."""
-        return str(self._path(n, source))
+        return str(self._path(n, source) if source else Path(self.name, "*", self.stems[n]))
 
     def _path(self, n: int, source: str) -> Path:
         return Path(self.name, source, self.files[source][self.stems[n]])

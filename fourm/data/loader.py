@@ -185,8 +185,12 @@ class _Assemble:
 
     def item(self, draw: Draw, resolution: int | None) -> Any:
         # Augmentation has a stream of its own: switching it on or off leaves the masks as they are.
-        sample = self.datasets[draw.dataset].sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
-        return self.prepare(sample, generator(self.seed, *draw))
+        dataset = self.datasets[draw.dataset]
+        sample = dataset.sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
+        try:
+            return self.prepare(sample, generator(self.seed, *draw))
+        except DataError as error:
+            raise DataError(f"data set '{dataset.name}', {dataset.source.where(draw.n)}: {error}") from error
 
 
 def _load(plans: Iterable[Plan], assemble: _Assemble, num_workers: int, pin_memory: bool | None) -> Iterator[Any]:

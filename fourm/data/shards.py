@@ -281,14 +281,15 @@ def check_tokenizer_hash(root: Path, source: str, expected_hash: str) -> None:
     if found == expected_hash:
         return
     where = Path(root) / source
-    remedy = f"run `fourm tokenize` with --overwrite, or name in the recipe the tokenizer that made {where}"
     if found is None:
         raise DataError(
-            f"{where / FACTS_FILE} has no tokenizer_hash, so it is unknown which tokenizer made these tokens: {remedy}"
+            f"{where / FACTS_FILE} has no tokenizer_hash, so it is unknown which tokenizer made these tokens: make "
+            f"others beside them with `fourm tokenize --source NAME`, and set modality_name_map: {{NAME: {source}}} "
+            f"for this data set; or remove {where} and run `fourm tokenize`"
         )
     raise DataError(
         f"{where} holds tokens made with another tokenizer: its hash is {found}, the recipe's tokenizer has "
-        f"{expected_hash}. Remedy: {remedy}"
+        f"{expected_hash}. Run `fourm tokenize` with --overwrite, or name in the recipe the tokenizer that made {where}"
     )
 
 

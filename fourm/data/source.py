@@ -31,8 +31,8 @@ class Source(Protocol):
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source."""
 
-    def where(self, n: int, source: str) -> str:
-        """The file of sample n in `source`, for errors."""
+    def where(self, n: int, source: str | None = None) -> str:
+        """The file of sample n in `source`, or its files in all sources, for errors."""
 
 
 def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source:

@@ -17,7 +17,7 @@ from fourm.objectives.budget import dirichlet_budget, draw_total
 from fourm.objectives.configs import Keep, MaskComponent, MaskedConfig
 from fourm.objectives.spans import draw_span_mask, fit_target
 from fourm.objectives.table import TableBuilder, select_patches
-from fourm.tokens import Example, SpecialIds, TokenRow, collate
+from fourm.tokens import PADDING, Example, SpecialIds, TokenRow, collate
 
 T = TypeVar("T")
 Sample = Mapping[str, Any]
@@ -50,9 +50,9 @@ class _Budget:
 class Masked:
     """The objective of 4M.
 
-    A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), images as (C, H, W)
-    normalised, sequences as (L,) ids without end token or as a list of chunks, sequences of vectors as (L, dim).
-    Modalities may be missing.
+    A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), -1 where there is none; images
+    as (C, H, W) normalised; sequences as (L,) ids without end token or as a list of chunks; sequences of vectors as
+    (L, dim). Modalities may be missing.
 
     Args:
         config: budgets and mixture.
@@ -220,7 +220,7 @@ class Masked:
         inputs: TableBuilder,
         targets: TableBuilder,
     ) -> None:
-        """Show some random places of a grid and ask others."""
+        """Show some random places of a grid and ask others. Where its id is -1 (no label), a place is left out."""
         order = rng.permutation(modality.num_tokens)
         shown = order[: budget.shown]
         if isinstance(modality.content, Continuous):
@@ -231,9 +231,11 @@ class Masked:
             raise DataError(
                 f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}"
             )
-        _check_vocabulary(modality, ids)
-        inputs.add(budget.index, shown, ids=ids[shown])
+        known = ids != PADDING
+        _check_vocabulary(modality, ids[known])
         asked = order[budget.shown : budget.shown + budget.asked]
+        shown, asked = shown[known[shown]], asked[known[asked]]
+        inputs.add(budget.index, shown, ids=ids[shown])
         targets.add(budget.index, asked, target_ids=ids[asked])
 
     def _mask_sequence(

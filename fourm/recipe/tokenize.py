@@ -133,7 +133,7 @@ def _make_room(root: Path, source: str, overwrite: bool, crops: str | None) -> N
     if holds_files and "tokenizer_hash" not in shards.read_source_facts(root, source):
         raise DataError(
             f"{folder} holds files that `fourm tokenize` did not make (no tokenizer_hash in {shards.FACTS_FILE}), so "
-            "nothing is written to it or removed from it. Choose another name with --source"
+            "nothing is written to it or removed from it. Choose another name with --source, or remove the folder"
         )
     if overwrite:
         shutil.rmtree(folder)

@@ -144,6 +144,24 @@ def test_damaged_data_ends_with_its_own_message(dataset: AlignedDataset, shards:
         list(islice(loader(dataset, batch_size=8), 1))
 
 
+@pytest.mark.parametrize("form", ["shards", "folders"])
+def test_errors_of_prepare_say_which_sample_it_was(shards: Path, tmp_path: Path, data: type, form: str) -> None:
+    root = shards if form == "shards" else data.write_folders(tmp_path / "folders", 8, ["tok_rgb", "caption"])
+    where = {
+        "shards": f"data set 'rooms', {shards}/*/shard-00001.tar, key '000006'",
+        "folders": f"data set 'rooms', {root}/*/class0/006",
+    }
+    dataset = build_dataset("rooms", DatasetConfig(str(root)), data.modalities.subset(["tok_rgb", "caption"]))
+
+    def out_of_vocabulary(sample: dict[str, Any], rng: np.random.Generator) -> None:
+        if sample["tok_rgb"][0] == 6:
+            raise DataError("modality 'tok_rgb': token 6 is outside its vocabulary of 6")
+
+    with pytest.raises(DataError) as caught:
+        next(iter(Loader(Mixture({"rooms": dataset}), out_of_vocabulary, list, batch_size=8)))
+    assert str(caught.value) == f"{where[form]}: modality 'tok_rgb': token 6 is outside its vocabulary of 6"
+
+
 def test_errors_of_prepare_that_no_user_can_act_on_pass_through(dataset: AlignedDataset) -> None:
     def broken(sample: dict[str, Any], rng: np.random.Generator) -> None:
         raise ZeroDivisionError("a bug")

@@ -146,6 +146,12 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path, reports: Callab
     reports(
         DataError, lambda: check_tokenizer_hash(tmp_path, "tok_rgb", "bbb"), "tok_rgb", "aaa", "bbb", "fourm tokenize"
     )
-    reports(
-        DataError, lambda: check_tokenizer_hash(tmp_path, "tok_depth", "bbb"), "no tokenizer_hash", "fourm tokenize"
-    )
+
+
+def test_tokens_of_an_unknown_tokenizer_are_refused_with_what_fourm_tokenize_accepts(tmp_path: Path) -> None:
+    # --overwrite does not replace what another program made.
+    with pytest.raises(
+        DataError, match=r"no tokenizer_hash.*--source NAME.*_name_map.*or remove .*tok_depth"
+    ) as caught:
+        check_tokenizer_hash(tmp_path, "tok_depth", "bbb")
+    assert "--overwrite" not in str(caught.value)

@@ -354,6 +354,21 @@ def test_missing_modalities_are_neither_shown_nor_asked(
         assert len(targets) > 0
 
 
+def test_places_without_a_label_are_neither_shown_nor_asked(modalities: ModalitySet, sample: Sample) -> None:
+    alphas = {"depth": 1.0}
+    objective = masked(modalities, 8, 8, MaskComponent(input_alphas=alphas, target_alphas=alphas))
+    labels = sample["depth"].copy()
+    labels[1:3] = -1
+    places = list(range(4)) + list(range(12, 16))
+    for (inputs, targets), (all_inputs, all_targets) in zip(
+        items(objective, {"depth": labels}), items(objective, sample), strict=True
+    ):
+        # The others are those that would have been drawn anyway.
+        for row, whole, ids in ((inputs, all_inputs, inputs.ids), (targets, all_targets, targets.target_ids)):
+            assert row.position.tolist() == [place for place in whole.position if place in places]
+            assert ids.tolist() == labels.flat[row.position].tolist()
+
+
 @pytest.mark.parametrize("left", [{}, {"rgb"}, {"codes"}])
 def test_little_or_nothing_left_gives_empty_tables(modalities: ModalitySet, sample: Sample, left: set[str]) -> None:
     inputs, targets = next(items(masked(modalities), {name: sample[name] for name in left}))
@@ -375,7 +390,7 @@ def test_what_the_recipe_does_not_name_is_ignored(modalities: ModalitySet, sampl
     [
         ("depth", np.zeros(15, np.int64), "modality 'depth': a sample has 15 tokens; expected 16"),
         ("depth", np.full(16, 50), "modality 'depth': token 50 is outside its vocabulary of 50.*another tokenizer"),
-        ("depth", np.full(16, -1), "modality 'depth': token -1 is outside its vocabulary of 50"),
+        ("depth", np.full(16, -2), "modality 'depth': token -2 is outside its vocabulary of 50"),
         (
             "rgb",
             np.zeros((3, 8, 6), np.float32),
