@@ -179,7 +179,8 @@ def boxes(data: bytes, modality: Modality) -> list[dict[str, Any]]:
             raise ValueError(f"an instance has box {instance['boxes']}; expected x1, y1, x2, y2")
         if not isinstance(instance["class_name"], str):
             raise ValueError(f"an instance has class_name {instance['class_name']!r}; expected text")
-        float(instance.get("score", 1.0))
+        if not math.isfinite(float(instance.get("score", 1.0))):
+            raise ValueError(f"an instance has score {instance['score']}; expected a number")
     return value["instances"]
 
 
@@ -191,14 +192,12 @@ def structured(data: bytes, modality: Modality) -> Any:
 def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
     """Vectors, npz with `emb` (length, dim) and optionally `mask_valid` (length,) -> the valid rows (n, dim)."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        values = np.asarray(file["emb"], np.float32)
+        values = file["emb"]
         if "mask_valid" in file:
             values = values[np.asarray(file["mask_valid"]).astype(bool)]
     if isinstance(modality.content, Continuous) and (values.ndim != 2 or values.shape[1] != modality.content.dim):
         raise ValueError(f"vectors of shape {values.shape}; expected (length, {modality.content.dim})")
-    if not np.isfinite(values).all():
-        raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
-    return values[: modality.num_tokens]
+    return finite(values[: modality.num_tokens])
 
 
 def features(data: bytes, modality: Modality) -> NDArray[np.float32]:
@@ -216,15 +215,9 @@ def features(data: bytes, modality: Modality) -> NDArray[np.float32]:
             f"an array of shape {array.shape}; expected {' or '.join(map(str, shapes))}, or a row of these for every "
             "stored crop"
         )
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"an array of {array.dtype}; expected numbers")
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32).reshape((-1, *expected))
-    if not len(values):
+    if not array.size:
         raise ValueError("an array without rows")
-    if not np.isfinite(values).all():
-        raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
-    return values
+    return finite(array).reshape((-1, *expected))
 
 
 def _only_array(data: bytes) -> NDArray[Any]:
@@ -234,12 +227,27 @@ def _only_array(data: bytes) -> NDArray[Any]:
         return file[file.files[0]]
 
 
-def crop_settings(data: bytes, modality: Modality | None = None) -> NDArray[np.float64]:
+def crop_settings(data: bytes, modality: Modality | None = None) -> NDArray[np.float32]:
     """Stored crops, npy (crops, 5): top, left, height, width, horizontal flip."""
-    rows = np.atleast_2d(_npy(data).astype(np.float64))
+    rows = np.atleast_2d(finite(_npy(data)))
     if rows.ndim != 2 or rows.shape[1] != 5 or not len(rows) or (rows[:, 2:4] <= 0).any():
         raise ValueError(f"expected rows of top, left, height, width, flip; found shape {rows.shape}")
     return rows
+
+
+def finite(array: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers of an array as networks read them.
+
+    Raises:
+        ValueError: if it holds something else, NaN or infinity.
+    """
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}; expected numbers")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
+    return values
 
 
 def _npy(data: bytes) -> NDArray[Any]:

@@ -72,7 +72,7 @@ def draw(
     rng: np.random.Generator,
     image_size: tuple[int, int],
     target_size: tuple[int, int],
-    stored: NDArray[np.float64] | None = None,
+    stored: NDArray[np.float32] | None = None,
 ) -> Geometry:
     """Draw the geometry of one sample.
 
@@ -101,7 +101,7 @@ def draw(
     return Geometry(top, left, height, width, flip, image_size)
 
 
-def from_settings(stored: NDArray[np.float64], row: int, image_size: tuple[int, int]) -> Geometry:
+def from_settings(stored: NDArray[np.float32], row: int, image_size: tuple[int, int]) -> Geometry:
     """The geometry of one stored crop.
 
     Raises:

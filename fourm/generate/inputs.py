@@ -126,6 +126,8 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
     if not modality.is_grid and modality.is_discrete:
         return _give_sequence(bundle, name, modality, key, value)
     tensor = torch.as_tensor(value)
+    if not tensor.isfinite().all():
+        raise DataError(f"given {name}: values that are not finite, NaN or infinity")
     if not modality.is_grid:
         if tensor.ndim != 3:
             raise DataError(f"given {name}: vectors of shape {tuple(tensor.shape)}; expected (samples, n, dim)")
@@ -292,9 +294,9 @@ def _crop(value: Any, raw: Modality) -> Any:
 def _load_array(path: Path, data: bytes) -> Any:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
+        return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else decoding.finite(array)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a .npy array: {error}") from None
-    return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
+        raise DataError(f"{path} is not a .npy array of numbers: {error}") from None
 
 
 def parse_given(items: Sequence[str]) -> dict[str, str]:

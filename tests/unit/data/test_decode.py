@@ -178,6 +178,7 @@ def test_boxes_are_the_instances() -> None:
         {"instances": [{"boxes": [0, 0, 1, 1], "class_name": 3}]},
         {"instances": [{"boxes": [0, 0, 1, float("nan")], "class_name": "bed"}]},
         {"instances": [{"boxes": [0, 0, 1, None], "class_name": "bed"}]},
+        {"instances": [{"boxes": [0, 0, 1, 1], "class_name": "bed", "score": float("nan")}]},
     ],
 )
 def test_malformed_boxes_are_refused(value: Any) -> None:
@@ -255,6 +256,12 @@ def test_a_format_of_another_number_of_channels_is_refused_before_anything_is_re
     m = modality(kind, channels=channels, content=Continuous(64 * channels))
     with pytest.raises(ConfigError, match=f"has channels {channels}, but decode '{kind}' gives {given}"):
         decoder_of(m)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_crop_settings_are_finite(data: type, value: float) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        DECODERS["crop_settings"](data.npy(np.array([0, 0, 4, value, 1])), TEXT)
 
 
 def test_crop_settings_have_five_columns(data: type) -> None:

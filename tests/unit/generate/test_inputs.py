@@ -131,12 +131,14 @@ def test_a_label_names_a_further_value(bundle: ToyBundle) -> None:
         ("tok_depth", "broken.npy", "is not a .npy array"),
         ("tok_depth", "short.npy", "expected 16 whole numbers per sample"),
         ("rgb", "short.npy", r"shape \(1, 3\) for 'rgb@16'; expected \(samples, 3, height, width\)"),
+        ("rgb", "nan.npy", "nan.npy is not a .npy array of numbers: values that are not finite"),
         ("det", "broken.json", "broken.json: cannot read it as det"),
     ],
 )
 def test_bad_files_are_named(name: str, text: str, message: str, bundle: ToyBundle, tmp_path: Path) -> None:
     save(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
     np.save(tmp_path / "short.npy", np.zeros(3, np.int64))
+    np.save(tmp_path / "nan.npy", np.full((3, 8, 8), np.nan))
     for broken in ("broken.png", "broken.npy", "broken.json"):
         (tmp_path / broken).write_bytes(b"no such thing")
     path = tmp_path / text
@@ -155,6 +157,11 @@ def test_pickled_arrays_are_refused(bundle: ToyBundle, tmp_path: Path) -> None:
 def test_a_number_of_channels_that_does_not_fit_is_refused(bundle: ToyBundle) -> None:
     with pytest.raises(DataError, match=r"shape \(1, 1, 8, 8\) for 'rgb@16'"):
         give(bundle, "rgb", torch.zeros(1, 1, 8, 8))
+
+
+def test_values_that_are_not_finite_are_refused(bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match="given rgb: values that are not finite"):
+        give(bundle, "rgb", torch.full((1, 3, 8, 8), torch.inf))
 
 
 def test_something_the_model_cannot_read_is_refused(bundle: ToyBundle) -> None:
