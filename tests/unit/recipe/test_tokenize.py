@@ -12,7 +12,8 @@ from PIL import Image
 from fourm import catalog
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import DataError
-from fourm.recipe.tokenize import CropShards, _make_room, _noting
+from fourm.recipe.crops import CropShards
+from fourm.recipe.tokenize import _make_room
 from fourm.tokenizers.base import tokenizer_folder
 
 
@@ -89,7 +90,7 @@ def test_only_tokens_are_replaced(tmp_path: Path, overwrite: bool) -> None:
 
     with pytest.raises(DataError, match=r"canny holds files that `fourm tokenize` did not make.*--source, or remove"):
         _make_room(tmp_path, "canny", overwrite, None)
-    for outside in (".", "..", "canny/.."):
+    for outside in (".", "..", "canny/..", "../new"):
         with pytest.raises(DataError, match="leads out of"):
             _make_room(tmp_path, outside, overwrite, None)
 
@@ -109,7 +110,7 @@ def test_tokens_of_other_crops_are_not_added_to(tmp_path: Path) -> None:
     write(tmp_path, crops=np.array([[0, 0, 64, 64, 0]]))
     write_source_facts(tmp_path, "crop_settings", {"num_crops": 1, "seed": 0})
     first = crops_digest(tmp_path)
-    _noting(first).write_source_facts(tmp_path, "tok_canny", {"tokenizer_hash": "a"})
+    write_source_facts(tmp_path, "tok_canny", {"tokenizer_hash": "a", "crop_settings": first})
     _make_room(tmp_path, "tok_canny", False, first)
     write_source_facts(tmp_path, "crop_settings", {"num_crops": 1, "seed": 1})
 

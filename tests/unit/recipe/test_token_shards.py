@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fourm.data import shards
 from fourm.data.aligned import AlignedShards
 from fourm.data.decode import tokens
 from fourm.data.shards import read_source_facts, shard_is_complete, shard_path
 from fourm.errors import DataError
 from fourm.modality import Continuous, Discrete, Grid, Modality
-from fourm.tokenizers.tokenize import RawCrops, tokenize_shards
+from fourm.recipe.crops import RawCrops
+from fourm.recipe.tokenize import tokenize_shards
 
 GREY = Modality("grey", Grid(2, 2, 4), Continuous(16), "grey", "gray", channels=1)
 
@@ -35,9 +34,8 @@ class Brightness:
 class Reader:
     """Samples whose patches have the mean `10 * number + crop`."""
 
-    def __init__(self, sizes=(3, 2), crops: int = 2, extra: bool = False) -> None:
-        self.shard_sizes, self.crops, self.extra = sizes, crops, extra
-        self.extensions = {"note": "txt"} if extra else {}
+    def __init__(self, sizes=(3, 2), crops: int = 2) -> None:
+        self.shard_sizes, self.crops = sizes, crops
         self.read_shards: list[int] = []
 
     def read(self, shard: int):
@@ -45,11 +43,11 @@ class Reader:
         for row in range(self.shard_sizes[shard]):
             number = sum(self.shard_sizes[:shard]) + row
             values = np.stack([np.full((1, 8, 8), 10 * number + crop, np.float32) for crop in range(self.crops)])
-            yield RawCrops(f"{number:04d}", values, {"note": b"hello"} if self.extra else {})
+            yield RawCrops(f"{number:04d}", values)
 
 
 def run(tokenizer, reader, out: Path, **options) -> int:
-    return tokenize_shards(tokenizer, reader, out, "tok_grey", shards=shards, **{"batch_size": 4, **options})
+    return tokenize_shards(tokenizer, reader, out, "tok_grey", **{"batch_size": 4, **options})
 
 
 def read_all(out: Path, source: str = "tok_grey") -> dict[str, np.ndarray]:
@@ -66,15 +64,16 @@ def test_writes_one_row_of_ids_per_crop_under_the_same_keys(tmp_path):
 
 
 def test_notes_the_tokenizer_in_the_facts_of_the_source(tmp_path):
-    run(Brightness(hash="0123"), Reader(), tmp_path, modality="tok_grey@8")
+    run(Brightness(hash="0123"), Reader(), tmp_path, facts={"crop_settings": "c"})
     facts = read_source_facts(tmp_path, "tok_grey")
     assert facts == {
         "tokenizer_hash": "0123",
-        "modality": "tok_grey@8",
+        "modality": "tok_grey",
         "raw_modality": "grey",
         "vocab_size": 100,
         "grid": [2, 2],
         "num_shards": 2,
+        "crop_settings": "c",
     }
 
 
@@ -105,23 +104,11 @@ def test_complete_shards_are_skipped_and_missing_ones_made(tmp_path):
     assert len(read_all(tmp_path)) == 5
 
 
-def test_without_resume_all_shards_are_made_anew(tmp_path):
-    run(Brightness(), Reader(), tmp_path)
-    reader = Reader()
-    assert run(Brightness(), reader, tmp_path, resume=False) == 5
-    assert reader.read_shards == [0, 1]
-
-
 def test_ranks_share_the_shards(tmp_path):
     assert run(Brightness(), Reader((1, 2, 3)), tmp_path, rank=1, world_size=2) == 2
     assert not shard_is_complete(tmp_path, ["tok_grey"], 0)
     assert run(Brightness(), Reader((1, 2, 3)), tmp_path, rank=0, world_size=2) == 4
     assert len(read_all(tmp_path)) == 6
-
-
-def test_extras_are_written_beside_the_tokens(tmp_path):
-    run(Brightness(), Reader(extra=True), tmp_path)
-    assert AlignedShards(tmp_path, ["tok_grey", "note"]).read(4)["note"] == b"hello"
 
 
 def test_tokens_of_another_tokenizer_are_not_mixed_in(tmp_path):
@@ -134,7 +121,7 @@ def test_a_failing_sample_leaves_no_shard_behind(tmp_path):
     class Broken(Reader):
         def read(self, shard: int):
             for raw in super().read(shard):
-                yield replace(raw, crops=raw.crops * np.nan) if raw.key == "0004" else raw
+                yield raw._replace(crops=raw.crops * np.nan) if raw.key == "0004" else raw
 
     with pytest.raises(DataError, match="'0004' of 'grey' holds values that are not finite"):
         run(Brightness(), Broken(), tmp_path)
@@ -146,7 +133,7 @@ def test_samples_of_another_size_are_refused(tmp_path):
     class Small(Reader):
         def read(self, shard: int):
             for raw in super().read(shard):
-                yield replace(raw, crops=raw.crops[..., :4])
+                yield raw._replace(crops=raw.crops[..., :4])
 
     with pytest.raises(DataError, match=r"'0000' has crops of shape \(1, 8, 4\).*reads \(1, 8, 8\)"):
         run(Brightness(), Small(), tmp_path)
