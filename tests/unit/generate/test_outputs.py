@@ -100,6 +100,14 @@ def test_a_vector_of_three_numbers_is_written_as_numbers(bundle: ToyBundle, tmp_
     assert decoding.decode(path.read_bytes(), raw, str)[0, :, 0, 0].tolist() == [0.5, -7.0, 2.0]
 
 
+def test_features_that_a_teacher_makes_are_written_as_numbers(bundle: ToyBundle, tmp_path: Path) -> None:
+    raw = Modality("clip", Grid(2, 2, 8), Continuous(5), "rgb", "image", channels=3, teacher="clip_b16")
+    with_clip = ToyBundle(bundle.model, {**bundle.tokenizers, "tok_rgb@16": Mosaic(raw)}, bundle.text)
+    value = torch.randn(5, 2, 2)
+    (path,) = write(with_clip, bundle.model.modalities["tok_rgb@16"], value, tmp_path, "clip")
+    np.testing.assert_array_equal(np.load(path), value)
+
+
 def test_texts_and_boxes_are_written(bundle: ToyBundle, tmp_path: Path) -> None:
     modalities = bundle.model.modalities
     (text,) = write(bundle, modalities["caption"], "a red sofa", tmp_path, "caption")

@@ -125,6 +125,13 @@ def test_a_vector_in_the_greys_of_another_can_be_compared() -> None:
     assert pixel(pictures.features(np.ones((5, 1, 1)), like=like)) == (128, 128, 128)
 
 
+def test_a_modality_with_a_teacher_shows_its_images_and_its_features(rng: np.random.Generator) -> None:
+    modality = Modality("clip", Grid(4, 4, 2), Continuous(12), "rgb", "image", channels=3, teacher="clip_b16")
+    image, features = rng.random((3, 8, 8)), rng.random((12, 4, 4))
+    assert pictures.draw(modality, image).tobytes() == pictures.image(image).tobytes()
+    assert pictures.draw(modality, features).tobytes() == pictures.features(features).tobytes()
+
+
 def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class() -> None:
     classes = ("sofa", "bed")
     instance = {"boxes": [0.25, 0.5, 0.75, 1.0], "class_name": "bed", "score": 1.0}

@@ -47,3 +47,14 @@ def test_a_missing_value_range_is_named():
     modality = Modality("x", Grid(1, 1), Continuous(1), "x", "gray", channels=1, normalization="half")
     with pytest.raises(ConfigError, match="'x' has normalization 'half' but no value_range"):
         to_natural(torch.zeros(1, 1, 1, 1), modality)
+
+
+def test_features_have_no_unit_but_the_images_they_are_made_of_do():
+    modality = Modality(
+        "clip", Grid(2, 2, 8), Continuous(5), "rgb", "image",
+        channels=3, value_range=(0.0, 1.0), normalization="imagenet", teacher="clip_b16",
+    )  # fmt: skip
+    features = torch.randn(2, 5, 2, 2)
+    assert torch.equal(to_natural(features, modality), features)
+    grey = torch.from_numpy(normalize(np.full((3, 1, 1), 0.5, np.float32), modality))[None]
+    torch.testing.assert_close(to_natural(grey, modality), torch.full((1, 3, 1, 1), 0.5))
