@@ -223,23 +223,32 @@ def get(name: str) -> Modality:
     return MODALITIES[name]
 
 
-def resolve(spec: Iterable[str] | Mapping[str, Mapping[str, Any] | None]) -> ModalitySet:
-    """Modalities as a recipe lists them: names from the catalog, or a mapping with inline entries.
+def resolve(spec: Any) -> ModalitySet:
+    """Modalities as a recipe lists them.
 
-    An inline entry holds the fields of `Modality`; `base: NAME` takes the rest from the catalog, and so does an entry
-    whose own name is there.
+    Args:
+        spec: a name from the catalog, several of them, or a mapping name -> inline entry. An entry holds the fields of
+            `Modality`; `base: NAME` takes the rest from the catalog, and so does an entry whose own name is there.
+            None leaves an entry out.
 
     Raises:
-        ConfigError: for unknown names or fields.
+        ConfigError: for unknown names or fields, or another form.
     """
-    if not isinstance(spec, Mapping):
-        return ModalitySet(get(name) for name in spec)
-    return ModalitySet(_inline(name, facts) for name, facts in spec.items())
+    if isinstance(spec, Mapping):
+        return ModalitySet(_inline(str(name), facts) for name, facts in spec.items() if facts is not None)
+    names = [spec] if isinstance(spec, str) else spec
+    expected = "expected names of the catalog, or a mapping from names to facts"
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"modalities is {spec!r}; {expected}")
+    for name in (names := list(names)):
+        if not isinstance(name, str):
+            raise ConfigError(f"modalities holds {name!r}; {expected}")
+    return ModalitySet(get(name) for name in names)
 
 
-def _inline(name: str, facts: Mapping[str, Any] | None) -> Modality:
-    if not facts:
-        return get(name)
-    base_name = facts.get("base", name if name in MODALITIES or name in _ALIASES else None)
-    base = get(str(base_name)) if base_name else None
-    return from_dict(name, {key: value for key, value in facts.items() if key != "base"}, base)
+def _inline(name: str, facts: Any) -> Modality:
+    if isinstance(facts, Mapping):
+        base = facts.get("base", name if not facts or name in MODALITIES or name in _ALIASES else None)
+        own = {key: value for key, value in facts.items() if key != "base"}
+        return from_dict(name, own, get(str(base)) if base else None)
+    return from_dict(name, facts)

@@ -315,6 +315,9 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
     Raises:
         ConfigError: for unknown or missing fields.
     """
+    where = f"modality '{name}'"
+    if not isinstance(facts, Mapping):
+        raise ConfigError(f"{where} is {facts!r}; expected its facts as keys and values, or {{}} for the catalog's")
     values = to_dict(base) if base is not None else {}
     for key, value in facts.items():
         nested = values.get(key)
@@ -327,7 +330,6 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
         else:
             values[key] = dict(value) if isinstance(value, Mapping) else value
     values.pop("name", None)
-    where = f"modality '{name}'"
     values["layout"] = _variant(where, "layout", values.get("layout"), {"grid": Grid, "sequence": Sequence})
     contents = {"discrete": Discrete, "continuous": Continuous}
     values["content"] = _variant(where, "content", values.get("content"), contents)
@@ -350,7 +352,7 @@ def to_dict(modality: Modality) -> dict[str, Any]:
 def _variant(where: str, slot: str, facts: Any, kinds: Mapping[str, type]) -> Any:
     if not isinstance(facts, Mapping) or "kind" not in facts:
         raise ConfigError(f"{where}: '{slot}' is missing; write {slot}: {{kind: {' | '.join(kinds)}, ...}}")
-    if facts["kind"] not in kinds:
-        raise ConfigError(f"{where}: {slot}.kind is '{facts['kind']}'.{did_you_mean(str(facts['kind']), kinds)}")
-    values = {key: value for key, value in facts.items() if key != "kind"}
-    return build(kinds[str(facts["kind"])], values, where=where, key=slot)
+    kind = str(facts["kind"])
+    if kind not in kinds:
+        raise ConfigError(f"{where}: {slot}.kind is '{kind}'.{did_you_mean(kind, kinds)}")
+    return build(kinds[kind], {key: value for key, value in facts.items() if key != "kind"}, where=where, key=slot)

@@ -10,6 +10,12 @@ from typing import Any
 from fourm.errors import ConfigError, did_you_mean
 
 
+def implementation(target: str) -> Any:
+    """What `module:attribute` names, imported now; configs name the class they are for in their `target`."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry(Mapping[str, str]):
     """A table `kind -> "module:attribute"`.
 
@@ -49,10 +55,10 @@ class Registry(Mapping[str, str]):
         except KeyError:
             place = f" ({where})" if where else ""
             raise ConfigError(f"{self.slot} '{kind}' is not known{place}.{did_you_mean(kind, self)}") from None
-        module, _, attribute = target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            return implementation(target)
         except AttributeError:
+            module, _, attribute = target.partition(":")
             raise ConfigError(f"{self.slot} '{kind}' names '{target}', but {module} has no '{attribute}'") from None
 
     def _discover(self) -> None:

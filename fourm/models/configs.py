@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.nn.configs import Activation, Backend, TrunkConfig
+from fourm.ranges import check_range
 from fourm.registry import Registry
 
 SIZES: dict[str, dict[str, int]] = {
@@ -69,6 +70,9 @@ class MultimodalConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        check_range(self, "dim", "encoder_depth", "decoder_depth", "num_heads", least=1)
+        check_range(self, "num_register_tokens", least=0)
+        check_range(self, "embedding_std", above=0)
         self.trunk(self.encoder_depth, cross_attention=False)
         if self.dim % 4:
             raise ConfigError(f"dim is {self.dim}; two-dimensional sine-cosine positions need a multiple of 4")
@@ -108,4 +112,4 @@ class MultimodalConfig:
 
 
 MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig"})
-Reduction = Literal["token", "modality"]
+"""A config's `target(modalities, config, seed)` is a module that scores an `Example` and keeps both as attributes."""

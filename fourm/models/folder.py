@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,33 @@ from fourm.errors import CheckpointError, ConfigError
 from fourm.files import publish
 from fourm.modality import ModalitySet, from_dict, to_dict
 from fourm.models.configs import MODELS
-from fourm.models.multimodal import Multimodal
+from fourm.registry import implementation
 
 FORMAT = "fourm-model"
 VERSION = 1
 
 
-def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] | None = None) -> None:
+@dataclass(frozen=True)
+class ModelFacts:
+    """What `config.json` holds.
+
+    Args:
+        format, version: of the folder.
+        model: config of the model, with its kind.
+        modalities: name -> facts, in the order of the token tables.
+        rows: side -> modality -> its rows in the concatenated table, where the model has such tables.
+        tokenizers: token modality (or `text`) -> its copy, relative to the folder.
+    """
+
+    format: str
+    version: int
+    model: Any = configs.slot(MODELS)
+    modalities: dict[str, Any]
+    rows: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    tokenizers: dict[str, str] = field(default_factory=dict)
+
+
+def save_model(model: Any, folder: Path, tokenizers: Mapping[str, Path] | None = None) -> None:
     """Write a model and copies of its tokenizers.
 
     Args:
@@ -29,18 +50,29 @@ def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] |
         tokenizers: token modality (or `text`) -> tokenizer folder or file.
 
     Raises:
-        CheckpointError: if a tokenizer does not exist; nothing is written then.
+        CheckpointError: if a tokenizer does not exist, and nothing is written then; or if the disk is full.
     """
-    from safetensors.torch import save_model as save_weights
+    from safetensors import SafetensorError
 
     for name, source in (tokenizers or {}).items():
         if not source.exists():
             raise CheckpointError(f"the tokenizer of '{name}' is not at {source}")
+    try:
+        _write(model, folder, tokenizers or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot save the model in {folder}: {error}. Free space or choose another folder"
+        ) from error
+
+
+def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path]) -> None:
+    from safetensors.torch import save_model as save_weights
+
     folder.mkdir(parents=True, exist_ok=True)
     # A folder counts as a model by its config.json, which is written last.
     (folder / "config.json").unlink(missing_ok=True)
     copies = {}
-    for name, source in (tokenizers or {}).items():
+    for name, source in tokenizers.items():
         relative = f"tokenizers/{name}{source.suffix if source.is_file() else ''}"
         destination = folder / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -50,18 +82,12 @@ def save_model(model: Multimodal, folder: Path, tokenizers: Mapping[str, Path] |
             shutil.copyfile(source, destination)
         copies[name] = relative
     save_weights(model, str(folder / "model.safetensors"))
-    facts = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": {"kind": "multimodal", **configs.to_dict(model.config)},
-        "modalities": {name: to_dict(m) for name, m in model.modalities.items()},
-        "rows": _rows(model),
-        "tokenizers": copies,
-    }
-    publish(folder / "config.json", json.dumps(facts, indent=1) + "\n")
+    modalities = {name: to_dict(m) for name, m in model.modalities.items()}
+    facts = ModelFacts(FORMAT, VERSION, model.config, modalities, _rows(model), copies)
+    publish(folder / "config.json", json.dumps(configs.to_dict(facts), indent=1) + "\n")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> ModelFacts:
     """The `config.json` of a model folder.
 
     Raises:
@@ -79,12 +105,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}. Export the model again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of the format '{FORMAT}'")
-    if facts.get("version", 0) > VERSION:
-        raise CheckpointError(f"{path} has version {facts['version']}; this fourm reads up to {VERSION}: upgrade fourm")
-    return facts
+    if facts.get("version") not in range(VERSION + 1):
+        raise CheckpointError(
+            f"{path} has version {facts.get('version')}; this fourm reads up to {VERSION}: upgrade fourm"
+        )
+    try:
+        return configs.build(ModelFacts, facts, where=str(path))
+    except ConfigError as error:
+        raise _damaged(path, error) from None
 
 
-def load_model(folder: Path) -> Multimodal:
+def load_model(folder: Path) -> Any:
     """The model of a folder, in evaluation mode, on the CPU.
 
     Raises:
@@ -92,8 +123,7 @@ def load_model(folder: Path) -> Multimodal:
     """
     from safetensors.torch import load_model as load_weights
 
-    facts = read_config(folder)
-    model = _build(facts, folder / "config.json")
+    model = _build(read_config(folder), folder / "config.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(
@@ -106,27 +136,26 @@ def load_model(folder: Path) -> Multimodal:
     return model.eval()
 
 
-def _build(facts: Mapping[str, Any], path: Path) -> Multimodal:
+def _build(facts: ModelFacts, path: Path) -> Any:
     """The model a `config.json` describes."""
     try:
-        modalities = ModalitySet(from_dict(name, m) for name, m in facts["modalities"].items())
-        kind = dict(facts["model"])
-        schema = MODELS.resolve(kind.pop("kind"), where=str(path))
-        model = Multimodal(modalities, configs.build(schema, kind, where=str(path)))
-    except KeyError as error:
-        raise CheckpointError(f"{path} is damaged: it lacks {error}. Export the model again") from None
+        modalities = ModalitySet(from_dict(name, m) for name, m in facts.modalities.items())
+        model = implementation(facts.model.target)(modalities, facts.model)
     except ConfigError as error:
-        raise CheckpointError(f"{path} is damaged or from another version of fourm: {error}") from None
-    rows = facts.get("rows", {})
+        raise _damaged(path, error) from None
     for side, own in _rows(model).items():
-        if rows.get(side, own) != own:
+        if facts.rows.get(side, own) != own:
             raise CheckpointError(f"{path}: the rows of its {side} tables do not follow from its modalities")
     return model
 
 
-def _rows(model: Multimodal) -> dict[str, dict[str, list[int]]]:
-    """Which rows of the concatenated tables belong to which modality."""
-    tables = {"input": model.input_embedder.table, "output": model.heads}
+def _damaged(path: Path, error: ConfigError) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged or from another version of fourm: {error}. Export the model again")
+
+
+def _rows(model: Any) -> dict[str, dict[str, list[int]]]:
+    """Which rows of its concatenated tables belong to which modality, for models that have such tables."""
+    tables = getattr(model, "tables", {})
     return {side: {name: list(rows) for name, rows in table.map.rows.items()} for side, table in tables.items()}
 
 
@@ -136,7 +165,7 @@ def tokenizer_paths(folder: Path) -> dict[str, Path]:
     Raises:
         CheckpointError: if the config names a place outside the folder.
     """
-    paths = {name: folder / relative for name, relative in read_config(folder).get("tokenizers", {}).items()}
+    paths = {name: folder / relative for name, relative in read_config(folder).tokenizers.items()}
     for name, path in paths.items():
         if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder / "tokenizers")):
             raise CheckpointError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, TargetEmbedder
+from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, TargetEmbedder, TokenTable
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.rng import torch_seed
@@ -56,6 +56,11 @@ class Multimodal(nn.Module):
         self.decoder = Trunk(config.trunk(config.decoder_depth, cross_attention=True))
         if self.heads.weight.device.type != "meta":
             initialise(self, seed)
+
+    @property
+    def tables(self) -> dict[str, TokenTable]:
+        """The concatenated tables by side; an exported model notes whose rows are where."""
+        return {"input": self.input_embedder.table, "output": self.heads}
 
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw the register tokens."""

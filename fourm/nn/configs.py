@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fourm.errors import ConfigError
+from fourm.ranges import check_range
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu"]
 Backend = Literal["auto", "math", "sdpa", "flex"]
@@ -52,6 +53,11 @@ class TrunkConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        check_range(self, "dim", "num_heads", "num_kv_heads", least=1)
+        check_range(self, "depth", least=0)
+        check_range(self, "mlp_ratio", "norm_eps", above=0)
+        check_range(self, "mlp_dim", least=1)
+        check_range(self, "drop_path", least=0, below=1)
         if self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.num_heads % (self.num_kv_heads or self.num_heads):
@@ -91,8 +97,7 @@ class NoiseConfig:
     betas: tuple[float, float] = (1e-4, 2e-2)
 
     def __post_init__(self) -> None:
-        if self.num_timesteps < 2:
-            raise ConfigError(f"num_timesteps is {self.num_timesteps}; expected 2 or more, for instance 1000")
+        check_range(self, "num_timesteps", least=2)
         if self.shift <= 0 or (self.shift != 1.0 and self.schedule != "shifted_cosine"):
             raise ConfigError(
                 f"shift is {self.shift} with schedule {self.schedule}; it is a number above 0 that only shifted_cosine "
@@ -126,8 +131,7 @@ class SamplingConfig:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ConfigError(f"num_steps is {self.num_steps}; expected 1 or more")
+        check_range(self, "num_steps", least=1)
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class UNetConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_range(self, "patch_size", "width", "multipliers", "num_blocks", "groups", least=1)
+        check_range(self, "dropout", least=0, below=1)
         odd = [m * self.width for m in self.multipliers if m * self.width % self.groups]
         if odd or not self.multipliers:
             raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError
+from fourm.ranges import check_range
 from fourm.registry import Registry
 
 Keep = Literal["random", "all", "binary"]
@@ -39,21 +40,9 @@ class MaskComponent:
     min_target_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ConfigError(f"weight is {self.weight}; expected at least 0")
-        for key in ("input_alphas", "target_alphas", "min_tokens"):
-            for name, value in getattr(self, key).items():
-                if value < 0:
-                    raise ConfigError(f"{key}.{name} is {value}; expected at least 0")
-        for key, least in (
-            ("num_input_tokens", 0),
-            ("num_target_tokens", 1),
-            ("min_input_tokens", 0),
-            ("min_target_tokens", 0),
-        ):
-            count = getattr(self, key)
-            if count is not None and count < least:
-                raise ConfigError(f"{key} is {count}; expected at least {least}")
+        check_range(self, "weight", "input_alphas", "target_alphas", "min_tokens", least=0)
+        check_range(self, "num_input_tokens", "min_input_tokens", "min_target_tokens", least=0)
+        check_range(self, "num_target_tokens", least=1)
 
 
 @dataclass
@@ -66,7 +55,7 @@ class MaskedConfig:
         components: the mixture; one component of concentration 1 by default.
         max_tokens: modality -> longest part of it a sample may use.
         redistribute: hand what a modality cannot take on to the others. The published training loses it.
-        reduction: `token`: mean over all predicted tokens; `modality`: the published `mod` loss, the mean over
+        reduction: `token`: mean over all predicted tokens; `modality`, or `mod` as it is published: the mean over
             modalities of their means, where modalities without tokens count as zero.
         modality_weights: factor of a modality's loss.
         separate: the decoder's modalities do not see one another.
@@ -81,24 +70,19 @@ class MaskedConfig:
     components: list[MaskComponent] = field(default_factory=lambda: [MaskComponent()])
     max_tokens: dict[str, int] = field(default_factory=dict)
     redistribute: bool = False
-    reduction: Literal["token", "modality"] = "token"
+    reduction: Literal["token", "modality", "mod"] = "token"
     modality_weights: dict[str, float] = field(default_factory=dict)
     separate: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("input", "target"):
-            largest, smallest = getattr(self, f"num_{name}_tokens"), getattr(self, f"min_{name}_tokens")
-            if largest < 1 or (smallest is not None and not 0 <= smallest <= largest):
-                raise ConfigError(
-                    f"min_{name}_tokens ({smallest}) and num_{name}_tokens ({largest}) must satisfy "
-                    "0 <= min <= num, num >= 1"
-                )
+        if self.reduction == "mod":
+            self.reduction = "modality"
+        check_range(self, "num_input_tokens", "num_target_tokens", "max_tokens", least=1)
+        check_range(self, "modality_weights", least=0)
+        check_range(self, "min_input_tokens", least=0, most=self.num_input_tokens)
+        check_range(self, "min_target_tokens", least=0, most=self.num_target_tokens)
         if not self.components or not any(c.weight > 0 for c in self.components):
             raise ConfigError("components: at least one needs a weight above 0")
-        for key, least in (("max_tokens", 1), ("modality_weights", 0)):
-            for name, value in getattr(self, key).items():
-                if value < least:
-                    raise ConfigError(f"{key}.{name} is {value}; expected at least {least}")
 
 
 OBJECTIVES = Registry(

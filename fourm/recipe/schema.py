@@ -15,6 +15,7 @@ from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.objectives.configs import OBJECTIVES, MaskedConfig
 from fourm.objectives.reconstruct_config import ReconstructConfig
+from fourm.ranges import check_range
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
 from fourm.tokenizers.teacher_configs import teacher_of
 from fourm.train.configs import TrainConfig
@@ -34,6 +35,9 @@ class EvaluationConfig:
     max_samples: int | None = 256
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        check_range(self, "max_samples", "batch_size", least=1)
+
 
 @dataclass
 class PictureConfig:
@@ -48,6 +52,9 @@ class PictureConfig:
     given: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     num_samples: int = 4
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_samples", least=1)
 
 
 @dataclass
@@ -76,7 +83,8 @@ class PretrainRecipe:
 
     Args:
         name: of the run.
-        modalities: names from the catalog, or a mapping name -> inline entry (see `fourm.catalog.resolve`).
+        modalities: names from the catalog, or a mapping name -> inline entry; null leaves one out (see
+            `fourm.catalog.resolve`).
         data: what to train and evaluate on.
         model: sizes and options, `kind: multimodal`.
         objective: what is shown and asked, `kind: masked`.
@@ -205,12 +213,12 @@ class TokenizerRecipe:
 
     def raw_modality(self) -> Modality:
         """The modality the tokenizer encodes."""
-        spec: Any = [self.modality] if isinstance(self.modality, str) else self.modality
-        if not isinstance(spec, list | Mapping) or len(spec) != 1:
+        spec = self.modality
+        modalities = catalog.resolve(spec) if isinstance(spec, str | list | Mapping) else ()
+        if len(modalities) != 1:
             raise ConfigError(
-                f"modality is {self.modality!r}; expected one name of the catalog or a mapping with one inline entry"
+                f"modality is {spec!r}; expected one name of the catalog or a mapping with one inline entry"
             )
-        modalities = catalog.resolve(spec)
         return next(iter(modalities.values()))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fourm.errors import ConfigError
 from fourm.machine import Precision
+from fourm.ranges import check_range
 
 Unit = Literal["steps", "tokens"]
 DEFAULT_BASE_LR = 1e-4
@@ -25,6 +26,9 @@ class ParameterRule:
     match: str
     lr_scale: float = 1.0
     weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "lr_scale", "weight_decay", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +71,9 @@ class OptimizerConfig:
             raise ConfigError(
                 f"lr={self.lr} and base_lr={self.base_lr} are both given; keep one (lr = base_lr * batch_size / 256)"
             )
-        for name in ("lr", "base_lr", "matrix_lr", "clip_grad", "skip_grad", "eps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} is {value}; expected a number above 0, or null where it is optional")
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.momentum)):
-            raise ConfigError(f"betas is {list(self.betas)}, momentum {self.momentum}; expected numbers in [0, 1)")
+        check_range(self, "lr", "base_lr", "matrix_lr", "clip_grad", "skip_grad", "eps", above=0)
+        check_range(self, "betas", "momentum", least=0, below=1)
+        check_range(self, "weight_decay", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +111,9 @@ class ScheduleConfig:
             ]
             if len(given) > 1:
                 raise ConfigError(f"{' and '.join(given)} are both given; keep one")
-            for name in given:
-                if getattr(self, name) < 0 or (name.endswith("fraction") and getattr(self, name) > 1):
-                    raise ConfigError(
-                        f"{name} is {getattr(self, name)}; expected {'0 to 1' if 'fraction' in name else '0 or more'}"
-                    )
+            check_range(self, *given, least=0)
+        check_range(self, "warmup_fraction", "cooldown_fraction", most=1, least=0)
+        check_range(self, "min_lr", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,20 +170,10 @@ class TrainConfig:
     wandb_project: str = "fourm"
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_steps",
-            "max_tokens",
-            "batch_size",
-            "accumulation",
-            "threads",
-            "log_every_steps",
-            "keep_checkpoints",
-        ):
-            _at_least_one(name, getattr(self, name))
-        for name in ("eval_every_steps", "save_every_steps", "pictures_every_steps"):
-            _at_least_one(name, getattr(self, name))
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay is {self.ema_decay}; expected a number between 0 and 1, for instance 0.999")
+        check_range(self, "max_steps", "max_tokens", "batch_size", "accumulation", "threads", least=1)
+        check_range(self, "log_every_steps", "eval_every_steps", "save_every_steps", "pictures_every_steps", least=1)
+        check_range(self, "keep_checkpoints", least=1)
+        check_range(self, "ema_decay", above=0, below=1)
 
     @property
     def unit(self) -> Unit:
@@ -262,8 +251,3 @@ class TrainConfig:
             raise ConfigError(
                 f"train.schedule.min_lr is {self.schedule.min_lr:g}, above the peak learning rate {self.peak_lr:g}"
             )
-
-
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} is {value}; expected 1 or more")

@@ -49,12 +49,14 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         CheckpointError: if it cannot be written.
     """
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
-        temporary = temporary_folder(path)
-        write(temporary)
+        write(temporary_folder(path))
         publish_folder(temporary, path)
     except OSError as error:
         raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:

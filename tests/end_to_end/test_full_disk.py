@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import errno
 import io
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,52 @@ def test_a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_space(
         assert path.name not in ("completed.json", "state.json", "rooms.json", "config.json")
         assert not path.name.endswith(".index.json")
     assert fourm(*command.format(root=world).split()).status == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function that gives a real disk of so many bytes; called again, it resizes it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = False
+
+    def mount(size: int) -> Path:
+        nonlocal mounted
+        options = f"size={size}" + (",remount" if mounted else "")
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot mount a small disk here: {done.stderr.decode().strip()}")
+        mounted = True
+        return disk
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", disk], check=True)
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes that files take in pages of 4 KiB."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_disk_that_is_full_when_the_model_is_exported_is_named(
+    world: Path, fourm: Any, small_disk: Callable[[int], Path]
+) -> None:
+    """The weights are written by a library that does not go through Python's files."""
+    command = ["pretrain", world / "tiny.yaml"]
+    assert fourm(*command).status == 0
+    run, model = world / "model", world / "model" / "model"
+    needed, weights = on_disk(model), (model / "model.safetensors").stat().st_size
+    shutil.rmtree(model)
+    (run / "completed.json").unlink()
+    disk = small_disk(on_disk(run) + needed - weights // 2)
+    output = Path(shutil.copytree(run, disk / "model"))
+
+    outcome = fourm(*command, f"output={output}")
+
+    assert_one_clear_message(outcome, ["No space left on device", str(output)])
+    assert not list(output.glob(".tmp-*"))
+    assert not (output / "completed.json").exists()
+    small_disk(2 * on_disk(run) + 2 * needed)
+    assert fourm(*command, f"output={output}").status == 0
+    assert (output / "model" / "model.safetensors").is_file()

@@ -115,7 +115,7 @@ def test_names_resolve_in_the_order_given() -> None:
 def test_inline_entries_build_on_the_catalog() -> None:
     modalities = catalog.resolve(
         {
-            "rgb@64": None,
+            "rgb@64": {},
             "caption": {"layout": {"max_tokens": 40}, "content": {"vocab_size": 700}},
             "tok_mine": {"base": "tok_rgb@64", "content": {"vocab_size": 9}},
         }
@@ -140,7 +140,34 @@ def test_an_inline_entry_may_stand_alone() -> None:
     assert (modality.source, modality.num_tokens) == ("heat", 16)
 
 
-@pytest.mark.parametrize("spec", [["capton"], {"capton": None}, {"x": {"base": "capton"}}])
+def test_null_leaves_a_modality_out() -> None:
+    assert list(catalog.resolve({"rgb@64": {}, "tok_rgb@64": None, "caption": {}})) == ["rgb@64", "caption"]
+
+
+def test_a_lone_name_is_a_list_of_one() -> None:
+    assert list(catalog.resolve("rgb@64")) == ["rgb@64"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (5, "modalities is 5; expected names of the catalog, or a mapping"),
+        (None, "modalities is None"),
+        ([1, 2], "modalities holds 1; expected names of the catalog"),
+        ([["rgb@64"]], r"modalities holds \['rgb@64'\]"),
+        ({"rgb@64": 5}, "modality 'rgb@64' is 5; expected its facts"),
+        ({"heat": [1]}, r"modality 'heat' is \[1\]"),
+        ({"rgb@64": {"layout": 5}}, "modality 'rgb@64': 'layout' is missing"),
+        ({"rgb@64": {"layout": {"kind": ["grid"]}}}, "layout.kind is"),
+        ({"rgb@64": {"base": ["depth@64"]}}, "is not in the catalog"),
+    ],
+)
+def test_other_forms_are_explained(spec: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalog.resolve(spec)
+
+
+@pytest.mark.parametrize("spec", [["capton"], {"capton": {}}, {"x": {"base": "capton"}}])
 def test_unknown_names_are_answered_with_the_closest(spec: object) -> None:
     with pytest.raises(ConfigError, match=r"'capton' is not in the catalog\..*Did you mean 'caption'\?"):
-        catalog.resolve(spec)  # type: ignore[arg-type]
+        catalog.resolve(spec)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from fourm.errors import CheckpointError
 from fourm.models.folder import load_model, read_config, save_model, tokenizer_paths
@@ -76,7 +77,7 @@ def test_an_interrupted_save_does_not_pass_for_a_model(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_model", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match="no space"):
         save_model(make(seed=2), tmp_path)
     with pytest.raises(CheckpointError, match="has no config.json"):
         load_model(tmp_path)
@@ -105,8 +106,15 @@ def test_a_damaged_config_says_so(saved: Path, content: bytes) -> None:
     [
         ({"format": "something"}, "is not of the format 'fourm-model'"),
         ({"version": 99}, "has version 99.*upgrade fourm"),
-        ({"model": None}, "is damaged: it lacks 'model'"),
-        ({"model": {"kind": "multimodel"}}, "model 'multimodel' is not known"),
+        ({"version": "new"}, "has version new.*upgrade fourm"),
+        ({"model": None}, "is damaged.*model is missing"),
+        ({"model": 5}, "is damaged.*model.kind is missing"),
+        ({"model": {"dim": 16}}, "is damaged.*model.kind is missing"),
+        ({"model": {"kind": ["multimodal"]}}, "model.kind is"),
+        ({"modalities": 5}, "is damaged.*modalities is 5"),
+        ({"modalities": {"x": 5}}, "modality 'x' is 5"),
+        ({"rows": 5}, "is damaged.*rows is 5"),
+        ({"model": {"kind": "multimodel"}}, "model.kind is 'multimodel'.*Did you mean 'multimodal'"),
         ({"model": {"kind": "multimodal", "dim": "wide"}}, "dim is 'wide'"),
         ({"modalities": {"x": {}}}, "modality 'x'"),
         ({"rows": {"input": {"caption": [0, 7]}}}, "rows of its input tables do not follow"),
@@ -146,3 +154,22 @@ def test_tokenizers_outside_the_folder_are_refused(make: Make, tmp_path: Path, p
 
     with pytest.raises(CheckpointError, match="'tok_depth@64' lies outside the folder"):
         tokenizer_paths(tmp_path / "model")
+
+
+def test_tokenizers_that_are_no_mapping_are_a_damage(saved: Path) -> None:
+    edit(saved, tokenizers=5)
+    with pytest.raises(CheckpointError, match="is damaged.*tokenizers is 5"):
+        tokenizer_paths(saved)
+
+
+def test_a_full_disk_is_told_apart_from_a_damage_of_the_program(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of safetensors raises an error of its own, which is no OSError."""
+
+    def full(*args: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_model", full)
+    with pytest.raises(CheckpointError, match=f"cannot save the model in {tmp_path}.*No space left.*Free space"):
+        save_model(make(), tmp_path)

@@ -417,8 +417,8 @@ def test_samples_that_do_not_fit_name_the_modality(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_input_tokens": 0}, "min_input_tokens"),
-        ({"min_target_tokens": 200}, "0 <= min <= num"),
+        ({"num_input_tokens": 0}, "num_input_tokens is 0; expected 1 or more"),
+        ({"min_target_tokens": 200}, "min_target_tokens is 200; expected 0 or more and at most 128"),
         ({"components": []}, "at least one needs a weight above 0"),
         ({"components": [{"weight": 0}]}, "at least one needs a weight above 0"),
         ({"components": [{"weight": -1}]}, r"components\[0\]: weight is -1.0"),
@@ -427,16 +427,20 @@ def test_samples_that_do_not_fit_name_the_modality(
             {"components": [{"keep": {"caption": "some"}}]},
             r"components\[0\]\.keep\.caption is 'some'.*random, all|all, binary",
         ),
-        ({"components": [{"num_target_tokens": 0}]}, "num_target_tokens is 0; expected at least 1"),
-        ({"max_tokens": {"rgb": 0}}, "max_tokens.rgb is 0; expected at least 1"),
+        ({"components": [{"num_target_tokens": 0}]}, "num_target_tokens is 0; expected 1 or more"),
+        ({"max_tokens": {"rgb": 0}}, "max_tokens.rgb is 0; expected 1 or more"),
         ({"modality_weights": {"rgb": -1}}, "modality_weights.rgb is -1.0"),
-        ({"reduction": "mod"}, "reduction is 'mod'. Known: modality, token"),
+        ({"reduction": "mean"}, "reduction is 'mean'. Known: mod, modality, token"),
         ({"component": []}, "Did you mean 'components'"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configs.build(MaskedConfig, values)
+
+
+def test_the_published_name_of_the_loss_by_modality_is_known() -> None:
+    assert configs.build(MaskedConfig, {"reduction": "mod"}) == configs.build(MaskedConfig, {"reduction": "modality"})
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"model": None}, "model.kind is missing"),
         ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),
         ({"modalities": ["rgb@224", "clip@224"]}, "'clip@224' is made of images by a network.*use .*tok_clip@224"),
+        ({"modalities": 5}, "modalities is 5"),
+        ({"modalities": {"rgb@64": 5}}, "modality 'rgb@64' is 5"),
+        ({"evaluation": {"batch_size": 0}}, "evaluation: batch_size is 0; expected 1 or more"),
+        ({"evaluation": {"max_samples": 0}}, "evaluation: max_samples is 0"),
+        ({"pictures": {"num_samples": 0}}, "pictures: num_samples is 0"),
     ],
 )
 def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None:
@@ -54,7 +59,7 @@ def test_a_tokenizer_is_not_trained_on_masks() -> None:
         configs.build(TokenizerRecipe, {**TOKENIZER, "modality": "depth@64", "objective": {"kind": "masked"}})
 
 
-@pytest.mark.parametrize("modality", [{}, {"a": HEAT, "b": HEAT}, 3])
+@pytest.mark.parametrize("modality", [{}, {"a": HEAT, "b": HEAT}, {"a": None}, 3])
 def test_no_modality_or_several_are_refused(modality: Any) -> None:
     with pytest.raises(ConfigError, match="expected one name"):
         configs.build(TokenizerRecipe, {**TOKENIZER, "modality": modality})

@@ -36,6 +36,17 @@ def test_a_write_that_fails_is_an_error_of_ours_and_keeps_the_old_folder(tmp_pat
     assert (tmp_path / "model" / "old").exists()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), CheckpointError("no"), RuntimeError("bug")])
+def test_whatever_goes_wrong_leaves_nothing_half_written(tmp_path: Path, error: Exception) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise error
+
+    with pytest.raises(CheckpointError if isinstance(error, OSError) else type(error)):
+        write_folder(tmp_path / "model", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_is_published_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "b.json", {"path": tmp_path})
     assert json.loads((tmp_path / "a" / "b.json").read_text()) == {"path": str(tmp_path)}
