@@ -243,8 +243,8 @@ def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hash
     crops = crops_digest(facts_folder(config.path, CROPS)[0]) if config.crop.kind == CROPS else None
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
     for modality, folder in source_folders(name, config, chosen).items():
-        if modality in hashes:
-            where = facts_folder(config.path, folder)
+        where = facts_folder(config.path, folder)
+        if modality in hashes and where[0].joinpath(where[1]).is_dir():  # data that is not there is told on opening it
             check_tokenizer_hash(*where, hashes[modality])
             if crops is not None:
                 check_crops(*where, crops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,7 +60,8 @@ class Masked:
         special: special ids of the text vocabulary.
 
     Raises:
-        ConfigError: if the config names modalities that are not in the set, or if no component can ask anything.
+        ConfigError: if the config names modalities that are not in the set, if no component can ask anything, or if a
+            vocabulary has no room for the special ids.
     """
 
     def __init__(self, config: MaskedConfig, modalities: ModalitySet, special: SpecialIds | None = None) -> None:
@@ -75,6 +76,48 @@ class Masked:
         self.components = [self._component(c, f"components[{i}]") for i, c in enumerate(config.components)]
         weights = np.array([c.weight for c in config.components], float)
         self.shares = np.cumsum(weights / weights.sum())
+        drawn = [c for c, weight in zip(self.components, weights, strict=True) if weight > 0]
+        self.budget = max(c.num_inputs for c in drawn) + max(c.num_targets for c in drawn)
+        reserved = self.special.sentinel(self.special.num_sentinels)
+        for m in modalities.values():
+            if m.is_discrete and not m.is_grid and m.vocab_size <= reserved:
+                raise ConfigError(
+                    f"modality '{m.name}': its vocabulary of {m.vocab_size} has no room for text beside the {reserved} "
+                    f"special tokens, sentinels among them; raise modalities.{m.name}.content.vocab_size"
+                )
+
+    def check_data(self, train: Mapping[str, Iterable[str]], val: Mapping[str, Iterable[str]]) -> None:
+        """See that every data set is asked something, and that every component finds its modalities in some data set.
+
+        Args:
+            train: data set to train on -> modalities it has.
+            val: the same of those to evaluate on.
+
+        Raises:
+            ConfigError: naming the data set or the component.
+        """
+        drawn = [(i, c) for i, c in enumerate(self.components) if self.config.components[i].weight > 0]
+        targets = np.any([c.target_alphas for _, c in drawn], 0)
+        for split, datasets in (("train", train), ("val", val)):
+            for name, modalities in datasets.items():
+                if not targets[self._present(modalities)].any():
+                    raise ConfigError(
+                        f"data.{split}.datasets.{name} has {', '.join(modalities)}, none of which has a target alpha "
+                        f"above 0, so nothing would be asked of it: give it one of those that have: "
+                        f"{', '.join(np.array(self.names)[targets])}; or change objective.components"
+                    )
+        present = np.any([self._present(modalities) for modalities in train.values()], 0)
+        for i, c in drawn:
+            for key, alphas in (("target_alphas", c.target_alphas), ("input_alphas", c.input_alphas * c.num_inputs)):
+                if train and alphas.any() and not alphas[present].any():
+                    raise ConfigError(
+                        f"objective.components[{i}].{key}: no training data set has "
+                        f"{' or '.join(np.array(self.names)[alphas > 0])}; correct the alphas, or data.train.datasets"
+                    )
+
+    def _present(self, modalities: Iterable[str]) -> np.ndarray:
+        """(M,) which of the modalities are among those named."""
+        return np.isin(self.names, list(modalities))
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> tuple[TokenRow, TokenRow]:
         """Draw budgets and masks for one sample: the table that is shown and the table that is asked.
@@ -114,8 +157,11 @@ class Masked:
         return {name: float(count) for name, count in batch.decoder.num_targets.items()}
 
     def num_tokens(self, batch: Example) -> int:
-        """Tokens of the batch by its largest budgets, inputs and targets, as the published schedules count them."""
-        return batch.decoder.num_samples * (self.config.num_input_tokens + self.config.num_target_tokens)
+        """Tokens of the batch by the largest input and target budgets of any component, as published schedules count.
+
+        Samples of smaller budgets or with less content count the same.
+        """
+        return batch.decoder.num_samples * self.budget
 
     def loss(self, model: nn.Module, batch: Example) -> Loss:
         """Cross-entropy of the asked tokens, part by part."""

@@ -1,21 +1,13 @@
-"""What all training jobs begin with: the classes that configs name, and whether there is anything left to do."""
+"""What all training jobs begin with: whether there is anything left to do."""
 
 from __future__ import annotations
 
-import importlib
 import logging
-from typing import Any
 
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.train.state import completed_state
 
 _LOG = logging.getLogger(__name__)
-
-
-def implementation(config: Any) -> Any:
-    """The class a config names in its `target`, imported now."""
-    module, _, name = type(config).target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def is_complete(recipe: PretrainRecipe | TokenizerRecipe) -> bool:

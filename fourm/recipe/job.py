@@ -42,6 +42,7 @@ class TrainingJob:
         modalities: what the data sets hold.
         objective: scores the model.
         encoders: modality -> function from text or boxes to token ids.
+        tokenizers: modality (or `text`) -> hash of its tokenizer; a run that goes on must find the same.
     """
 
     recipe: PretrainRecipe | TokenizerRecipe
@@ -49,6 +50,7 @@ class TrainingJob:
     modalities: ModalitySet
     objective: Objective
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         data = self.recipe.data
@@ -88,7 +90,7 @@ class TrainingJob:
             world=self.world,
             evaluate=evaluate,
             pictures=pictures,
-            metadata={"recipe": configs.to_dict(self.recipe)},
+            metadata={"recipe": configs.to_dict(self.recipe), "tokenizers": self.tokenizers},
             export=export,
         ).fit()
 

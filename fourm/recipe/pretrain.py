@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fourm.data.dataset import check_tokens
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
-from fourm.models.multimodal import Multimodal
 from fourm.models.transplant import copy_weights
-from fourm.recipe.build import implementation, is_complete
+from fourm.objectives.masked import Masked
+from fourm.recipe.build import is_complete
 from fourm.recipe.bundle import Bundle
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TEXT, PictureConfig, PretrainRecipe
+from fourm.registry import implementation
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
+from fourm.tokenizers.text import TextTokenizer
 from fourm.train.distributed import session
 
 if TYPE_CHECKING:
@@ -35,11 +37,14 @@ def run(recipe: PretrainRecipe) -> None:
     text = load_text_tokenizer(recipe.tokenizers)
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     tokenizers = {name: load_tokenizer(path) for name, path in recipe.tokenizers.items() if name != TEXT}
+    objective = build_objective(recipe, modalities, text)
+    encoders = text_encoders(modalities, text)
+    hashes = _check_tokens(recipe, modalities, tokenizers)
+    if text is not None:
+        hashes[TEXT] = text.hash
     config = train_config(recipe)
     with session(config.device, config.threads) as world:
-        objective = implementation(recipe.objective)(recipe.objective, modalities, text.special if text else None)
-        job = TrainingJob(recipe, world, modalities, objective, text_encoders(modalities, text))
-        _check_tokens(recipe, modalities, tokenizers)
+        job = TrainingJob(recipe, world, modalities, objective, encoders, hashes)
         model = build_model(recipe, modalities, tokenizers)
         job.fit(
             model,
@@ -48,10 +53,21 @@ def run(recipe: PretrainRecipe) -> None:
         )
 
 
-def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> Multimodal:
+def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextTokenizer | None) -> Any:
+    """The objective of a recipe, checked against its data sets as far as that needs no data."""
+    objective = implementation(recipe.objective.target)(recipe.objective, modalities, text.special if text else None)
+    if isinstance(objective, Masked):
+        objective.check_data(
+            {n: d.modalities or modalities for n, d in recipe.data.train.datasets.items() if d.weight > 0},
+            {n: d.modalities or modalities for n, d in recipe.data.val.datasets.items()},
+        )
+    return objective
+
+
+def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> Any:
     """The model of a recipe with its initial weights."""
-    model = Multimodal(modalities, recipe.model, recipe.seed)
-    if recipe.model.codebook_init:
+    model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
+    if getattr(recipe.model, "codebook_init", False):
         codebooks = {
             name: t.codebook for name, t in tokenizers.items() if name in modalities and t.codebook is not None
         }
@@ -63,8 +79,10 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
     return model
 
 
-def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> None:
-    """Tokens on disk must come from the tokenizers the recipe names, and those must fit the modalities."""
+def _check_tokens(
+    recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]
+) -> dict[str, str]:
+    """The tokenizers' hashes. Tokens on disk must come from them, and they must fit the modalities."""
     for name, tokenizer in tokenizers.items():
         modality = modalities[name]
         if tokenizer.vocab_size != modality.vocab_size:
@@ -82,6 +100,7 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
     for mixture in (recipe.data.train, recipe.data.val):
         for name, dataset in mixture.datasets.items():
             check_tokens(name, dataset, modalities, hashes)
+    return hashes
 
 
 def _pictures(job: TrainingJob, config: PictureConfig, bundle: Bundle) -> Callable[[int], dict[str, Image]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,8 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         modalities = self.modality_set()
-        known = [m.name for m in modalities.values() if m.tokenizer and m.tokenizer != TEXT] + [TEXT]
-        for name in self.tokenizers:
-            if name not in known:
-                raise ConfigError(
-                    f"tokenizers: '{name}' is not a token modality of this recipe.{did_you_mean(name, known)}"
-                )
+        token_names = [m.name for m in modalities.values() if m.tokenizer and m.tokenizer != TEXT] + [TEXT]
+        _check_names("tokenizers", "token modality", self.tokenizers, token_names)
         if self.data.resolutions:
             raise ConfigError(
                 "data.resolutions is for `fourm train-tokenizer`: a model reads each modality at the size it declares"
@@ -129,11 +125,11 @@ class PretrainRecipe:
                 )
         if isinstance(self.objective, ReconstructConfig):
             raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
-        for name in (*self.pictures.given, *self.pictures.targets):
-            if name not in modalities:
-                raise ConfigError(
-                    f"pictures: '{name}' is not a modality of this recipe.{did_you_mean(name, modalities)}"
-                )
+        _check_names("pictures", "modality", (*self.pictures.given, *self.pictures.targets), modalities)
+        for split, mixture in (("train", self.data.train), ("val", self.data.val)):
+            for name, dataset in mixture.datasets.items():
+                key = f"data.{split}.datasets.{name}.modalities"
+                _check_names(key, "modality", dataset.modalities or (), modalities)
         self.train.check()
 
     def modality_set(self) -> ModalitySet:
@@ -243,3 +239,9 @@ class TextTokenizerRecipe:
     classes: list[str] = field(default_factory=list)
     num_coordinates: int = 1000
     num_sentinels: int = 200
+
+
+def _check_names(key: str, what: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{key}: '{name}' is not a {what} of this recipe.{did_you_mean(name, known)}")

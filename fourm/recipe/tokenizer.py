@@ -10,9 +10,10 @@ import torch
 
 from fourm.config import to_dict
 from fourm.modality import ModalitySet
-from fourm.recipe.build import implementation, is_complete
+from fourm.recipe.build import is_complete
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import ReconstructionPictureConfig, TokenizerRecipe
+from fourm.registry import implementation
 from fourm.rng import generator, torch_seed
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.teachers import build_teacher
@@ -39,7 +40,7 @@ def run(recipe: TokenizerRecipe) -> None:
         model = build_tokenizer(recipe)
         _start(model, recipe)
         teacher = build_teacher(modality, recipe.tokenizer.teacher, resolutions=recipe.data.resolutions)
-        objective = implementation(recipe.objective)(recipe.objective, modality, model.grid.num_tokens, teacher)
+        objective = implementation(recipe.objective.target)(recipe.objective, modality, model.grid.num_tokens, teacher)
         job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
         job.fit(
             model,
@@ -67,7 +68,7 @@ def build_tokenizer(recipe: TokenizerRecipe) -> Any:
     """The untrained tokenizer of a recipe; the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(recipe.seed, "weights"))
-        return implementation(recipe.tokenizer)(recipe.raw_modality(), recipe.tokenizer)
+        return implementation(recipe.tokenizer.target)(recipe.raw_modality(), recipe.tokenizer)
 
 
 def _pictures(

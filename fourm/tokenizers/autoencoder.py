@@ -15,6 +15,7 @@ from fourm.errors import CheckpointError, ConfigError
 from fourm.machine import Precision, use_bf16
 from fourm.modality import Grid, Modality
 from fourm.nn.position import resize_table
+from fourm.registry import implementation
 from fourm.tokenizers import saved
 from fourm.tokenizers.configs import AutoencoderConfig
 from fourm.tokenizers.quantize import Quantized
@@ -341,12 +342,6 @@ def num_channels(modality: Modality) -> int:
 def network(config: Any, part: str, channels: int, grid: Grid) -> Any:
     """The encoder or decoder that a config names: class `part` of the module in its `target`."""
     return getattr(importlib.import_module(config.target), part)(config, channels, grid)
-
-
-def implementation(target: str) -> Any:
-    """What `module:attribute` names."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _embed_labels(labels: Tensor, embedding: nn.Embedding) -> Tensor:

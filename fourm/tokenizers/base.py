@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fourm.errors import CheckpointError, did_you_mean
 from fourm.machine import Precision
 from fourm.modality import Grid, Modality
+from fourm.registry import implementation
 from fourm.tokenizers.configs import TOKENIZERS
 from fourm.tokenizers.saved import CONFIG_FILE, read_facts
 
@@ -78,16 +79,13 @@ def load_tokenizer(
         CheckpointError: if the folder holds none, or one of an unknown kind.
         ConfigError: if it cannot be decoded so.
     """
-    import importlib
-
     folder = tokenizer_folder(Path(folder))
     kind = str(read_facts(folder)["kind"])
     if kind not in TOKENIZERS:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: tokenizer kind '{kind}' is not known.{did_you_mean(kind, TOKENIZERS)}"
         )
-    module, _, name = TOKENIZERS.resolve(kind).target.partition(":")
-    tokenizer = getattr(importlib.import_module(module), name).load(folder, device)
+    tokenizer = implementation(TOKENIZERS.resolve(kind).target).load(folder, device)
     if sampling:
         tokenizer.use_sampling(**sampling)
     if precision is not None or channels_last is not None:

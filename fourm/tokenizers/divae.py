@@ -13,7 +13,8 @@ from fourm.modality import Modality
 from fourm.nn.configs import SamplingConfig
 from fourm.nn.diffusion import Diffusion, starting_noise
 from fourm.rng import key_hash, normal, uniform
-from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction, implementation
+from fourm.registry import implementation
+from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction
 from fourm.tokenizers.configs import DiffusionConfig, DiVAEConfig
 
 

@@ -36,7 +36,8 @@ class Snapshot:
         optimizer: over its parameters.
         average: of its weights, or None.
         config: the recipe's `train` part.
-        metadata: JSON-able, kept with every checkpoint; holds the resolved recipe under `recipe`.
+        metadata: JSON-able, kept with every checkpoint; holds the resolved recipe under `recipe`, and the hashes of
+            the tokenizers in use under `tokenizers`.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Snapshot:
         return targets | {f"optimizer/{k}": v for k, v in state.items()}
 
     def _check_recipe(self, record: dict[str, Any], path: Path) -> None:
+        self._check_tokenizers(record["metadata"].get("tokenizers", {}), path)
         saved, current = record["metadata"].get("recipe", {}), self._metadata.get("recipe", {})
         changes = recipe_differences(saved, current, "recipe")
         if changes:
@@ -132,6 +134,17 @@ class Snapshot:
             raise CheckpointError(
                 f"{path} was made with another model ({'; '.join(changes[:5])}). Choose another output folder, "
                 "go back to the checkpoint's recipe, or set train.allow_changed_recipe=true if its tensors still fit"
+            )
+
+    def _check_tokenizers(self, saved: dict[str, str], path: Path) -> None:
+        """Ids have to mean what they meant before; files under the same name may have been made again."""
+        current = self._metadata.get("tokenizers", {})
+        others = [name for name, digest in saved.items() if current.get(name, digest) != digest]
+        if others and not self.config.allow_changed_recipe:
+            raise CheckpointError(
+                f"{path} was trained on the ids of other tokenizers of {', '.join(others)}, which mean something else "
+                "now. Choose another output folder, restore the tokenizers and their tokens, or set "
+                "train.allow_changed_recipe=true to go on all the same"
             )
 
     def _check_weights(self, step: int) -> None:

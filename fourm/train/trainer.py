@@ -53,7 +53,8 @@ class Trainer:
         evaluate: results by name, called on every rank with the model in eval mode, without gradients, and carrying
             the averaged weights if there are any.
         pictures: pictures by name for a step, called on the main rank in the same way.
-        metadata: kept in every checkpoint; the model and modalities in `metadata["recipe"]` must stay the same.
+        metadata: kept in every checkpoint; the model and modalities in `metadata["recipe"]` and the hashes in
+            `metadata["tokenizers"]` must stay the same.
         export: writes the finished model into the given folder, called on the main rank in the same way.
 
     Raises:

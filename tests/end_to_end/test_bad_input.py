@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ PRETRAIN = [
     (spoil.nothing, ["train.device=tpu"], ["device", "tpu"]),
     (spoil.nothing, ["variables.rot=x"], ["variables.rot", "Did you mean 'variables.root'"]),
     (spoil.nothing, ["init_from=nowhere"], ["nowhere"]),
+    (spoil.nothing, ["modalities=5"], ["modalities", "5", "tiny.yaml"]),
+    (spoil.nothing, ["modalities=null"], ["modalities"]),
+    (spoil.nothing, ["model.num_heads=0"], ["num_heads", "0", "1 or more"]),
+    (spoil.nothing, ["evaluation.batch_size=0"], ["evaluation", "batch_size", "0", "1 or more"]),
+    (spoil.nothing, ["data.train.datasets.rooms.modalities=[rgb@64]"], ["datasets.rooms", "rgb@64", "target alpha"]),
     (spoil.nothing, ["train.optimizer.lr=1e30", "train.max_steps=20"], ["loss", "step", "train.optimizer.lr"]),
     (spoil.missing_data, [], ["data folder", "rooms/train", "does not exist"]),
     (spoil.missing_source, [], ["rooms/train", "rgb"]),
@@ -178,3 +184,18 @@ def test_a_wrong_command_line_is_a_usage_error(fourm: Any, arguments: list[str])
     assert outcome.status == 2
     assert "Usage" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_run_does_not_go_on_with_tokens_of_a_tokenizer_that_was_made_again(world: Path, fourm: Any) -> None:
+    root, recipe = f"variables.root={world}", world / "tiny.yaml"
+    assert fourm("pretrain", recipe).status == 0
+    shutil.rmtree(world / "tokenizers" / "depth")
+    assert fourm("train-tokenizer", "rooms_depth", root, "seed=5", *TOKENIZER).status == 0
+    for split in ("train", "test"):
+        tokens = ("tokenize", world / "tokenizers" / "depth", world / "rooms" / split, "--device", "cpu", "--overwrite")
+        assert fourm(*tokens).status == 0
+
+    outcome = fourm("pretrain", recipe, "train.max_steps=6")
+
+    assert_one_clear_message(outcome, ["tok_depth@64", "other tokenizers", "allow_changed_recipe"])
+    assert fourm("pretrain", recipe, "train.max_steps=6", "train.allow_changed_recipe=true").status == 0

@@ -64,13 +64,13 @@ def test_plain_values_make_the_same_recipe_again(path: Path) -> None:
 def test_models_and_objectives_build_on_the_meta_device(path: Path) -> None:
     import torch
 
-    from fourm.recipe.build import implementation
+    from fourm.registry import implementation
 
     recipe = load(path)
     modalities = recipe.modality_set()
-    implementation(recipe.objective)(recipe.objective, modalities)
+    implementation(recipe.objective.target)(recipe.objective, modalities)
     with torch.device("meta"):
-        model = implementation(recipe.model)(modalities, recipe.model)
+        model = implementation(recipe.model.target)(modalities, recipe.model)
 
     assert all(parameter.is_meta for parameter in model.parameters())
 

@@ -16,7 +16,7 @@ import torch
 from fourm import catalog
 from fourm.convert.ml4m_tokenizers import tokenizer_config, tokenizer_state
 from fourm.modality import Modality
-from fourm.tokenizers.autoencoder import implementation
+from fourm.registry import implementation
 
 pytestmark = pytest.mark.slow
 

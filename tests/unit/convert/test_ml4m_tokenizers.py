@@ -14,7 +14,7 @@ from fourm.convert.ml4m_tokenizers import key_map, tokenizer_config, tokenizer_s
 from fourm.errors import CheckpointError
 from fourm.nn.configs import UNetConfig, UViTConfig
 from fourm.nn.unet import UNet
-from fourm.tokenizers.autoencoder import implementation
+from fourm.registry import implementation
 from fourm.tokenizers.configs import DiVAEConfig, EmaConfig, ViTConfig, VQVAEConfig
 
 RGB_1K = {

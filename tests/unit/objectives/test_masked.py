@@ -608,3 +608,70 @@ def test_asking_the_model_by_hand_gives_the_same_logits(modalities: ModalitySet,
 def test_tokens_are_counted_by_budget_as_the_published_schedules_do(modalities: ModalitySet, sample: Sample) -> None:
     objective = masked(modalities, 20, 12, MaskComponent(input_alphas={"codes": 1, "vectors": 1}), min_input_tokens=1)
     assert objective.num_tokens(batch(objective, sample, 3)) == 3 * 32
+
+
+def test_tokens_count_by_the_largest_budgets_of_any_component(modalities: ModalitySet, sample: Sample) -> None:
+    components = [
+        {"num_input_tokens": 20},
+        {"num_target_tokens": 4},
+        {"num_input_tokens": 12, "num_target_tokens": 12},
+        {"weight": 0, "num_input_tokens": 500},
+    ]
+    objective = Masked(
+        configs.build(
+            MaskedConfig, {"num_input_tokens": 10, "num_target_tokens": 6, "components": components}
+        ),
+        modalities,
+    )
+
+    assert objective.num_tokens(batch(objective, sample, 3)) == 3 * (20 + 12)
+
+
+# ------------------------------------------------------------------ data that fits the mixture
+
+
+def mixture(modalities: ModalitySet, *components: dict[str, Any]) -> Masked:
+    return Masked(configs.build(MaskedConfig, {"components": list(components)}), modalities)
+
+
+def test_data_sets_that_each_lack_something_are_accepted(modalities: ModalitySet) -> None:
+    objective = mixture(
+        modalities, {"input_alphas": {"rgb": 1}, "target_alphas": {"depth": 1}}, {"target_alphas": {"caption": 1}}
+    )
+    objective.check_data({"photos": ["rgb", "depth"], "texts": ["caption"]}, {"held out": ["depth"]})
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_data_set_of_which_nothing_is_ever_asked_is_refused(modalities: ModalitySet, split: str) -> None:
+    objective = mixture(modalities, {"target_alphas": {"depth": 1, "caption": 0}}, {"weight": 0})
+    data = {"train": {"good": ["depth"]}, "val": {}}
+    data[split] = {**data[split], "bad": ["rgb", "caption"]}
+
+    with pytest.raises(ConfigError, match=rf"data\.{split}\.datasets\.bad.*rgb, caption.*target alpha.*: depth"):
+        objective.check_data(data["train"], data["val"])
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        ({"target_alphas": {"caption": 1}}, r"components\[1\]\.target_alphas.*no training data set has caption"),
+        ({"input_alphas": {"vectors": 1, "caption": 1}}, r"components\[1\]\.input_alphas.*has caption or vectors"),
+    ],
+)
+def test_a_component_that_no_data_set_serves_is_refused(
+    modalities: ModalitySet, component: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mixture(modalities, {}, component).check_data({"a": ["rgb", "depth"], "b": ["codes"]}, {})
+    mixture(modalities, {}, {**component, "weight": 0}).check_data({"a": ["rgb", "depth"]}, {})
+
+
+def test_a_component_may_be_meant_to_show_nothing(modalities: ModalitySet) -> None:
+    for component in ({"input_alphas": {}}, {"num_input_tokens": 0, "input_alphas": {"caption": 1}}):
+        mixture(modalities, component).check_data({"a": ["depth"]}, {})
+
+
+def test_a_vocabulary_has_to_hold_the_special_tokens(modalities: ModalitySet) -> None:
+    Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=500))
+    with pytest.raises(ConfigError, match=r"modality 'caption': its vocabulary of 600 .* 604 special tokens"):
+        Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=600))

@@ -8,7 +8,8 @@ from typing import Any
 
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.masked import Masked
-from fourm.recipe.build import implementation, is_complete
+from fourm.recipe.build import is_complete
+from fourm.registry import implementation
 from fourm.train.state import RunState, mark_complete
 from tests.unit.recipe.conftest import recipe
 
@@ -16,8 +17,8 @@ from tests.unit.recipe.conftest import recipe
 def test_configs_name_their_implementation() -> None:
     small = recipe()
 
-    assert implementation(small.model) is Multimodal
-    assert implementation(small.objective) is Masked
+    assert implementation(small.model.target) is Multimodal
+    assert implementation(small.objective.target) is Masked
 
 
 def test_a_complete_run_says_so_and_how_to_train_on(tmp_path: Path, caplog: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fourm.errors import ConfigError
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.check import Cost, check, synthetic_sample
 from tests.unit.recipe.conftest import recipe
@@ -62,3 +65,37 @@ def test_both_reductions_run_on_the_meta_device(reduction: str) -> None:
     objective = {"kind": "masked", "num_input_tokens": 16, "num_target_tokens": 16, "reduction": reduction}
 
     assert check(recipe(objective=objective)).flops_per_step > 0
+
+
+def test_the_text_tokenizer_gives_the_vocabulary(text_file: Path) -> None:
+    cost = check(recipe(tokenizers={"text": str(text_file)}))
+
+    declared = check(recipe())
+    assert cost.parameters["heads"] < declared.parameters["heads"]
+    assert any(str(text_file) in line for line in cost.lines())
+
+
+@pytest.mark.parametrize("tokenizers", [{}, {"text": "nowhere/text.json"}])
+def test_without_it_the_output_says_what_was_assumed(tokenizers: dict[str, str]) -> None:
+    lines = check(recipe(tokenizers=tokenizers)).lines()
+
+    assert any("30,000 as declared" in line and "text" in line for line in lines)
+    assert all("vocabulary" not in line for line in check(recipe(modalities=["rgb@64", "tok_depth@64"])).lines())
+
+
+def test_a_vocabulary_that_is_too_small_is_a_clear_error() -> None:
+    small = {"rgb@64": {}, "caption": {"content": {"vocab_size": 150}}}
+    with pytest.raises(ConfigError, match="'caption': its vocabulary of 150"):
+        check(recipe(modalities=small))
+
+
+def test_tokens_count_by_the_budgets_of_the_components() -> None:
+    own = [{"num_input_tokens": 40}, {"num_target_tokens": 10}]
+    objective = {"kind": "masked", "num_input_tokens": 16, "num_target_tokens": 16, "components": own}
+    assert check(recipe(objective=objective)).tokens_per_step == 4 * (40 + 16)
+
+
+def test_a_data_set_of_which_nothing_is_asked_is_found() -> None:
+    data = {"train": {"datasets": {"rooms": {"path": "rooms", "modalities": ["rgb@64"]}}}}
+    with pytest.raises(ConfigError, match=r"data\.train\.datasets\.rooms"):
+        check(recipe(data=data))

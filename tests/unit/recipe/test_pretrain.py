@@ -138,3 +138,26 @@ def test_pictures_show_all_grids_with_a_tokenizer_unless_targets_are_named(
         assert draw is not None
         draw(1)
         assert shown == [drawn]
+
+
+NEEDS_NO_DATA = [
+    ({"objective": {"kind": "masked", "components": [{"input_alphas": {"rbg@64": 1}}]}}, "Did you mean 'rgb@64'"),
+    ({"objective": {"kind": "masked", "components": [{"keep": {"captoin": "all"}}]}}, "Did you mean 'caption'"),
+    (
+        {"data": {"train": datasets(Path("rooms"), modalities=["rgb@64"])}},
+        r"data\.train\.datasets\.rooms has rgb@64.*target alpha",
+    ),
+    ({"data": {"train": datasets(Path("rooms"), modality_name_map={"x": "dpth"})}}, "modality_name_map.*'dpth'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), NEEDS_NO_DATA)
+def test_what_needs_no_data_is_found_before_processes_meet(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    def never(*args: object) -> None:
+        raise AssertionError("a process group was started")
+
+    monkeypatch.setattr(pretrain, "session", never)
+    with pytest.raises(ConfigError, match=message):
+        pretrain.run(recipe(tokenizers={"text": str(text_file)}, **changes))

@@ -25,6 +25,10 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"tokenizers": {"txt": "x"}}, "Did you mean 'text'"),
         ({"pictures": {"given": ["rbg@64"]}}, "pictures: 'rbg@64'.*Did you mean 'rgb@64'"),
         ({"pictures": {"targets": ["depth@64"]}}, "Did you mean 'tok_depth@64'"),
+        (
+            {"data": {"train": {}, "val": {"datasets": {"rooms": {"path": "x", "modalities": ["rbg@64"]}}}}},
+            r"data\.val\.datasets\.rooms\.modalities: 'rbg@64'.*Did you mean 'rgb@64'",
+        ),
         ({"train": {"batch_size": 4}}, "max_steps, train.max_tokens: neither is given"),
         ({"train": {"max_steps": 4, "schedule": {"warmup_steps": 9}}}, "exceed the run"),
         ({"objective": {"kind": "reconstruct"}}, "reconstruct is for `fourm train-tokenizer`"),

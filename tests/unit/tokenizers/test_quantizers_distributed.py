@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from fourm.config import build
-from fourm.recipe.build import implementation
+from fourm.registry import implementation
 from fourm.tokenizers.configs import VQVAEConfig
 
 EMA = {"kind": "ema", "codebook_size": 24, "dim": 3, "revive_below": 0.2}
@@ -29,7 +29,7 @@ STEPS = 4
 def make(name: str) -> Any:
     torch.manual_seed(0)
     config = build(VQVAEConfig, {"quantizer": CONFIGS[name]}).quantizer
-    return implementation(config)(config)
+    return implementation(config.target)(config)
 
 
 def batch(step: int) -> torch.Tensor:

@@ -246,6 +246,20 @@ def test_another_model_is_not_continued_unless_allowed(tmp_path: Path, part: str
     assert toy_trainer(tmp_path, allowed, metadata=changed).fit().step == 4
 
 
+def test_tokens_of_other_tokenizers_are_not_continued_unless_allowed(tmp_path: Path) -> None:
+    """The recipe names the same files; only what they hold has changed."""
+    before = {"tokenizers": {"tok_depth": "a", "text": "b", "tok_rgb": "c"}}
+    toy_trainer(tmp_path, toy_config(max_steps=2), metadata=before).fit()
+    toy_trainer(tmp_path, toy_config(max_steps=3), metadata={"tokenizers": {"text": "b", "tok_new": "d"}}).fit()
+
+    toy_trainer(tmp_path / "again", toy_config(max_steps=2), metadata=before).fit()
+    changed = {"tokenizers": {"tok_depth": "x", "text": "y", "tok_rgb": "c"}}
+    with pytest.raises(CheckpointError, match=r"other tokenizers of tok_depth, text.*train\.allow_changed_recipe"):
+        toy_trainer(tmp_path / "again", toy_config(max_steps=4), metadata=changed).fit()
+    allowed = toy_config(max_steps=4, allow_changed_recipe=True)
+    assert toy_trainer(tmp_path / "again", allowed, metadata=changed).fit().step == 4
+
+
 def test_other_changes_of_the_recipe_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     toy_trainer(tmp_path, toy_config(max_steps=2), metadata={"recipe": {"data": "a"}}).fit()
     toy_trainer(tmp_path, toy_config(max_steps=4), metadata={"recipe": {"data": "b"}}).fit()
