@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Unit = Literal["token", "chunk"]
 Normalization = Literal["imagenet", "half", "standardize", "log", "mask", "none"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_NAME = re.compile(r"[\w@+-]+")
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,11 @@ class Modality:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ConfigError("a modality needs a name")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"a modality is called '{self.name}'; expected letters, digits, _ @ + or -, since names are parts of keys "
+                "such as modalities.NAME.layout, of file names and of parameters"
+            )
         if self.teacher is not None:
             self._check_teacher()
         elif isinstance(self.layout, Grid) and isinstance(self.content, Continuous) and self.channels is not None:

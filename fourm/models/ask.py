@@ -95,6 +95,10 @@ def _given_part(modality: Modality, facts: _Facts, index: int) -> dict[str, Tens
             values = facts.tensor("values", None, modality.content.dim)  # type: ignore[union-attr]
             valid = facts.tensor("valid", values.shape[1]).bool()
             positions = _running_count(valid)
+        if not values.is_floating_point():
+            raise DataError(
+                f"modality '{modality.name}': values are {values.dtype}; expected floating-point numbers, normalised"
+            )
         # Not a product: padding may hold anything, also values that are not finite.
         part["values"] = torch.where(valid[..., None], values, 0.0)
         part["ids"] = torch.full_like(positions, PADDING)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fourm.errors import ConfigError
 from fourm.modality import Continuous, Modality, ModalitySet
 from fourm.nn.init import fill_normal, fill_xavier
 from fourm.nn.position import sincos
@@ -91,10 +92,15 @@ class PositionTable(nn.Module):
 
     def forward(self, modality: Tensor, position: Tensor) -> Tensor:
         """(B, N) modality numbers and positions -> (B, N, dim)."""
-        table = self.fixed if self.learned is None else torch.cat([self.fixed, self.learned])  # type: ignore[list-item]
         index = modality.clamp(min=0)
-        position = torch.where(position < self.limit[index], position, 0)  # type: ignore[index]
-        return F.embedding(self.start[index] + position, table)  # type: ignore[index,arg-type]
+        row = self.start[index] + torch.where(position < self.limit[index], position, 0)  # type: ignore[index]
+        if self.learned is None:
+            return F.embedding(row, self.fixed)  # type: ignore[arg-type]
+        learned = F.embedding((row - self.num_fixed).clamp(min=0), self.learned)
+        if not self.num_fixed:
+            return learned
+        fixed = F.embedding(row.clamp(max=self.num_fixed - 1), self.fixed)  # type: ignore[arg-type]
+        return torch.where((row < self.num_fixed)[..., None], fixed, learned)
 
 
 class TokenTable(nn.Module):
@@ -140,7 +146,14 @@ class InputEmbedder(nn.Module):
         for m in inputs:
             if isinstance(m.content, Continuous):
                 # 4M: pixel patches have no bias, projected caption embeddings have one
-                self.projections[m.name] = nn.Linear(m.content.dim, dim, bias=not m.is_grid)
+                projection = nn.Linear(m.content.dim, dim, bias=not m.is_grid)
+                try:
+                    self.projections[m.name] = projection
+                except KeyError as error:  # `values` and the like are methods of torch's modules
+                    raise ConfigError(
+                        f"modality '{m.name}' cannot be called so ({error}): give it another name, for instance "
+                        f"{m.name}_1"
+                    ) from None
 
     def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Embed a token table.
@@ -152,7 +165,7 @@ class InputEmbedder(nn.Module):
         shape = content.shape
         flat = content.flatten(0, 1)
         for name, projection in self.projections.items():
-            vectors = projection(batch.values[name])
+            vectors = projection(batch.values[name].to(projection.weight.dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
         place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
         return flat.view(shape), place * batch.valid[..., None]

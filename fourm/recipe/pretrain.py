@@ -79,9 +79,7 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
     return model
 
 
-def _check_tokens(
-    recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]
-) -> dict[str, str]:
+def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> dict[str, str]:
     """The tokenizers' hashes. Tokens on disk must come from them, and they must fit the modalities."""
     for name, tokenizer in tokenizers.items():
         modality = modalities[name]

@@ -40,7 +40,7 @@ def texts(recipe: TextTokenizerRecipe) -> Iterator[str]:
     """Every text of every sample, all alternatives of a caption included."""
     for name in recipe.sources:
         source = open_source(str(recipe.path), [name])
-        modality = Modality(name, Sequence(1), Discrete(1), source=name, decode="text")
+        modality = Modality("text", Sequence(1), Discrete(1), source=name, decode="text")
         for n in range(len(source)):
             value = decoding.decode(source.read(n)[name], modality, partial(source.where, n, name))
             yield from [value] if isinstance(value, str) else value

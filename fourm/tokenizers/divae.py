@@ -12,8 +12,8 @@ from fourm.errors import ConfigError
 from fourm.modality import Modality
 from fourm.nn.configs import SamplingConfig
 from fourm.nn.diffusion import Diffusion, starting_noise
-from fourm.rng import key_hash, normal, uniform
 from fourm.registry import implementation
+from fourm.rng import key_hash, normal, uniform
 from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction
 from fourm.tokenizers.configs import DiffusionConfig, DiVAEConfig
 

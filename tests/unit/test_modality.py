@@ -69,7 +69,7 @@ def test_facts_cannot_change() -> None:
     ("make", "message"),
     [
         (lambda: replace(PIXELS, content=Continuous(16)), "3 channels in patches of 4 x 4 pixels make 48"),
-        (lambda: replace(PIXELS, name=""), "needs a name"),
+        (lambda: replace(PIXELS, name=""), "a modality is called ''"),
         (lambda: replace(PIXELS, layout=Sequence(7), channels=None, direction="both"), "can only be an input"),
         (lambda: Grid(0, 2), "each must be at least 1"),
         (lambda: Grid(2, 2, 0), "each must be at least 1"),
@@ -226,3 +226,14 @@ def test_without_a_teacher_tokenizers_read_pixels() -> None:
 def test_a_teacher_needs_images_and_a_map(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict("m", {**FEATURES, **change})
+
+
+@pytest.mark.parametrize("name", ["rgb.v2@64", "", "a/b", "..", "*", "a b", "caption#not"])
+def test_names_that_keys_and_files_could_not_hold_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="a modality is called.*letters, digits"):
+        Modality(name, Grid(1, 1), Discrete(2), source="x", decode="tokens")
+
+
+def test_names_may_hold_a_resolution_and_letters_of_any_script() -> None:
+    for name in ("tok_rgb@448-224", "Bild_ß", "t5+clip"):
+        assert Modality(name, Grid(1, 1), Discrete(2), source="x", decode="tokens").name == name

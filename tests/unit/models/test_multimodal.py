@@ -254,6 +254,24 @@ def test_wrong_givens_are_explained(make: Make, name: str, facts: Any, message: 
         make().logits({name: facts}, ONE)
 
 
+def test_whole_numbers_are_no_normalised_pixels(make: Make) -> None:
+    pixels = {"positions": ints([0]), "values": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
+    with pytest.raises(ValueError, match="values are torch.uint8; expected floating-point numbers, normalised"):
+        make().logits({"rgb@8": pixels}, ONE)
+
+
+def test_numbers_of_any_precision_are_read_in_that_of_the_weights(make: Make) -> None:
+    half = {key: GIVEN[key] | {"values": GIVEN[key]["values"].half()} for key in ("rgb@8", "vectors")}
+    double = {key: facts | {"values": facts["values"].double()} for key, facts in half.items()}
+    single = {key: facts | {"values": facts["values"].float()} for key, facts in half.items()}
+
+    expected = answers(make(), single)["codes"]
+
+    assert torch.equal(answers(make(), half)["codes"], expected)
+    assert torch.equal(answers(make(), double)["codes"], expected)
+    assert answers(make().double(), single)["codes"].dtype == torch.float64
+
+
 def test_an_output_cannot_be_given(make: Make, modalities: ModalitySet) -> None:
     chosen = ModalitySet(replace(m, direction="output") if m.name == "codes" else m for m in modalities.values())
     with pytest.raises(ValueError, match="'codes' is an output of this model; it cannot be given"):

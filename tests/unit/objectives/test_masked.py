@@ -618,9 +618,7 @@ def test_tokens_count_by_the_largest_budgets_of_any_component(modalities: Modali
         {"weight": 0, "num_input_tokens": 500},
     ]
     objective = Masked(
-        configs.build(
-            MaskedConfig, {"num_input_tokens": 10, "num_target_tokens": 6, "components": components}
-        ),
+        configs.build(MaskedConfig, {"num_input_tokens": 10, "num_target_tokens": 6, "components": components}),
         modalities,
     )
 
