@@ -374,7 +374,7 @@ def _show(recipe: Any) -> None:
 
 
 def _cores() -> int:
-    from fourm.pipeline.lanes import num_cores
+    from fourm.machine import num_cores
 
     return num_cores()
 

@@ -12,19 +12,24 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from fourm.machine import choose_device, has_bf16
+from fourm.machine import choose_device, has_bf16, num_cores
+from fourm.paths import FASHION_FOLDERS
 
 Status = Literal["ok", "optional", "missing"]
 
 MIN_PYTHON = (3, 11)
-FASHION_FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist"), Path("data/FashionMNIST/raw"))
 _FASHION_FILE = "train-images-idx3-ubyte"
 # Other packages that bring the same module.
 _ALTERNATIVES = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
+# Packages whose module has another name.
+_MODULES = {"pillow": "PIL", "opencv-python-headless": "cv2"}
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 _GIB = 2**30
+_NOT_NEEDED = "not needed on this machine"
 _PROJECT_FILE = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
@@ -48,7 +53,7 @@ class Check:
 
 
 def report(folder: Path | None = None) -> list[Check]:
-    """Look at the installation and the machine. Imports torch, if there is one.
+    """Look at the installation and the machine. Imports every package that fourm would import, if it is there.
 
     Args:
         folder: where results would be written; by default the current folder.
@@ -57,11 +62,11 @@ def report(folder: Path | None = None) -> list[Check]:
         One entry per finding, in the order of the printed report.
     """
     requirements = declared_requirements()
-    core = requirements.pop("", [])
+    core = [_package(requirement) for requirement in requirements.pop("", [])]
     return [
         _python(),
-        *(_package(requirement) for requirement in core),
-        *_torch(),
+        *core,
+        *(_torch() if any(check.name == "torch" and check.status == "ok" for check in core) else ()),
         *(_extra(name, wanted) for name, wanted in sorted(requirements.items())),
         *_machine(folder or Path.cwd()),
     ]
@@ -136,7 +141,7 @@ def _unmet(requirement: str, extra: str = "") -> tuple[str, str, str]:
         return name, version, "" if version else "not installed"
     parsed = Requirement(requirement)
     if parsed.marker is not None and not parsed.marker.evaluate({"extra": extra}):
-        return parsed.name, "not needed on this machine", ""
+        return parsed.name, _NOT_NEEDED, ""
     version = installed_version(parsed.name) or ""
     if not version:
         return parsed.name, "", "not installed"
@@ -145,19 +150,51 @@ def _unmet(requirement: str, extra: str = "") -> tuple[str, str, str]:
     return parsed.name, version, ""
 
 
+@cache
+def imported_modules() -> set[str]:
+    """Top-level modules that some file of fourm imports."""
+    files = Path(__file__).parent.rglob("*.py")
+    return {name for file in files for name in _IMPORT.findall(file.read_text(encoding="utf-8"))}
+
+
+def _import_problem(package: str) -> str:
+    """What goes wrong when a package that fourm uses is imported; empty if nothing."""
+    try:
+        if _is_used(package):
+            importlib.import_module(_module(package))
+    except Exception as error:  # broken shared libraries raise OSError, ImportError and others
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def _is_used(package: str) -> bool:
+    return _module(package) in imported_modules()
+
+
+def _module(package: str) -> str:
+    return _MODULES.get(package, package.replace("-", "_"))
+
+
 def _package(requirement: str) -> Check:
     """One line for a package of the core."""
+    group = "core packages"
     name, version, problem = _unmet(requirement)
-    if not problem:
-        return Check("core packages", name, "ok", version)
     wanted = requirement.split(";")[0].strip()
-    return Check("core packages", name, "missing", problem, f"pip install '{wanted}'")
+    if problem and not _is_used(name):
+        return Check(group, name, "optional", f"{problem}; nothing imports it yet", f"pip install '{wanted}'")
+    if problem:
+        return Check(group, name, "missing", problem, f"pip install '{wanted}'")
+    problem = _import_problem(name)
+    if problem:
+        return Check(group, name, "missing", problem, f"reinstall it: pip install --force-reinstall '{wanted}'")
+    return Check(group, name, "ok", version)
 
 
 def _extra(extra: str, requirements: Sequence[str]) -> Check:
     """One line for all packages of an extra."""
     found = [_unmet(requirement, extra) for requirement in requirements]
-    problems = [f"{name} ({problem})" for name, _, problem in found if problem]
+    needed = [(n, problem or _import_problem(n)) for n, version, problem in found if version != _NOT_NEEDED]
+    problems = [f"{name} ({problem})" for name, problem in needed if problem]
     if not problems:
         return Check("extras", extra, "ok", ", ".join(name for name, *_ in found))
     detail = "without " + ", ".join(problems)
@@ -166,15 +203,8 @@ def _extra(extra: str, requirements: Sequence[str]) -> Check:
 
 
 def _torch() -> list[Check]:
-    """What torch can use here; an installed torch that does not load is reported with its error."""
-    group = "torch"
-    if installed_version("torch") is None:
-        return []
-    try:
-        torch = importlib.import_module("torch")
-    except Exception as error:  # broken shared libraries raise OSError, ImportError and others
-        remedy = "reinstall it: pip install --force-reinstall torch"
-        return [Check(group, "import torch", "missing", f"{type(error).__name__}: {error}", remedy)]
+    """What torch can use here."""
+    group, torch = "torch", importlib.import_module("torch")
     checks = [Check(group, "device", "ok", _device(torch))]
     bf16 = has_bf16(choose_device())
     detail = "computed by the device itself" if bf16 else "imitated, so precision: auto is fp32 here"
@@ -218,7 +248,7 @@ def _machine(folder: Path) -> list[Check]:
     git = shutil.which("git")
     fashion = next((path for path in FASHION_FOLDERS if list(path.glob(f"{_FASHION_FILE}*"))), None)
     return [
-        Check(group, "processor", "ok", f"{_num_cores()} cores, {platform.machine()}"),
+        Check(group, "processor", "ok", f"{num_cores()} cores, {platform.machine()}"),
         Check(
             group,
             "memory",
@@ -251,11 +281,6 @@ def _machine(folder: Path) -> list[Check]:
             else "for `make fashion`: apt-get install dataset-fashion-mnist (or torchvision downloads it)",
         ),
     ]
-
-
-def _num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:

@@ -154,8 +154,8 @@ class Modality:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"a modality is called '{self.name}'; expected letters, digits, _ @ + or -, since names are parts of keys "
-                "such as modalities.NAME.layout, of file names and of parameters"
+                f"a modality is called '{self.name}'; expected letters, digits, _ @ + or -, since names are parts of "
+                "keys such as modalities.NAME.layout, of file names and of parameters"
             )
         if self.teacher is not None:
             self._check_teacher()

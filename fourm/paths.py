@@ -1,8 +1,11 @@
-"""Where the recipes lie, in a checkout and in an installed wheel."""
+"""Where the recipes lie, in a checkout and in an installed wheel, and where data sets are looked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+FASHION_FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist"), Path("data/FashionMNIST/raw"))
+"""Where Fashion-MNIST is looked for; the first is that of Debian's package `dataset-fashion-mnist`."""
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -19,10 +19,10 @@ from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.evaluate.predict import Predictor, greedy, one_step
 from fourm.evaluate.samples import Samples
 from fourm.evaluate.scores import IoUScore, PsnrScore, Score
-from fourm.evaluate.words import class_in
 from fourm.generate.inputs import network_input
 from fourm.generate.plan import Step
 from fourm.modality import Modality
+from fourm.words import class_in
 
 OUTLINES = ("silhouette", "edges")
 

@@ -17,8 +17,8 @@ from fourm.evaluate.predict import Predictor, greedy, one_step
 from fourm.evaluate.references import STRUCTURE, References, box_names, compute, score_of, visible_names
 from fourm.evaluate.samples import Batch, Samples
 from fourm.evaluate.scores import NameScore, Score
-from fourm.evaluate.words import names_in
 from fourm.modality import Modality
+from fourm.words import names_in
 
 DENSE = ("depth", "normal", "semseg", "canny")
 

@@ -93,7 +93,7 @@ class PositionTable(nn.Module):
     def forward(self, modality: Tensor, position: Tensor) -> Tensor:
         """(B, N) modality numbers and positions -> (B, N, dim)."""
         index = modality.clamp(min=0)
-        row = self.start[index] + torch.where(position < self.limit[index], position, 0)  # type: ignore[index]
+        row = self.start[index] + torch.where(position < self.limit[index], position, 0)  # type: ignore[index,operator]
         if self.learned is None:
             return F.embedding(row, self.fixed)  # type: ignore[arg-type]
         learned = F.embedding((row - self.num_fixed).clamp(min=0), self.learned)
@@ -165,7 +165,7 @@ class InputEmbedder(nn.Module):
         shape = content.shape
         flat = content.flatten(0, 1)
         for name, projection in self.projections.items():
-            vectors = projection(batch.values[name].to(projection.weight.dtype))
+            vectors = projection(batch.values[name].to(self.modality_embedding.weight.dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
         place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
         return flat.view(shape), place * batch.valid[..., None]

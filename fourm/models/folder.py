@@ -27,16 +27,16 @@ class ModelFacts:
 
     Args:
         format, version: of the folder.
-        model: config of the model, with its kind.
         modalities: name -> facts, in the order of the token tables.
+        model: config of the model, with its kind.
         rows: side -> modality -> its rows in the concatenated table, where the model has such tables.
         tokenizers: token modality (or `text`) -> its copy, relative to the folder.
     """
 
     format: str
     version: int
-    model: Any = configs.slot(MODELS)
     modalities: dict[str, Any]
+    model: Any = configs.slot(MODELS)
     rows: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path]) -> None:
         copies[name] = relative
     save_weights(model, str(folder / "model.safetensors"))
     modalities = {name: to_dict(m) for name, m in model.modalities.items()}
-    facts = ModelFacts(FORMAT, VERSION, model.config, modalities, _rows(model), copies)
+    facts = ModelFacts(FORMAT, VERSION, modalities, model.config, _rows(model), copies)
     publish(folder / "config.json", json.dumps(configs.to_dict(facts), indent=1) + "\n")
 
 

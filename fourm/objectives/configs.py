@@ -75,8 +75,6 @@ class MaskedConfig:
     separate: bool = True
 
     def __post_init__(self) -> None:
-        if self.reduction == "mod":
-            self.reduction = "modality"
         check_range(self, "num_input_tokens", "num_target_tokens", "max_tokens", least=1)
         check_range(self, "modality_weights", least=0)
         check_range(self, "min_input_tokens", least=0, most=self.num_input_tokens)

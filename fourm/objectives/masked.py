@@ -174,7 +174,7 @@ class Masked:
             )
             for name in self.parts
         }
-        return Loss(parts, self.config.reduction, self.loss_weights)
+        return Loss(parts, "token" if self.config.reduction == "token" else "modality", self.loss_weights)
 
     def _component(self, config: MaskComponent, where: str) -> _Component:
         inputs = self._alphas(

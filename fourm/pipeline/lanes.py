@@ -17,6 +17,7 @@ from typing import Any
 
 from fourm import config as configs
 from fourm.errors import ConfigError, FourmError
+from fourm.machine import num_cores
 from fourm.pipeline.schema import Pipeline, Stage, command_words
 from fourm.pipeline.status import Status
 
@@ -214,11 +215,6 @@ def _num_gpus() -> int:
     import torch  # only here: a pipeline itself needs no torch
 
     return torch.cuda.device_count()
-
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _failure(stage: Stage, lane: Lane) -> str:

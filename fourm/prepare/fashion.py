@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from fourm.catalog import FASHION_CLASSES
 from fourm.data.shards import ShardWriter, begin_shards, shard_is_complete
 from fourm.errors import DataError, MissingExtraError
+from fourm.paths import FASHION_FOLDERS
 from fourm.rng import generator
 
 Split = Literal["train", "test"]
 Image = NDArray[np.uint8]
 
 _LOG = logging.getLogger(__name__)
-
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` puts the files."""
 
 SOURCES: dict[str, str] = {"image": "png", "silhouette": "png", "edges": "png", "caption": "json", "label": "json"}
 """Source -> extension of its members."""
@@ -195,7 +193,7 @@ def find_files(download_to: Path) -> Path:
         DataError: if they are nowhere and cannot be downloaded; names both remedies.
     """
     downloaded = download_to / "FashionMNIST" / "raw"
-    for folder in (DEBIAN_FOLDER, downloaded, Path("data/fashion-mnist"), Path("data/FashionMNIST/raw")):
+    for folder in (*FASHION_FOLDERS, downloaded):
         if all(_file(folder, name) for names in _FILES.values() for name in names):
             return folder
     _LOG.info("downloading Fashion-MNIST to %s", download_to)
@@ -206,9 +204,9 @@ def find_files(download_to: Path) -> Path:
     except Exception as error:  # torchvision, urllib and the operating system each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"Fashion-MNIST is not on this machine (looked in {DEBIAN_FOLDER}) and cannot be downloaded: {reason}. "
-            "Install Debian's package (apt-get install dataset-fashion-mnist), or run the same command once where "
-            f"there is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into "
+            f"Fashion-MNIST is not on this machine (looked in {FASHION_FOLDERS[0]}) and cannot be downloaded: "
+            f"{reason}. Install Debian's package (apt-get install dataset-fashion-mnist), or run the same command once "
+            f"where there is network, or put the four files of the data set, {_FILES['train'][0]}.gz and so on, into "
             f"{downloaded}"
         ) from None
     return downloaded

@@ -210,7 +210,7 @@ class TokenizerRecipe:
     def raw_modality(self) -> Modality:
         """The modality the tokenizer encodes."""
         spec = self.modality
-        modalities = catalog.resolve(spec) if isinstance(spec, str | list | Mapping) else ()
+        modalities = catalog.resolve(spec) if isinstance(spec, str | list | Mapping) else ModalitySet(())
         if len(modalities) != 1:
             raise ConfigError(
                 f"modality is {spec!r}; expected one name of the catalog or a mapping with one inline entry"

@@ -136,8 +136,7 @@ class TrainConfig:
         log_every_steps: how often the losses are read from the device.
         keep_checkpoints: the newest so many are kept; null keeps all.
         resume: `auto` goes on from the newest complete checkpoint in the output folder, `never` wants a fresh folder.
-        allow_changed_recipe: go on although the model part of the recipe, or a tokenizer, differs from the
-            checkpoint's.
+        allow_changed_recipe: go on although the model part of the recipe or a tokenizer is not the checkpoint's.
         best_metric: name among the evaluation's results, the lowest value is remembered.
         find_unused_parameters: for DDP, when some parameters receive no gradient in some steps.
         threads: of the CPU per process; null shares the cores among the processes.

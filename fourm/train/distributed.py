@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fourm.errors import FourmError
-from fourm.machine import choose_device
+from fourm.machine import choose_device, num_cores
 
 T = TypeVar("T")
 
@@ -117,8 +117,7 @@ def num_threads(configured: int | None, local_size: int) -> int:
     # torchrun sets OMP_NUM_THREADS=1 itself when it starts several processes, so there it is not the user's wish.
     if local_size == 1 and os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return int(os.environ["OMP_NUM_THREADS"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_size)
+    return max(1, num_cores() // local_size)
 
 
 def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: float = 30) -> World:

@@ -46,12 +46,56 @@ def test_a_complete_installation_exits_with_0(monkeypatch: pytest.MonkeyPatch, t
 def test_a_missing_core_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    without(monkeypatch, "timm")
+    without(monkeypatch, "tokenizers")
     checks = doctor.report(tmp_path)
-    assert find(checks, "timm").status == "missing"
-    assert "pip install 'timm>=" in find(checks, "timm").remedy
+    assert find(checks, "tokenizers").status == "missing"
+    assert "pip install 'tokenizers>=" in find(checks, "tokenizers").remedy
     assert doctor.exit_status(checks) == 1
-    assert "Missing: timm." in doctor.render(checks)
+    assert "Missing: tokenizers." in doctor.render(checks)
+
+
+def test_a_missing_package_that_nothing_imports_is_not_fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "declared_requirements", lambda: {"": ["torch>=2.6", "some-later-idea>=1"]})
+    without(monkeypatch, "some-later-idea")
+    checks = doctor.report(tmp_path)
+    assert find(checks, "some-later-idea").status == "optional"
+    assert "nothing imports it yet" in find(checks, "some-later-idea").detail
+    assert doctor.exit_status(checks) == 0
+
+
+def test_what_fourm_imports_is_read_from_its_files() -> None:
+    used = doctor.imported_modules()
+    assert {"torch", "torchvision", "PIL", "cv2", "tokenizers", "packaging"} <= used
+    assert "some_later_idea" not in used
+
+
+@pytest.mark.parametrize(("package", "status", "line"), [("numpy", 1, "numpy"), ("cv2", 0, "rooms")])
+def test_an_installed_package_that_does_not_load_is_reported_with_its_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, status: int, line: str
+) -> None:
+    def broken(name: str) -> Any:
+        if name == package:
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return working(name)
+
+    without(monkeypatch)
+    working = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", broken)
+    checks = doctor.report(tmp_path)
+    assert "ImportError: libGL.so.1" in find(checks, line).detail
+    assert find(checks, line).remedy
+    assert doctor.exit_status(checks) == status
+
+
+def test_packages_that_are_not_there_or_not_used_are_not_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    without(monkeypatch, "torch", "matplotlib")
+    monkeypatch.setattr(importlib, "import_module", asked.append)
+    doctor.report(tmp_path)
+    assert "numpy" in asked
+    assert not {"torch", "matplotlib", "pytest", "mypy"} & set(asked)
 
 
 def test_a_core_package_that_is_too_old_counts_as_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,7 +132,7 @@ def test_a_torch_that_does_not_load_is_reported_with_its_error(monkeypatch: pyte
     without(monkeypatch)
     monkeypatch.setattr(importlib, "import_module", broken)
     checks = doctor.report(tmp_path)
-    assert "libcudart.so.13" in find(checks, "import torch").detail
+    assert "libcudart.so.13" in find(checks, "torch").detail
     assert doctor.exit_status(checks) == 1
 
 

@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fourm.prepare.rooms.classes import CLASSES, NAMED_SHARE, OBJECTS, plural
+from fourm.prepare.rooms.classes import CLASSES, NAMED_SHARE, OBJECTS
+from fourm.words import plural
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _COUNTED_SHARE = NAMED_SHARE / 4

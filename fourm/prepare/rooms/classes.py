@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from fourm.catalog import MAX_DEPTH_METRES, ROOM_CLASSES
+from fourm.words import names_in
 
 __all__ = [
     "CLASSES",
@@ -15,7 +14,6 @@ __all__ = [
     "SOURCES",
     "VOID",
     "objects_in",
-    "plural",
 ]
 
 CLASSES: tuple[str, ...] = ROOM_CLASSES
@@ -37,15 +35,6 @@ SOURCES: dict[str, str] = {
 """Source -> extension of its members."""
 
 
-def plural(name: str) -> str:
-    """The plural of a class name."""
-    return "shelves" if name == "shelf" else f"{name}s"
-
-
-_WORDS = {form: name for name in OBJECTS for form in (name, plural(name))}
-_PATTERN = re.compile(rf"\b({'|'.join(_WORDS)})\b")
-
-
 def objects_in(text: str) -> set[str]:
     """The object classes a caption names: `objects_in("two beds and a rug")` is `{"bed", "rug"}`."""
-    return {_WORDS[word] for word in _PATTERN.findall(text.lower())}
+    return set(names_in(text, OBJECTS))

@@ -439,8 +439,14 @@ def test_values_that_make_no_sense_are_refused(values: dict[str, Any], message: 
         configs.build(MaskedConfig, values)
 
 
-def test_the_published_name_of_the_loss_by_modality_is_known() -> None:
-    assert configs.build(MaskedConfig, {"reduction": "mod"}) == configs.build(MaskedConfig, {"reduction": "modality"})
+def test_the_published_name_of_the_loss_by_modality_is_known(modalities: ModalitySet, sample: Sample) -> None:
+    def reduction(name: str) -> str:
+        objective = Masked(configs.build(MaskedConfig, {"reduction": name}), modalities)
+        model = Multimodal(modalities, MultimodalConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2))
+        return objective.loss(model, batch(objective, sample, 2)).reduction
+
+    assert reduction("mod") == reduction("modality") == "modality"
+    assert reduction("token") == "token"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from PIL import Image
 from fourm.catalog import FASHION_CLASSES
 from fourm.data.source import open_source
 from fourm.errors import DataError
-from fourm.evaluate.words import class_in
 from fourm.prepare import fashion
 from fourm.prepare.fashion import captions, edges, find_files, prepare_fashion, read_idx, silhouette
 from fourm.rng import generator
+from fourm.words import class_in
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_without_files_and_network_both_remedies_are_named(tmp_path: Path, monke
     def offline(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no route to host")
 
-    monkeypatch.setattr(fashion, "DEBIAN_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(fashion, "FASHION_FOLDERS", (tmp_path / "none",))
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", offline)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"no route to host.*apt-get install dataset-fashion-mnist.*network"):

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from fourm.prepare.rooms.classes import CLASSES, OBJECTS, objects_in, plural
+from fourm.prepare.rooms.classes import CLASSES, OBJECTS, objects_in
+from fourm.words import plural
 
 
 def test_there_are_sixteen_classes_of_which_thirteen_are_objects() -> None:

@@ -29,14 +29,15 @@ def class_in(text: str, classes: Sequence[str] = FASHION_CLASSES) -> str | None:
     return next(iter(names_in(text, classes)), None)
 
 
-@lru_cache(maxsize=16)
-def _forms(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    forms = {form: name for name in names for form in (name, _plural(name))}
-    longest_first = sorted(forms, key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])"), forms
-
-
-def _plural(name: str) -> str:
+def plural(name: str) -> str:
+    """The plural of a class name."""
     if name.endswith("f"):
         return f"{name[:-1]}ves"
     return f"{name}es" if name.endswith(("s", "sh", "ch", "x")) else f"{name}s"
+
+
+@lru_cache(maxsize=16)
+def _forms(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    forms = {form: name for name in names for form in (name, plural(name))}
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])"), forms
