@@ -152,7 +152,7 @@ def read_pairs(config: TokenizerEvaluation, modality: Modality) -> tuple[Iterato
     wanted, natural = [modality], None
     if modality.normalization in ("standardize", "log"):
         # These lose the scale, or what is out of range: the truth is read a second time, as it is.
-        natural = f"{modality.name} in natural units"
+        natural = f"{modality.name}+natural"
         wanted.append(replace(modality, name=natural, normalization="none"))
     data = DatasetConfig(
         path=config.data,
