@@ -129,7 +129,8 @@ class TrainConfig:
         precision: bf16 is autocast, weights stay float32; auto is bf16 where the device computes in it by itself, else
             fp32.
         seed: of dropout and drop path; step and rank are mixed in, so a resumed run draws the same.
-        ema_decay: keep a running mean of the weights, used for evaluation, pictures and export.
+        ema_decay: keep a running mean of the weights, used for evaluation, pictures and export. A codebook, which is
+            one itself, is used as it is.
         trainable: patterns of parameter names; all others stay as they are.
         freeze: patterns of parameter names that stay as they are.
         eval_every_steps, save_every_steps, pictures_every_steps: null only at the end.
