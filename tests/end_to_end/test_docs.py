@@ -1,7 +1,4 @@
-"""Every piece of YAML in the documentation is a recipe, or part of one that then loads and builds.
-
-Those of the page on tokenizers are parts of different recipes, and are left out here.
-"""
+"""Every piece of YAML in the documentation is a recipe, or part of one that then loads and builds."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{i}")
     for page in sorted(DOCS.glob("*.md"))
-    if page.stem != "tokenizers"
     for i, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
 ]
 
