@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import DataError, TrainingError
+from fourm.errors import DataError, FourmError, TrainingError
 from fourm.machine import use_bf16
 from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
@@ -123,7 +123,7 @@ class Trainer:
         try:
             with StopRequest() as stop, Progress(c.unit, c.length, self.progress, shown=shown) as self._display:
                 if self.progress < c.length:
-                    self._run(stop)
+                    self._run_until(stop)
                 self._finish()
         finally:
             if self._tracker is not None:
@@ -147,6 +147,19 @@ class Trainer:
         self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world)
         self._store = CheckpointStore(self.output / "checkpoints", world, c.keep_checkpoints)
         self._snapshot = Snapshot(self._store, self.model, optimizer, self._average, c, self.metadata)
+
+    def _run_until(self, stop: StopRequest) -> None:
+        """Run to the end, or to the request to stop."""
+        try:
+            self._run(stop)
+        except RuntimeError as error:
+            # A signal reaches the loader's processes too, and torch raises wherever this one is when they die: within a
+            # step, which then may be half done.
+            time.sleep(0.1)
+            if isinstance(error, FourmError) or not stop.number:
+                raise
+            _LOG.warning("stopped within a step; the same command goes on from there, from the newest checkpoint")
+            raise Interrupted(stop.number) from None
 
     def _run(self, stop: StopRequest) -> None:
         batches = iter(self.loader(self.state.cursor))

@@ -347,3 +347,22 @@ def test_a_contradictory_recipe_fails_before_anything_is_written(tmp_path: Path)
     with pytest.raises(ConfigError, match="max_steps"):
         toy_trainer(tmp_path / "run", toy_config(max_steps=None))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loader_process_that_dies_of_the_signal_within_a_step_ends_the_run_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = toy_trainer(tmp_path, toy_config(max_steps=30))
+    step = trainer._step
+
+    def dying(*arguments: Any) -> None:
+        step(*arguments)
+        if trainer.state.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+
+    monkeypatch.setattr(trainer, "_step", dying)
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    monkeypatch.undo()
+    toy_trainer(tmp_path, toy_config(max_steps=30)).fit()
