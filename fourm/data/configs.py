@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fourm.errors import ConfigError
+from fourm.ranges import check_range
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,14 @@ class DatasetConfig:
     max_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ConfigError(f"weight is {self.weight}; expected 0 or more")
-        if not 0 <= self.hflip <= 1:
-            raise ConfigError(f"hflip is {self.hflip}; expected a probability between 0 and 1")
-        if not 0 <= self.jitter < 1:
-            raise ConfigError(f"jitter is {self.jitter}; expected a strength of at least 0 and less than 1")
+        check_range(self, "weight", least=0)
+        check_range(self, "hflip", least=0, most=1)
+        check_range(self, "jitter", least=0, below=1)
+        check_range(self, "max_samples", least=1)
         if self.crop.kind == "crop_settings" and self.hflip:
             raise ConfigError(
                 "hflip does not go with crop.kind: crop_settings, whose boxes bring their own flips; set hflip: 0"
             )
-        if self.max_samples is not None and self.max_samples < 1:
-            raise ConfigError(f"max_samples is {self.max_samples}; expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,5 @@ class DataConfig:
     resolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(resolution < 1 for resolution in self.resolutions):
-            raise ConfigError(f"resolutions is {list(self.resolutions)}; expected pixels of a side, each 1 or more")
-        if self.num_workers < 0:
-            raise ConfigError(f"num_workers is {self.num_workers}; expected 0 or more")
-        if self.shuffle_window < 1:
-            raise ConfigError(f"shuffle_window is {self.shuffle_window}; expected 1 or more")
+        check_range(self, "resolutions", "shuffle_window", least=1)
+        check_range(self, "num_workers", least=0)

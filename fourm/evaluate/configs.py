@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fourm import config as configs
 from fourm.data.configs import CropConfig
-from fourm.errors import ConfigError
+from fourm.ranges import check_range
 from fourm.registry import Registry
 
 Decoding = Literal["expected", "argmax"]
@@ -32,6 +32,10 @@ class ClassifierConfig:
     batch_size: int = 128
     lr: float = 4e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self, "widths", "epochs", "batch_size", least=1)
+        check_range(self, "lr", above=0)
 
 
 @dataclass
@@ -93,16 +97,10 @@ class EvaluateConfig:
     stages: Path | None = None
 
     def __post_init__(self) -> None:
-        numbers = (
-            "num_samples",
-            "num_train",
-            "batch_size",
-            "num_pictures",
-            "num_steps",
-            "num_captions",
-            "num_outlines",
-        )
-        _check_numbers(self, numbers)
+        check_range(self, "num_samples", "num_train", "batch_size", "num_pictures", "num_steps", least=1)
+        check_range(self, "num_captions", "num_outlines", least=1)
+        check_range(self, "temperature", above=0)
+        check_range(self, "named_share", least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,9 @@ class DecodingConfig:
     scheduler: Literal["ddim", "dpm", "unipc"] | None = None
     num_steps: int | None = None
     guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_steps", least=1)
 
 
 @dataclass
@@ -158,7 +159,8 @@ class TokenizerEvaluation:
     num_pictures: int = 8
 
     def __post_init__(self) -> None:
-        _check_numbers(self, ["num_samples", "batch_size", "num_pictures"])
+        check_range(self, "num_samples", "batch_size", "num_pictures", least=1)
+        check_range(self, "num_workers", least=0)
 
 
 EVALUATIONS = Registry(
@@ -185,10 +187,3 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> EvaluateConfig | 
     values.pop("variables", None)
     schema: Any = EVALUATIONS.resolve(str(values.get("kind")), where=f"kind in {source}")
     return configs.build(schema, values, where=str(source))
-
-
-def _check_numbers(config: Any, names: Sequence[str]) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; expected a number above 0")

@@ -219,6 +219,10 @@ class UViTConfig:
     groups: int = 32
 
     def __post_init__(self) -> None:
+        check_range(self, "dim", "num_heads", "patch_size", "widths", "grid_size", "groups", least=1)
+        check_range(self, "depth", "num_blocks", least=0)
+        check_range(self, "mlp_ratio", above=0)
+        check_range(self, "dropout", least=0, below=1)
         if self.dim % 4 or self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} must be a multiple of 4 and of num_heads {self.num_heads}")
         odd = [width for width in self.widths if width % self.groups]

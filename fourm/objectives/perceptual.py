@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from fourm.errors import ConfigError
 from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 from fourm.nn.pretrained import frozen, timm_model
 from fourm.objectives.reconstruct_config import FeatureDistanceConfig, LpipsConfig
+from fourm.registry import implementation
 
 KEY = "objective.perceptual"
 _BACKBONES = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
@@ -27,8 +27,7 @@ def build_perceptual(config: Any, modality: Modality) -> nn.Module:
         ConfigError: if the modality is no colour or grey image of a fixed range.
         CheckpointError: if the weights of the network cannot be loaded.
     """
-    module, _, name = config.target.partition(":")
-    distance: nn.Module = getattr(importlib.import_module(module), name)(config, modality)
+    distance: nn.Module = implementation(config.target)(config, modality)
     return distance
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from fourm.config import slot
 from fourm.errors import ConfigError
+from fourm.ranges import check_range
 from fourm.registry import Registry
 
 
@@ -26,7 +27,7 @@ class LpipsConfig:
     network: Literal["alex", "vgg", "squeeze"] = "vgg"
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        check_range(self, "weight", above=0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class FeatureDistanceConfig:
     pretrained: bool = True
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        check_range(self, "weight", above=0)
         if not self.blocks:
             raise ConfigError("blocks is empty; expected numbers of blocks, for instance [2, 5, 8, 11]")
 
@@ -62,11 +63,6 @@ PERCEPTUAL = Registry(
         "features": "fourm.objectives.reconstruct_config:FeatureDistanceConfig",
     },
 )
-
-
-def _check_weight(weight: float) -> None:
-    if weight <= 0:
-        raise ConfigError(f"weight is {weight}; expected a number above 0, or leave the perceptual loss out")
 
 
 @dataclass(frozen=True)
@@ -88,5 +84,4 @@ class ReconstructConfig:
     perceptual: Any = slot(PERCEPTUAL, optional=True)
 
     def __post_init__(self) -> None:
-        if self.commit_weight < 0:
-            raise ConfigError(f"commit_weight is {self.commit_weight}; expected 0 or more")
+        check_range(self, "commit_weight", least=0)

@@ -70,11 +70,8 @@ class ReconstructionPictureConfig:
     num_steps: int = 10
 
     def __post_init__(self) -> None:
-        if self.num_samples < 0 or self.num_steps < 1:
-            raise ConfigError(
-                f"pictures has num_samples {self.num_samples} and num_steps {self.num_steps}; expected 0 or more "
-                "samples and 1 or more steps"
-            )
+        check_range(self, "num_samples", least=0)
+        check_range(self, "num_steps", least=1)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -341,7 +340,7 @@ def num_channels(modality: Modality) -> int:
 
 def network(config: Any, part: str, channels: int, grid: Grid) -> Any:
     """The encoder or decoder that a config names: class `part` of the module in its `target`."""
-    return getattr(importlib.import_module(config.target), part)(config, channels, grid)
+    return implementation(f"{config.target}:{part}")(config, channels, grid)
 
 
 def _embed_labels(labels: Tensor, embedding: nn.Embedding) -> Tensor:

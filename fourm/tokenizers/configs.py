@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fourm.config import slot
 from fourm.errors import ConfigError
 from fourm.nn.configs import Activation, NoiseConfig, SamplingConfig
+from fourm.ranges import check_range
 from fourm.registry import Registry
 from fourm.tokenizers.teacher_configs import TEACHER_KINDS
 
@@ -43,6 +44,8 @@ class ConvConfig:
     groups: int = 8
 
     def __post_init__(self) -> None:
+        check_range(self, "widths", "stem", "groups", least=1)
+        check_range(self, "num_blocks", least=0)
         if not self.widths or len(self.widths) != len(self.num_blocks):
             raise ConfigError(
                 f"widths has {len(self.widths)} levels and num_blocks {len(self.num_blocks)}; "
@@ -89,6 +92,9 @@ class ViTConfig:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        check_range(self, "dim", "num_heads", "patch_size", "grid_size", least=1)
+        check_range(self, "depth", "output_blocks", least=0)
+        check_range(self, "mlp_ratio", above=0)
         if self.dim % 4 or self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} must be a multiple of 4 and of num_heads {self.num_heads}")
 
@@ -124,11 +130,9 @@ class MLPConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.depth < 0 or self.mlp_ratio <= 0:
-            raise ConfigError(
-                f"width {self.width} must be 1 or more, depth {self.depth} 0 or more and mlp_ratio {self.mlp_ratio} "
-                "above 0"
-            )
+        check_range(self, "width", least=1)
+        check_range(self, "depth", least=0)
+        check_range(self, "mlp_ratio", above=0)
 
 
 @dataclass(frozen=True)
@@ -161,14 +165,8 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         check_codebook(self.codebook_size, self.dim)
-        if not 0 <= self.decay < 1:
-            raise ConfigError(f"decay is {self.decay}; expected a number from 0 to below 1, for instance 0.99")
-        if not 0 <= self.revive_below < 1:
-            raise ConfigError(
-                f"revive_below is {self.revive_below}; expected a share from 0 to below 1, for instance 0.03"
-            )
-        if self.kmeans_steps < 0:
-            raise ConfigError(f"kmeans_steps is {self.kmeans_steps}; expected 0 or more, for instance 10")
+        check_range(self, "decay", "revive_below", least=0, below=1)
+        check_range(self, "kmeans_steps", least=0)
 
 
 @dataclass(frozen=True)
@@ -227,10 +225,10 @@ class MemcodesConfig:
 
     def __post_init__(self) -> None:
         check_codebook(self.codebook_size, self.dim)
-        if self.num_heads < 1 or self.dim % self.num_heads:
+        check_range(self, "num_heads", least=1)
+        check_range(self, "temperature", above=0)
+        if self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature is {self.temperature}; expected a number above 0, for instance 1.0")
 
 
 def check_codebook(size: int, dim: int) -> None:
@@ -338,8 +336,7 @@ class DiffusionConfig(AutoencoderConfig):
     masked_condition: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.condition_dropout < 1:
-            raise ConfigError(f"condition_dropout is {self.condition_dropout}; expected a share from 0 to below 1")
+        check_range(self, "condition_dropout", least=0, below=1)
         share = self.masked_condition
         if share is not None and not 0 <= share[0] <= share[1] <= 1:
             raise ConfigError(f"masked_condition is {list(share)}; expected two shares with 0 <= first <= second <= 1")
@@ -421,10 +418,12 @@ class StableDiffusionConfig:
     vae_blocks: int = 2
 
     def __post_init__(self) -> None:
+        check_range(self, "widths", "vae_widths", "num_blocks", "vae_blocks", "num_heads", "groups", least=1)
+        check_range(self, "image_size", "text_dim", "text_length", "latent_channels", least=1)
         odd = [width for width in (*self.widths, *self.vae_widths) if width % self.groups]
         if odd or not self.widths or not self.vae_widths:
             raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
-        if self.image_size is not None and (self.image_size < 1 or self.image_size % self.stride):
+        if self.image_size is not None and self.image_size % self.stride:
             raise ConfigError(
                 f"image_size is {self.image_size}; expected a multiple of {self.stride}, for instance 512"
             )
@@ -463,6 +462,8 @@ class VQControlNetConfig(DiffusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, "stem_widths", least=1)
+        check_range(self, "adapter_blocks", least=0)
         if not self.stem_widths:
             raise ConfigError("stem_widths is empty; give at least one width, for instance [32, 32, 96, 256]")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError, MissingExtraError
 from fourm.modality import Modality
 from fourm.nn.pretrained import check_file, frozen, timm_model
+from fourm.registry import implementation
 from fourm.tokenizers.teacher_configs import (
     TeacherConfig,
     TimmTeacherConfig,
@@ -206,8 +206,7 @@ def build_teacher(
         return None
     if weights is not None:
         chosen = replace(chosen, weights=weights)
-    module, _, name = chosen.target.partition(":")
-    teacher: Teacher = getattr(importlib.import_module(module), name)(chosen)
+    teacher: Teacher = implementation(chosen.target)(chosen)
     for size in (modality.grid.image_size, *map(modality.grid.image_size_at, resolutions)):
         if size[0] % teacher.patch_size or size[1] % teacher.patch_size:
             raise ConfigError(

@@ -80,7 +80,7 @@ DIVAE = {"kind": "divae", "encoder": {"kind": "conv"}, "denoiser": {"kind": "une
             "at 68 pixels.*do not divide.*multiples of 8, for instance 64",
         ),
         ({"data": {"train": {}, "resolutions": [64, 72]}, "tokenizer": DIVAE}, "at 72 pixels.*multiples of 32"),
-        ({"data": {"train": {}, "resolutions": [0]}}, "each 1 or more"),
+        ({"data": {"train": {}, "resolutions": [0]}}, r"resolutions\[0\] is 0; expected 1 or more"),
         ({"tokenizer": {"kind": "vqvae", "freeze_encoder": True}}, "set encoder_from"),
         ({"init_from": "a", "encoder_from": "b"}, "give one of them"),
     ],

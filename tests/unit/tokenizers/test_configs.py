@@ -49,9 +49,13 @@ def test_conv_tokens_cover_the_stem_times_two_per_further_level():
         ({"quantizer": {"kind": "fsq", "levels": [8, 2]}}, r"levels is \[8, 2\]; expected .* at least 3 each"),
         ({"quantizer": {"kind": "fsq", "levels": []}}, r"levels is \[\]"),
         ({"quantizer": {"kind": "memcodes", "num_heads": 3}}, "dim 256 must be a multiple of num_heads 3"),
-        ({"quantizer": {"kind": "memcodes", "num_heads": 0}}, "num_heads 0"),
+        ({"quantizer": {"kind": "memcodes", "num_heads": 0}}, "num_heads is 0"),
         ({"quantizer": {"kind": "memcodes", "temperature": 0.0}}, "temperature is 0.0"),
-        ({"encoder": {"kind": "mlp", "width": 0}}, "width 0 must be 1 or more"),
+        ({"encoder": {"kind": "mlp", "width": 0}}, "encoder: width is 0; expected 1 or more"),
+        ({"encoder": {"kind": "conv", "groups": 0}}, "groups is 0; expected 1 or more"),
+        ({"encoder": {"kind": "conv", "widths": [8, -8]}}, r"widths\[1\] is -8"),
+        ({"encoder": {"kind": "vit", "preset": "base", "num_heads": 0}}, "num_heads is 0"),
+        ({"encoder": {"kind": "vit", "preset": "base", "patch_size": 0}}, "patch_size is 0"),
     ],
 )
 def test_mistakes_are_named(values, message):
