@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fourm.data.paths import source_folder
+from fourm.data.shards import FACTS_FILE
 from fourm.data.source import check_same
 from fourm.errors import DataError
 
@@ -91,16 +92,28 @@ def _files(folder: Path) -> dict[str, str]:
     Hidden files, the facts of a source and shards are not samples.
     """
     found: dict[str, str] = {}
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            relative = Path(place, name).relative_to(folder)
-            if name.startswith(".") or relative == Path("source.json") or name.endswith((".tar", ".index.json")):
-                continue
-            stem = relative.with_name(name.partition(".")[0]).as_posix()
-            if stem in found:
-                raise DataError(
-                    f"{folder} holds both {found[stem]} and {relative} for sample '{stem}'. Remove one of them"
-                )
-            found[stem] = relative.as_posix()
+    for path in _walk(folder):
+        relative = path.relative_to(folder)
+        if relative == Path(FACTS_FILE) or path.name.endswith((".tar", ".index.json")):
+            continue
+        stem = relative.with_name(path.name.partition(".")[0]).as_posix()
+        if stem in found:
+            raise DataError(f"{folder} holds both {found[stem]} and {relative} for sample '{stem}'. Remove one of them")
+        found[stem] = relative.as_posix()
     return dict(sorted(found.items()))
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files that are not hidden, also those in linked folders; a link back to a folder above it is passed over."""
+    here = folder.resolve()
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if entry.is_dir():
+                yield from _walk(path, (*above, here))
+            else:
+                yield path

@@ -173,6 +173,19 @@ def test_tars_of_other_writers_are_read(tmp_path: Path, form: int, stem: str) ->
     assert [source.read(n) for n in (0, 1)] == [{"rgb": b"abc"}, {"rgb": b""}]
 
 
+def test_names_that_lead_out_of_a_tar_are_names_only(tmp_path: Path) -> None:
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "secret.txt").write_bytes(b"of the file system")
+    with tarfile.open(tmp_path / "rgb" / "0.tar", "w") as tar:
+        info = tarfile.TarInfo("../secret.txt")
+        info.size = 10
+        tar.addfile(info, io.BytesIO(b"of the tar"))
+    source = AlignedShards(tmp_path, ["rgb"])
+    assert source.read(0) == {"rgb": b"of the tar"}
+    with pytest.raises(DataError, match="keys must not"), ShardWriter(tmp_path, 0, {"copy": "txt"}) as writer:
+        writer.write(source.key(0), {"copy": source.read(0)["rgb"]})
+
+
 def test_a_tar_that_shrinks_later_is_an_error(shards: Path) -> None:
     source = AlignedShards(shards, SOURCES)
     source.read(0)

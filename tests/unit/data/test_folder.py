@@ -50,6 +50,39 @@ def test_two_files_for_one_sample_are_an_error(root: Path) -> None:
         AlignedFolders(root, SOURCES)
 
 
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_class_folders_may_be_links(root: Path, tmp_path: Path, data: type, place: str) -> None:
+    for source in SOURCES:
+        kept = (root if place == "inside" else tmp_path) / "store" / source
+        kept.parent.mkdir(exist_ok=True)
+        (root / source / "class1").rename(kept)
+        (root / source / "class1").symlink_to(kept, target_is_directory=True)
+    source = AlignedFolders(root, SOURCES)
+    assert [source.key(n) for n in range(len(source))] == ["class0/000", "class0/002", "class1/001", "class1/003"]
+    assert source.read(2) == {name: data.make_sample(1)[name] for name in SOURCES}
+
+
+def test_links_in_a_circle_are_followed_once(root: Path) -> None:
+    for source in SOURCES:
+        (root / source / "class0" / "again").symlink_to(root / source, target_is_directory=True)
+    assert len(AlignedFolders(root, SOURCES)) == 4
+
+
+def test_one_folder_under_two_names_gives_the_samples_of_both(root: Path) -> None:
+    for source in SOURCES:
+        (root / source / "class9").symlink_to("class0", target_is_directory=True)
+    source = AlignedFolders(root, SOURCES)
+    assert [source.key(n) for n in range(len(source))][-2:] == ["class9/000", "class9/002"]
+
+
+def test_a_link_to_nowhere_is_named(root: Path) -> None:
+    link = root / "rgb" / "class0" / "000.png"
+    link.unlink()
+    link.symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"class0/000\.png"):
+        AlignedFolders(root, SOURCES).read(0)
+
+
 def test_a_file_that_vanishes_is_named(root: Path) -> None:
     source = AlignedFolders(root, SOURCES)
     (root / "rgb" / "class0" / "000.png").unlink()
