@@ -54,7 +54,8 @@ class SequenceDecoder:
     def run(self, visible: Tensor | None) -> Answers:
         """Write until every sample has ended.
 
-        A sample ends with the end token, with the sentinel behind its last missing run, or at its greatest length.
+        A sample ends with the end token, with the sentinel behind its last missing run, or where the sequence, its
+        visible part included, has its greatest length.
 
         Args:
             visible: (B, n) the visible part of the sequence with sentinels for its missing runs, padded with -1; None:
@@ -62,8 +63,9 @@ class SequenceDecoder:
         """
         context, valid = self.model.encode(self.branches.table)
         num_runs = self._num_runs(visible)
-        limit = (self.step.num_tokens or self.modality.num_tokens + 1) + num_runs - 1
-        limit = torch.where(num_runs > 0, limit.clamp(max=self.modality.layout.num_positions), 0)
+        room = self._room(visible)
+        limit = (room + num_runs - 1).clamp(max=self.modality.layout.num_positions)
+        limit = torch.where((num_runs > 0) & (room > 0), limit, 0)
         longest = int(limit.max())
         heat = temperatures(self.step.temperature_schedule, self.step.temperature, np.ones((longest, 1), np.int64))
         cache = KVCache(self.model.config.decoder_depth)
@@ -77,8 +79,16 @@ class SequenceDecoder:
             drawn = draw(logits, uniforms, float(heat[number, 0]), top_k=self.step.top_k, top_p=self.step.top_p)
             token = drawn.ids[:, 0]
             written.append(torch.where(ended, PADDING, token))
-            ended = ended | self._is_end(token, num_runs) | (number + 1 >= limit)
+            room = room - (~self._is_sentinel(token)).long()
+            ended = ended | self._is_end(token, num_runs) | (room <= 0) | (number + 1 >= limit)
         return Answers(torch.stack(written, 1))
+
+    def _room(self, visible: Tensor | None) -> Tensor:
+        """(B,) tokens each sample may still have: as in training, all with the end are at most `max_tokens`."""
+        room = torch.full_like(self.seeds, self.modality.num_tokens)
+        if visible is not None:
+            room = room - ((visible >= 0) & ~self._is_sentinel(visible)).sum(1)
+        return room.clamp(max=self.step.num_tokens or self.modality.num_tokens)
 
     def _num_runs(self, visible: Tensor | None) -> Tensor:
         """(B,) how many missing runs each sample has."""

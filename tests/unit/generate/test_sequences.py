@@ -108,8 +108,35 @@ def test_the_first_sentinel_does_not_end_it(model: Multimodal, monkeypatch: pyte
 
 
 def test_a_sample_that_never_ends_has_its_greatest_length(model: Multimodal, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert write(model, monkeypatch, [[90]] * 3)[0].shape == (3, 1 + 12 + 1)
+    # As in training: twelve tokens with the end, or the first twelve of a longer text.
+    assert write(model, monkeypatch, [[90]] * 3)[0].shape == (3, 1 + 12)
     assert write(model, monkeypatch, [[90]] * 3, num_tokens=4)[0].shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ([90], [90] * 9),
+        ([90, 91, S2, 90], [90, 91, S2] + [90] * 7),
+        ([S1, 90], [S1] + [90] * 9),
+        ([S1, S1, S1, 90], [S1, S1, S1] + [90] * 7),
+    ],
+)
+def test_what_is_visible_and_what_is_written_fit_the_modality_together(
+    model: Multimodal, monkeypatch: pytest.MonkeyPatch, line: list[int], expected: list[int]
+) -> None:
+    visible = torch.tensor([[80, S1, 81, S2, END]] * 3)
+    ids, _ = write(model, monkeypatch, [line] * 3, visible)
+    assert ids[0].tolist() == [S1, *expected]
+    assert len(merge(ids, visible, SPECIAL)[0]) <= 12
+
+
+def test_no_room_is_left_where_the_visible_fills_the_modality(
+    model: Multimodal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visible = torch.tensor([[*range(80, 92), S1], [*range(80, 91), S1, -1], [80, S1, *[-1] * 11]])
+    ids, _ = write(model, monkeypatch, [[90]] * 3, visible)
+    assert (ids >= 0).sum(1).tolist() == [1, 2, 12]
 
 
 def test_two_missing_runs_end_with_the_third_sentinel(model: Multimodal, monkeypatch: pytest.MonkeyPatch) -> None:
