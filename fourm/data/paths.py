@@ -76,9 +76,9 @@ def _tars_in(root: Path, source: str) -> list[Path]:
     missing = sorted({shard_path(root, source, shard) for shard in range(said)}.difference(tars))
     if missing:
         raise DataError(
-            f"{folder} is not complete: of its {said} shards, {len(missing)} are missing, the first is "
-            f"{missing[0].name}. Whatever made it was interrupted, or a file was lost: run the same command again, it "
-            "makes the missing ones. To use a part, give a range (prefix/[source]/shard-{00000..00009}.tar)"
+            f"{folder} is not complete: {missing[0].name} is missing, {len(missing)} of {said} shards in all. "
+            "What made it was interrupted, or a file was lost: run the same command again, it makes the missing ones. "
+            "To use a part, give a range (prefix/[source]/shard-{00000..00009}.tar)"
         )
     if not tars:
         raise DataError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fourm.data.index import index_path
 from fourm.data.shards import ShardWriter, shard_path
 from fourm.data.source import open_source
 
@@ -76,8 +77,27 @@ def no_shards(root: Path) -> None:
 
 def empty_shards(root: Path) -> None:
     no_shards(root)
-    with ShardWriter(root / "rooms" / "train", 0, {"rgb": "png", "tok_depth": "npy", "caption": "json"}):
-        pass
+    for shard in range(2):
+        with ShardWriter(root / "rooms" / "train", shard, {"rgb": "png", "tok_depth": "npy", "caption": "json"}):
+            pass
+
+
+def interrupted_rooms(root: Path) -> None:
+    for source in ("rgb", "tok_depth", "caption", "depth"):
+        for file in (root / "rooms" / "train" / source).glob("shard-00001*"):
+            file.unlink()
+
+
+def stale_index(root: Path) -> None:
+    """Two captions change places behind the back of the index, which was copied last and is as old as they are."""
+    tar = shard_path(root / "rooms" / "train", "caption", 0)
+    index = index_path(tar).read_bytes()
+
+    def swap(n: int, key: str, content: bytes) -> tuple[str, bytes]:
+        return {0: "000001", 1: "000000"}.get(n, key), content
+
+    rewrite(root, "caption", swap)
+    index_path(tar).write_bytes(index)
 
 
 def id_too_large(root: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_source_with_fewer_shards_than_it_says_is_not_complete(
         shard_path(tmp_path, source, lost).unlink()
     reports(
         DataError, lambda: AlignedShards(tmp_path, SOURCES),
-        f"{tmp_path / 'rgb'} is not complete", f"shard-0000{lost}.tar", "3 shards", "run the same command again",
+        f"{tmp_path / 'rgb'} is not complete: shard-0000{lost}.tar is missing, 1 of 3", "run the same command again",
     )  # fmt: skip
     if lost:
         assert len(AlignedShards(f"{tmp_path}/[rgb,caption]/shard-{{00000..00000}}.tar", SOURCES)) == 1

@@ -110,7 +110,7 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete_and_can_be_contin
     assert shard_is_complete(tmp_path, SOURCES, 0)
     assert not shard_is_complete(tmp_path, SOURCES, 1)
     assert not (tmp_path / "rooms.json").exists()
-    with pytest.raises(DataError, match="of its 3 shards, 2 are missing.*run the same command again"):
+    with pytest.raises(DataError, match="2 of 3 shards.*run the same command again"):
         open_source(str(tmp_path), SOURCES)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     monkeypatch.undo()
