@@ -24,6 +24,7 @@ import torch
 
 from fourm import catalog
 from fourm.config import build
+from fourm.errors import FourmError
 from fourm.machine import choose_device, has_bf16
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.configs import DiVAEConfig
@@ -172,4 +173,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FourmError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
