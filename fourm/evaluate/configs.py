@@ -138,6 +138,7 @@ class TokenizerEvaluation:
         num_workers: processes that read data; 0 reads between batches.
         device: auto, cuda, mps or cpu.
         decoding: scheduler and steps of a diffusion decoder.
+        teacher_weights: file with the weights of the network whose features are encoded; None: as in training.
         networks: metrics of colour images that need a trained network, whose weights are downloaded when they are not
             there: `lpips`, `fid`. What cannot be had is left out, and the report says why.
         num_pictures: samples shown beside their reconstructions.
@@ -155,6 +156,7 @@ class TokenizerEvaluation:
     num_workers: int = 0
     device: str = "auto"
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    teacher_weights: Path | None = None
     networks: list[Literal["lpips", "fid"]] = field(default_factory=lambda: ["lpips", "fid"])
     num_pictures: int = 8
 

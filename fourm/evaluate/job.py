@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fourm.errors import ConfigError
 from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.machine import choose_device
@@ -54,7 +55,8 @@ def run_tokenizer(config: TokenizerEvaluation) -> Metrics:
         the content of `metrics.json`: `<modality>_reconstruction` -> metric -> value.
 
     Raises:
-        CheckpointError: if the tokenizer is missing, damaged, or decodes to what is no image of its modality.
+        CheckpointError: if the tokenizer or its teacher is missing or damaged, or it decodes to what is no image of its
+            modality.
         ConfigError: if the tokenizer cannot be run as asked.
         DataError: if data is missing, empty or damaged, or the output cannot be written.
     """
@@ -65,6 +67,12 @@ def run_tokenizer(config: TokenizerEvaluation) -> Metrics:
     start = time.perf_counter()
     device = choose_device(config.device)
     tokenizer = load_tokenizer(config.tokenizer, device)
+    if config.teacher_weights is not None:
+        if not hasattr(tokenizer, "load_teacher"):
+            raise ConfigError(
+                f"teacher_weights is given, but the tokenizer in {config.tokenizer} has no teacher: leave it out"
+            )
+        tokenizer.load_teacher(config.teacher_weights)
     outcome = evaluate_reconstruction(config, tokenizer, device)
     for name, reason in outcome.missing.items():
         _LOG.warning("%s is not measured: %s", meaning(name).title, reason)

@@ -58,6 +58,7 @@ def evaluate_reconstruction(config: TokenizerEvaluation, tokenizer: Tokenizer, d
     batches, count = read_pairs(config, modality)
     scores = ReconstructionScores(tokenizer, config.networks, device)
     encoding, decoding = Speed(device), Speed(device)
+    scored_on = device if device.type == "cuda" else torch.device("cpu")  # sums are in float64, which mps has not
     shown: list[list[Cell]] = []
     start = 0
     with torch.inference_mode():
@@ -68,9 +69,10 @@ def evaluate_reconstruction(config: TokenizerEvaluation, tokenizer: Tokenizer, d
             inputs, truth = pair.inputs.to(device), pair.truth
             if scores.content == "features" and hasattr(tokenizer, "features"):
                 inputs = tokenizer.features(inputs)  # made of images by another network
-                truth = to_natural(inputs, modality).cpu()
+                truth = to_natural(inputs, modality)
             ids = encoding.of(lambda: tokenizer.encode(inputs), size)  # noqa: B023
-            images = decoding.of(lambda: tokenizer.decode(ids, seeds=seeds), size).cpu()  # noqa: B023
+            images = decoding.of(lambda: tokenizer.decode(ids, seeds=seeds), size)  # noqa: B023
+            images, truth = images.to(scored_on), truth.to(scored_on)
             scores.add(ids, images, truth)
             rest = max(0, config.num_pictures - start)
             shown += [scores.pictures(one, true) for one, true in zip(images[:rest], truth[:rest], strict=True)]
@@ -97,7 +99,7 @@ def content_of(modality: Modality) -> Content:
     """What is compared: it decides the metrics."""
     if modality.is_discrete:
         return "labels"
-    if getattr(modality, "teacher", None):
+    if modality.teacher is not None:
         return "features"
     if modality.decode == "depth16":
         return "depth"
@@ -197,7 +199,7 @@ class ReconstructionScores:
 
         Args:
             ids: (B, h, w) tokens.
-            images: what became of them, in natural units, on the CPU.
+            images: what became of them, in natural units.
             truth: the same shape.
 
         Raises:

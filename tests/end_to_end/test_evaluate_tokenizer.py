@@ -22,6 +22,27 @@ tokenizer:
   quantizer: {kind: ema, codebook_size: 512, dim: 8, cosine: false}
   denoiser: {kind: unet, patch_size: 4, width: 8, multipliers: [1, 2], num_blocks: 1, attention_levels: [], groups: 4}
 """
+TAUGHT = """
+base: tokenizers/rooms_rgb
+name: tiny_features
+modality:
+  features@32:
+    layout: {kind: grid, height: 2, width: 2, patch_size: 16}
+    content: {kind: continuous, dim: 64}
+    source: rgb
+    decode: image
+    teacher: tiny
+    channels: 3
+    value_range: [0.0, 1.0]
+    normalization: imagenet
+tokenizer:
+  kind: vqvae
+  encoder: {kind: vit, dim: 16, depth: 1, num_heads: 2, patch_size: 1}
+  decoder: {kind: vit, dim: 16, depth: 1, num_heads: 2, patch_size: 1}
+  quantizer: {kind: ema, codebook_size: 512, dim: 8, cosine: false}
+  teacher: {kind: timm, name: test_vit, pretrained: false}
+objective: {kind: reconstruct, loss: smooth_l1}
+"""
 SPEEDS = {"encode_images_per_second", "decode_images_per_second"}
 
 
@@ -75,6 +96,26 @@ def test_colour_tokenizers_of_every_family_draw_while_they_train_and_are_measure
     assert ("dpm, 2 steps" in (world / f"{kind}_measured" / "report.html").read_text()) == (kind == "divae")
 
 
+@pytest.mark.slow  # importing timm takes many seconds
+def test_features_of_a_teacher_are_drawn_in_training_and_compared_by_direction(world: Path, fourm: Any) -> None:
+    (world / "taught.yaml").write_text(TAUGHT)
+    trained = world / "taught"
+    outcome = fourm(
+        "train-tokenizer", world / "taught.yaml", f"variables.root={world}", f"output={trained}", *TOKENIZER
+    )
+    assert outcome.status == 0, outcome.err
+    assert (trained / "pictures" / "step-00000002" / "reconstructions.png").is_file()
+
+    outcome = fourm("evaluate", "tokenizer", trained, world / "rooms" / "test", "batch_size=3")
+    assert outcome.status == 0, outcome.err
+    metrics = json.loads((trained / "evaluation" / "metrics.json").read_text())["features_reconstruction"]
+    assert set(metrics) == {"cosine_similarity", "codes_used", "perplexity", *SPEEDS}
+    assert -1 < metrics["cosine_similarity"] < 1
+
+    outcome = fourm("evaluate", "tokenizer", trained, world / "rooms" / "test", f"teacher_weights={world}/nowhere")
+    assert_one_clear_message(outcome, ["nowhere"])
+
+
 def empty_depth(root: Path) -> None:
     for file in (root / "rooms" / "test" / "depth").glob("shard-*"):
         file.unlink()
@@ -102,6 +143,7 @@ def colours_for_depth(root: Path) -> None:
         (spoil.nothing, "{depth} {data} batch_size=0", ["batch_size", "0"]),
         (spoil.nothing, "{depth} {data} networks=[lpip]", ["networks", "lpip"]),
         (spoil.nothing, "{depth} {data} crop.kind=centre", ["crop.kind", "center"]),
+        (spoil.nothing, "{depth} {data} teacher_weights=x", ["teacher"]),
         (spoil.nothing, "{depth} {data} device=tpu", ["device", "tpu"]),
     ],
     ids=lambda value: getattr(value, "__name__", value if isinstance(value, str) else ""),
