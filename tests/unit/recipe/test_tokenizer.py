@@ -125,5 +125,5 @@ def test_nothing_is_drawn_without_validation_samples_or_where_none_are_wanted() 
 
 
 def test_a_negative_number_of_pictures_is_refused() -> None:
-    with pytest.raises(ConfigError, match="num_samples -1"):
+    with pytest.raises(ConfigError, match="num_samples is -1"):
         recipe(**{"pictures.num_samples": -1})
