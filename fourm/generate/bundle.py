@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from fourm.errors import ConfigError
 from fourm.modality import Modality
@@ -46,23 +45,24 @@ def text_tokenizer(bundle: Bundle, modality: Modality) -> Any:
     """
     if bundle.text is None:
         raise ConfigError(
-            f"'{modality.name}' is text, but this model came without a text tokenizer; "
-            "export it again with `tokenizers: {text: ...}` in its recipe"
+            f"'{modality.name}' is text, but this model came without a text tokenizer: name one with --text-tokenizer "
+            "PATH, or in the variable FOURM_TEXT_TOKENIZER for a published model (see docs/published.md), or export "
+            "the model again with `tokenizers: {text: ...}` in its recipe"
         )
     return bundle.text
 
 
 def device_of(module: Any) -> torch.device:
     """Where a tokenizer or model computes."""
-    parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    parameter = next(module.parameters(), None) if hasattr(module, "parameters") else None
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def move(bundle: Bundle, device: torch.device) -> None:
     """Bring a bundle's model and tokenizers to a device."""
-    for module in (bundle.model, *bundle.tokenizers.values()):
-        if isinstance(module, nn.Module):
-            module.to(device)
+    for network in (bundle.model, *bundle.tokenizers.values()):
+        if hasattr(network, "to"):
+            network.to(device)
 
 
 def set_decoding(bundle: Bundle, targets: Iterable[str], *, sampling: Mapping[str, Any], bf16: bool) -> None:

@@ -76,17 +76,18 @@ class PositionTable(nn.Module):
         limit = getattr(modality.layout, "num_target_positions", None) if targets else None
         return limit or modality.layout.num_positions
 
-    def fixed_rows(self, name: str) -> Tensor:
-        """(num_positions, dim) of a modality with fixed positions."""
-        return self.fixed[self.map.slice(name)]  # type: ignore[index]
+    def table_of(self, name: str) -> Tensor:
+        """(num_positions, dim) fixed rows of a modality, computed anew."""
+        return sincos(self.modalities[name].layout, self.dim)
+
+    def fill_tables(self) -> None:
+        """Compute the fixed rows, and where each modality's rows begin and end."""
+        self.start, self.limit = torch.tensor(self.starts), torch.tensor(self.limits)
+        fixed = [self.table_of(m.name) for m in self.used if m.positions == "sincos"]
+        self.fixed = torch.cat(fixed) if fixed else torch.empty(0, self.dim)
 
     def fill_parameters(self, generator: torch.Generator) -> None:
-        """Compute the fixed rows, draw the learned ones."""
-        self.start.copy_(torch.tensor(self.starts))  # type: ignore[operator]
-        self.limit.copy_(torch.tensor(self.limits))  # type: ignore[operator]
-        fixed = [sincos(m.layout, self.dim) for m in self.used if m.positions == "sincos"]
-        if fixed:
-            self.fixed.copy_(torch.cat(fixed))  # type: ignore[operator]
+        """Draw the learned rows."""
         if self.learned is not None:
             fill_normal(self.learned, generator, self.std)
 
@@ -119,9 +120,12 @@ class TokenTable(nn.Module):
         self.std = std
         self.register_buffer("offset", torch.empty(len(self.map.offsets), dtype=torch.int64), persistent=False)
 
+    def fill_tables(self) -> None:
+        """Say where each modality's rows begin."""
+        self.offset = torch.tensor(self.map.offsets)
+
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw all rows."""
-        self.offset.copy_(torch.tensor(self.map.offsets))  # type: ignore[operator]
         fill_normal(self.weight, generator, self.std)
 
     def forward(self, modality: Tensor, ids: Tensor) -> Tensor:

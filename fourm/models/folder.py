@@ -12,7 +12,7 @@ from typing import Any
 
 from fourm import config as configs
 from fourm.errors import CheckpointError, ConfigError
-from fourm.files import publish
+from fourm.files import publish, replacing
 from fourm.modality import ModalitySet, from_dict, to_dict
 from fourm.models.configs import MODELS
 from fourm.registry import implementation
@@ -81,7 +81,8 @@ def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path]) -> None:
         else:
             shutil.copyfile(source, destination)
         copies[name] = relative
-    save_weights(model, str(folder / "model.safetensors"))
+    with replacing(folder / "model.safetensors") as path:  # others may have the old file mapped into their memory
+        save_weights(model, str(path))
     modalities = {name: to_dict(m) for name, m in model.modalities.items()}
     facts = ModelFacts(FORMAT, VERSION, modalities, model.config, _rows(model), copies)
     publish(folder / "config.json", json.dumps(configs.to_dict(facts), indent=1) + "\n")
@@ -116,21 +117,25 @@ def read_config(folder: Path) -> ModelFacts:
 
 
 def load_model(folder: Path) -> Any:
-    """The model of a folder, in evaluation mode, on the CPU.
+    """The model of a folder, in evaluation mode, on the CPU. Its weights stay in the file until they are used.
 
     Raises:
         CheckpointError: if files are missing or weights do not fit the config; the message names the keys.
     """
-    from safetensors.torch import load_model as load_weights
+    import torch
+    from safetensors.torch import load_file
 
-    model = _build(read_config(folder), folder / "config.json")
+    from fourm.nn.init import adopt_weights
+
+    with torch.device("meta"):
+        model = _build(read_config(folder), folder / "config.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(
             f"{weights} is missing: the export was not finished. Run the training command again to export"
         )
     try:
-        load_weights(model, str(weights))
+        adopt_weights(model, load_file(weights))
     except Exception as error:
         raise CheckpointError(f"{weights} does not fit its config.json: {error}") from None
     return model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,37 @@ class HasInitialWeights(Protocol):
     def fill_parameters(self, generator: torch.Generator) -> None: ...
 
 
+@runtime_checkable
+class HasTables(Protocol):
+    """A module with constant tables that follow from its config and are in no checkpoint."""
+
+    def fill_tables(self) -> None: ...
+
+
+@torch.no_grad()
+def adopt_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give weights to a model that was built on the meta device; none is copied.
+
+    Args:
+        model: its tensors are replaced by those of `state`, and its constant tables are computed.
+        state: one name suffices for a tensor that the model has under several.
+
+    Raises:
+        ValueError: naming weights that are missing, left over or of another shape.
+    """
+    try:
+        outcome = model.load_state_dict(dict(state), strict=False, assign=True)
+    except RuntimeError as error:
+        raise ValueError(str(error).partition("\n\t")[2] or str(error)) from None
+    missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+    if missing or outcome.unexpected_keys:
+        left = outcome.unexpected_keys
+        raise ValueError(f"missing: {', '.join(missing[:8]) or 'none'}; left over: {', '.join(left[:8]) or 'none'}")
+    for module in model.modules():
+        if isinstance(module, HasTables):
+            module.fill_tables()
+
+
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> None:
     """Fill all parameters: Xavier-uniform linear layers, zero biases, unit norms.
@@ -27,6 +58,8 @@ def initialise(model: nn.Module, seed: int) -> None:
     """
     for name, module in model.named_modules():
         generator = torch.Generator().manual_seed(torch_seed(seed, "weights", name))
+        if isinstance(module, HasTables):
+            module.fill_tables()
         if isinstance(module, HasInitialWeights):
             module.fill_parameters(generator)
         elif isinstance(module, nn.Linear):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fourm import catalog
+from fourm.convert import checkpoints
+from fourm.convert.published import CONFIG_FILE, download, is_hub_id, open_published
 from fourm.errors import CheckpointError
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.schema import TEXT
-from fourm.tokenizers.base import Tokenizer, load_tokenizer
+from fourm.tokenizers import base
+from fourm.tokenizers.deferred import Deferred
 from fourm.tokenizers.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from fourm.machine import Precision
 
 __all__ = ["Bundle", "any_to_any", "load_bundle", "load_model", "load_tokenizer"]
 
@@ -27,28 +38,80 @@ class Bundle:
     """
 
     model: Multimodal
-    tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
+    tokenizers: dict[str, Any] = field(default_factory=dict)
     text: TextTokenizer | None = None
 
 
 def load_model(path: str | Path) -> Multimodal:
-    """A trained model, in evaluation mode.
+    """A trained model, in evaluation mode, on the CPU.
 
     Args:
-        path: a model folder, the output folder of a pretraining run, or the id of a repository on the Hugging Face Hub.
+        path: a model folder, the output folder of a pretraining run, a published 4M checkpoint (folder, `.safetensors`
+            or `.pth` file), or the id of a repository on the Hugging Face Hub, of fourm or published.
 
     Raises:
         CheckpointError: if there is no model, or it is damaged.
     """
-    return folders.load_model(_find(path))
+    found = _find(path)
+    if _is_ours(found):
+        return folders.load_model(found)
+    return _published_model(found, path)
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """A trained model with all its tokenizers; see `load_model`."""
-    folder = _find(path)
-    paths = folders.tokenizer_paths(folder)
-    text = TextTokenizer.load(paths.pop(TEXT)) if TEXT in paths else None
-    return Bundle(folders.load_model(folder), {name: load_tokenizer(p) for name, p in paths.items()}, text)
+def load_tokenizer(
+    path: str | Path,
+    device: str = "cpu",
+    *,
+    modality: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+    channels_last: bool | None = None,
+) -> Any:
+    """A trained image tokenizer, ready for inference.
+
+    Args:
+        path: the same kinds of places as for `load_model`.
+        device: where to put it.
+        modality: for a published tokenizer, the raw modality in the catalog that it encodes; None: as its config, its
+            name or its shapes say.
+        sampling, precision, channels_last: how to decode; see `fourm.tokenizers.base.load_tokenizer`.
+
+    Raises:
+        CheckpointError: if there is no tokenizer, or it is damaged.
+        ConfigError: if it cannot be decoded so.
+    """
+    found = _find(path)
+    options: dict[str, Any] = {"sampling": sampling, "precision": precision, "channels_last": channels_last}
+    if _is_ours(found):
+        return base.load_tokenizer(found, device, **options)
+    from fourm.convert.job import load_published_tokenizer
+
+    published = open_published(found)
+    return base.for_use(load_published_tokenizer(published, modality).network.to(device), **options)
+
+
+def load_bundle(path: str | Path, text_tokenizer: str | Path | None = None) -> Bundle:
+    """A trained model with all its tokenizers; see `load_model`.
+
+    The tokenizers of a published model are fetched from the Hub when they are first needed.
+
+    Args:
+        path: of the model.
+        text_tokenizer: file to use instead of the one that came with the model; None: for a published model that came
+            without, the file that the variable FOURM_TEXT_TOKENIZER names.
+    """
+    found = _find(path)
+    if not _is_ours(found):
+        model = _published_model(found, path)
+        return Bundle(model, _published_tokenizers(model, {}), _published_text(text_tokenizer))
+    paths = folders.tokenizer_paths(found)
+    inside = paths.pop(TEXT, None)
+    model, tokenizers = folders.load_model(found), {name: load_tokenizer(p) for name, p in paths.items()}
+    if (found / "published").is_dir():  # converted: what it did not bring along is on the Hub
+        tokenizers = _published_tokenizers(model, tokenizers)
+        return Bundle(model, tokenizers, _published_text(text_tokenizer or inside))
+    text = text_tokenizer or inside
+    return Bundle(model, tokenizers, TextTokenizer.load(text) if text is not None else None)
 
 
 def any_to_any(model: str | Path | Bundle, given: dict[str, Any], to: list[str], **options: Any) -> dict[str, Any]:
@@ -67,21 +130,51 @@ def any_to_any(model: str | Path | Bundle, given: dict[str, Any], to: list[str],
 
 
 def _find(path: str | Path) -> Path:
-    folder = Path(path)
-    for candidate in (folder, folder / "model"):
-        if (candidate / "config.json").is_file():
+    """The folder or file of a network: here, inside the output of a run, or downloaded."""
+    place = Path(path)
+    for candidate in (place / "model", place):
+        if (candidate / CONFIG_FILE).is_file():
             return candidate
-    if folder.exists() or str(path).count("/") != 1 or str(path).startswith((".", "/")):
-        raise CheckpointError(f"there is no model in {path}: expected a folder with config.json and model.safetensors")
-    return _download(str(path))
+    if place.is_file():
+        return place
+    if place.exists() or not is_hub_id(path):
+        raise CheckpointError(
+            f"there is no model or tokenizer in {path}: expected a folder with config.json and model.safetensors, a "
+            "published .safetensors or .pth file, or a repository on the Hub, such as EPFL-VILAB/4M-7_B_CC12M"
+        )
+    return download(str(path))
 
 
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+def _is_ours(place: Path) -> bool:
+    """Whether a folder is in the layout of fourm; what is neither ours nor published counts as ours, and is refused."""
+    if place.is_file():
+        return False
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "tokenizers/*"]))
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"no folder '{repository}' here, and the Hub does not give it: {first}") from None
+        facts = json.loads((place / CONFIG_FILE).read_text())
+    except (OSError, ValueError):
+        return True
+    return not isinstance(facts, dict) or "format" in facts
+
+
+def _published_model(found: Path, path: str | Path) -> Multimodal:
+    from fourm.convert.job import load_model as load_published
+
+    checkpoints.tell_licence(path)
+    model: Multimodal = load_published(open_published(found)).network
+    return model
+
+
+def _published_tokenizers(model: Multimodal, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokenizers of all token modalities that have a published one, fetched when needed; `own` come first."""
+    found = dict(own)
+    for m in model.modalities.values():
+        repository = checkpoints.tokenizer_repository(m.tokenizer) if m.is_grid and m.tokenizer else None
+        if m.name not in found and m.tokenizer is not None and repository is not None:
+            raw = catalog.get(m.tokenizer)
+            found[m.name] = Deferred(raw, partial(load_tokenizer, repository, modality=raw.name))
+    return found
+
+
+def _published_text(path: str | Path | None) -> TextTokenizer | None:
+    given = path or os.environ.get(checkpoints.TEXT_TOKENIZER_VARIABLE)
+    return TextTokenizer.load(given) if given else None

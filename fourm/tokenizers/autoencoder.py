@@ -99,7 +99,10 @@ class Autoencoder(nn.Module):
     def hash(self) -> str:
         """sha256 of all that decides which ids come out: equal hashes give equal tokens, whatever the decoder."""
         own = to_dict(self.config)
-        facts = {name: own[name] for name in ("encoder", "quantizer", "class_dim")}
+        facts: dict[str, Any] = {"class_dim": own["class_dim"]}
+        for name in ("encoder", "quantizer"):
+            training = getattr(getattr(self.config, name), "training_keys", ())
+            facts[name] = {key: value for key, value in own[name].items() if key not in training}
         if self.teacher_config is not None:
             facts["teacher"] = identity(self.teacher_config)
         state = {name: value for name, value in self.state_dict().items() if name.startswith(_ENCODING)}

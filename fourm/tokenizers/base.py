@@ -86,6 +86,17 @@ def load_tokenizer(
             f"{folder / CONFIG_FILE}: tokenizer kind '{kind}' is not known.{did_you_mean(kind, TOKENIZERS)}"
         )
     tokenizer = implementation(TOKENIZERS.resolve(kind).target).load(folder, device)
+    return for_use(tokenizer, sampling=sampling, precision=precision, channels_last=channels_last)
+
+
+def for_use(
+    tokenizer: Any,
+    *,
+    sampling: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+    channels_last: bool | None = None,
+) -> Any:
+    """The same tokenizer, set to decode in some way; see `load_tokenizer`."""
     if sampling:
         tokenizer.use_sampling(**sampling)
     if precision is not None or channels_last is not None:

@@ -79,6 +79,7 @@ class ViTConfig:
     """
 
     target: ClassVar[str] = "fourm.tokenizers.vit"
+    training_keys: ClassVar[tuple[str, ...]] = ("activation_checkpointing",)
 
     dim: int
     depth: int
@@ -153,6 +154,7 @@ class EmaConfig:
     """
 
     target: ClassVar[str] = "fourm.tokenizers.ema:EmaQuantizer"
+    training_keys: ClassVar[tuple[str, ...]] = ("decay", "revive_below", "kmeans_steps", "seed")
 
     codebook_size: int = 512
     dim: int = 16
@@ -217,6 +219,7 @@ class MemcodesConfig:
     """
 
     target: ClassVar[str] = "fourm.tokenizers.memcodes:MemoryCodes"
+    training_keys: ClassVar[tuple[str, ...]] = ("temperature",)
 
     num_heads: int = 8
     codebook_size: int = 1024
@@ -277,6 +280,8 @@ class AutoencoderConfig:
         freeze_encoder: keep encoder and codebook as they are and train only the decoder; see `encoder_from`.
         teacher: network that makes the values of a modality with `teacher`; None: the one it names.
     """
+
+    target: ClassVar[str]
 
     encoder: Any = slot(ENCODERS, default="conv")
     quantizer: Any = slot(QUANTIZERS, default="ema")

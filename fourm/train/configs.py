@@ -38,7 +38,7 @@ class OptimizerConfig:
     Args:
         kind: `muon` takes orthogonal steps (Jordan et al. 2024) with the weight matrices that `matrices` names, and
             AdamW's with all else.
-        matrices: for `muon`, patterns of parameter names; those with two dimensions are meant.
+        matrices: for `muon`, patterns of parameter names; those with two or more dimensions are meant.
         matrix_lr: for `muon`, peak learning rate of these matrices; it follows the schedule of `lr`.
         momentum: for `muon`.
         lr: peak learning rate. Give this or `base_lr`.

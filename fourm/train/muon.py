@@ -28,8 +28,8 @@ class Muon(torch.optim.AdamW):
     small.
 
     Args:
-        groups: parameter groups; one with `orthogonal` holds matrices only, and may name under `parts` into how many
-            square or equal blocks of rows each is to be split (fused projections are several matrices).
+        groups: parameter groups; one with `orthogonal` holds matrices and convolutions only. Fused projections of
+            queries, keys and values count as several matrices.
         momentum: mu.
         options: as for AdamW.
     """
@@ -65,13 +65,14 @@ class Muon(torch.optim.AdamW):
             gradient = weight.grad if skipped is None else torch.where(skipped > 0, 0.0, weight.grad)
             mean.mul_(self.momentum if skipped is None else torch.where(skipped > 0, 1.0, self.momentum)).add_(gradient)
             for rows, ahead in zip(_split(weight), _split(gradient + self.momentum * mean), strict=True):
-                steps[rows.shape[0], rows.shape[1]].append((rows, ahead))
+                matrix = ahead.flatten(1)  # a convolution is a matrix of one row per output channel
+                steps[matrix.shape[0], matrix.shape[1]].append((rows, matrix))
         lr, decay = group["lr"], group["weight_decay"]
         for (num_rows, num_columns), parts in steps.items():
             moves = _shared_out(torch.stack([ahead for _, ahead in parts]))
             scale = lr * max(1.0, num_rows / num_columns) ** 0.5
             for (rows, _), move in zip(parts, moves, strict=True):
-                change = -lr * decay * rows - scale * move
+                change = -lr * decay * rows - scale * move.view(rows.shape)
                 rows.add_(change if skipped is None else torch.where(skipped > 0, 0.0, change))
 
 
@@ -110,6 +111,6 @@ def _shared_out(matrices: Tensor) -> Tensor:
 
 def _split(weight: Tensor) -> tuple[Tensor, ...]:
     """The square matrices that a fused projection stacks; a matrix that is no such stack, as it is."""
-    rows, columns = weight.shape
-    fused = rows in (2 * columns, 3 * columns)
+    rows, columns = weight.shape[:2]
+    fused = weight.ndim == 2 and rows in (2 * columns, 3 * columns)
     return weight.split(columns) if fused else (weight,)

@@ -65,7 +65,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             rule = next((r for r in config.rules if fnmatch.fnmatchcase(name, r.match)), ParameterRule("*"))
             decay = config.weight_decay if is_decayed(name, parameter) else 0.0
             decay = decay if rule.weight_decay is None else rule.weight_decay
-            is_matrix = name in orthogonal and parameter.ndim == 2
+            is_matrix = name in orthogonal and parameter.ndim >= 2
             groups.setdefault((decay, rule.lr_scale, is_matrix), []).append(parameter)
     return [
         {"params": p, "weight_decay": decay, "lr_scale": scale, "orthogonal": is_matrix}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fourm.convert import ml4m
+import fourm
 from fourm.models.ask import given_table
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.base import Loss
@@ -20,43 +18,17 @@ from fourm.objectives.configs import MaskedConfig
 from fourm.objectives.masked import Masked
 from fourm.objectives.table import TableBuilder, select_patches
 from fourm.tokens import Example, TokenRow, collate
-
-SHARED = Path(os.environ.get("FOURM_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-GOLDENS = SHARED / "goldens"
-pytestmark = pytest.mark.skipif(
-    not GOLDENS.is_dir(), reason="golden numbers are not beside this checkout (set FOURM_SHARED)"
-)
+from tests.parity import rebuild
 
 
 @pytest.fixture(scope="module", params=["fm7_swiglu_nobias", "fm7_gelu_bias", "fm21_swiglu_nobias"])
 def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return json.loads((GOLDENS / f"{request.param}.json").read_text())
+    return rebuild.golden(request.param)
 
 
 @pytest.fixture(scope="module")
-def fill() -> Any:
-    spec = importlib.util.spec_from_file_location("golden_fill", GOLDENS / "fill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.fill
-
-
-@pytest.fixture(scope="module")
-def published(golden: dict[str, Any], fill: Any) -> dict[str, torch.Tensor]:
-    return {
-        key: torch.from_numpy(np.ascontiguousarray(fill(key, shape, kind)))
-        for key, (shape, kind, *_) in golden["tensors"].items()
-    }
-
-
-@pytest.fixture(scope="module")
-def model(golden: dict[str, Any], published: dict[str, torch.Tensor]) -> Multimodal:
-    modalities = ml4m.model_modalities(golden["config"])
-    model = Multimodal(modalities, ml4m.model_config(golden["config"], published))
-    model.load_state_dict(ml4m.model_state(published, model))
-    return model.eval()
+def model(golden: dict[str, Any], hub: Callable[[str], Path]) -> Multimodal:
+    return fourm.load_model(hub(golden["name"]))
 
 
 def pad(rows: list[list[int]]) -> torch.Tensor:
@@ -64,20 +36,20 @@ def pad(rows: list[list[int]]) -> torch.Tensor:
     return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.int64).reshape(len(rows), width)
 
 
-def batch(golden: dict[str, Any], model: Multimodal, fill: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def batch(golden: dict[str, Any], model: Multimodal) -> tuple[dict[str, Any], dict[str, Any]]:
     given, asked = {}, {}
     for name, facts in golden["batch"]["modalities"].items():
         m = model.modalities[name]
         if m.is_grid and m.is_discrete:
             given[name] = {"ids": pad(facts["input_ids"]), "positions": pad(facts["input_positions"])}
         elif m.is_grid:
-            pixels = torch.from_numpy(fill(f"input.{golden['name']}.{name}", (2, 3, *m.grid.image_size), "normal:1.0"))
+            pixels = rebuild.values(f"input.{golden['name']}.{name}", [2, 3, *m.grid.image_size], "normal:1.0")
             given[name] = {"values": pixels, "positions": pad(facts["input_positions"])}
         elif m.is_discrete:
             given[name] = {"ids": pad(facts["input_ids"])}
         else:
             lengths = torch.tensor(facts["input_length"])
-            vectors = torch.from_numpy(fill(f"input.{golden['name']}.{name}", (2, 77, 4096), "normal:1.0"))
+            vectors = rebuild.values(f"input.{golden['name']}.{name}", [2, 77, 4096], "normal:1.0")
             given[name] = {"values": vectors, "valid": torch.arange(77) < lengths[:, None]}
         if m.is_output and any(facts["target_ids"]):
             asked[name] = {"ids": pad(facts["target_ids"])}
@@ -86,10 +58,8 @@ def batch(golden: dict[str, Any], model: Multimodal, fill: Any) -> tuple[dict[st
     return given, asked
 
 
-def test_logits_and_cross_entropy_equal_the_published_ones(
-    golden: dict[str, Any], model: Multimodal, fill: Any
-) -> None:
-    given, asked = batch(golden, model, fill)
+def test_logits_and_cross_entropy_equal_the_published_ones(golden: dict[str, Any], model: Multimodal) -> None:
+    given, asked = batch(golden, model)
     with torch.no_grad():
         logits = model.logits(given, asked)
     compared = 0
@@ -111,9 +81,9 @@ def test_logits_and_cross_entropy_equal_the_published_ones(
     assert compared > 20
 
 
-def test_the_published_loss_is_the_reduction_modality(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
+def test_the_published_loss_is_the_reduction_modality(golden: dict[str, Any], model: Multimodal) -> None:
     """Mean over all output modalities of their mean cross-entropy, absent ones counting as zero."""
-    given, asked = batch(golden, model, fill)
+    given, asked = batch(golden, model)
     with torch.no_grad():
         logits = model.logits(given, asked)
     parts: dict[str, tuple[torch.Tensor, float]] = {}
@@ -132,8 +102,8 @@ def test_the_published_loss_is_the_reduction_modality(golden: dict[str, Any], mo
     assert loss.item() == pytest.approx(golden["expected"]["loss_mod"], abs=2e-4)
 
 
-def test_the_encoder_output_equals_the_published_one(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
-    given, _ = batch(golden, model, fill)
+def test_the_encoder_output_equals_the_published_one(golden: dict[str, Any], model: Multimodal) -> None:
+    given, _ = batch(golden, model)
     assert list(given) == sorted(given)
     table = given_table(given, model.modalities, 2, torch.device("cpu"))
     with torch.no_grad():
@@ -145,18 +115,18 @@ def test_the_encoder_output_equals_the_published_one(golden: dict[str, Any], mod
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=0)
 
 
-def test_the_training_table_scores_as_the_published_model(golden: dict[str, Any], model: Multimodal, fill: Any) -> None:
+def test_the_training_table_scores_as_the_published_model(golden: dict[str, Any], model: Multimodal) -> None:
     """The same numbers through the tables that the data loader builds, pixels patchified in numpy."""
-    example = Example(*(collate(rows, model.modalities) for rows in training_rows(golden, model, fill)))
+    example = Example(*(collate(rows, model.modalities) for rows in training_rows(golden, model)))
     objective = Masked(MaskedConfig(reduction="modality"), model.modalities)
     with torch.no_grad():
         loss = objective.loss(model, example).scalar(objective.counts(example))
     assert loss.item() == pytest.approx(golden["expected"]["loss_mod"], abs=2e-4)
 
 
-def training_rows(golden: dict[str, Any], model: Multimodal, fill: Any) -> tuple[list[TokenRow], list[TokenRow]]:
+def training_rows(golden: dict[str, Any], model: Multimodal) -> tuple[list[TokenRow], list[TokenRow]]:
     """The tables of both samples, as `Masked.prepare` makes them."""
-    given, _ = batch(golden, model, fill)
+    given, _ = batch(golden, model)
     encoder, decoder = [], []
     for sample in range(2):
         inputs, targets = TableBuilder(full=True), TableBuilder(separate=True)

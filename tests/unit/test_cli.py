@@ -28,6 +28,7 @@ COMMANDS = [
     *([name] for name in cli.cli.commands),
     *(["prepare", name] for name in cli.prepare.commands),
     *(["evaluate", name] for name in cli.evaluate.commands),
+    *(["convert", name] for name in cli.convert.commands),
 ]
 
 
@@ -45,7 +46,18 @@ def test_help_lists_the_jobs(capsys: Any) -> None:
     run("--help")
 
     text = capsys.readouterr().out
-    for job in ("prepare", "tokenize", "pretrain", "generate", "finetune", "evaluate", "run", "doctor"):
+    for job in (
+        "prepare",
+        "tokenize",
+        "pretrain",
+        "generate",
+        "finetune",
+        "evaluate",
+        "convert",
+        "upload",
+        "run",
+        "doctor",
+    ):
         assert f"\n  {job} " in text
 
 
@@ -58,7 +70,8 @@ def test_version(capsys: Any) -> None:
     "arguments",
     [["--help"], ["pretrain", "--help"], ["pretrain", "rooms", "trian.max_steps=3"], ["pretrain", "no_such_recipe"],
      ["train-tokenizer", "rooms_depth", "tokenizer.kind=x"], ["run", "quickstart", "--list"],
-     ["evaluate", "tokenizer", "--help"], ["evaluate", "rooms", "kind=x"], ["evaluate", "tokenizer", "a", "b", "c=1"]],
+     ["evaluate", "tokenizer", "--help"], ["evaluate", "rooms", "kind=x"], ["evaluate", "tokenizer", "a", "b", "c=1"],
+     ["convert", "--help"], ["convert", "ml4m", "a", "b", "--tokenizer", "x"], ["convert", "list"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_config_errors_come_without_torch(arguments: list[str]) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fourm import catalog
-from fourm.convert.ml4m_tokenizers import key_map, tokenizer_config, tokenizer_state
+from fourm.convert.ml4m_tokenizer_configs import published_config, tokenizer_config, tokenizer_modality
+from fourm.convert.ml4m_tokenizers import complete_state, key_map, rules, stored
+from fourm.convert.rules import read, write
 from fourm.errors import CheckpointError
 from fourm.nn.configs import UNetConfig, UViTConfig
 from fourm.nn.unet import UNet
@@ -110,7 +112,7 @@ def convert(facts: dict[str, Any], published: dict[str, Tensor]) -> tuple[Any, d
     config = tokenizer_config(facts, published)
     with torch.device("meta"):
         model = implementation(config.target)(catalog.get("rgb_half@224"), config)
-    return model, tokenizer_state(published, model)
+    return model, complete_state(read(rules(model), published, stored(model)).state, config)
 
 
 def test_the_published_config_becomes_ours(rgb_1k):
@@ -144,8 +146,8 @@ def test_two_names_of_one_layer_have_to_agree(rgb_1k):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("decoder.extra.weight", (3,), "without a place here: decoder.extra.weight"),
-        ("stray", (3,), "without a place here: stray"),
+        ("decoder.extra.weight", (3,), "without a place: decoder.extra.weight"),
+        ("stray", (3,), "without a place: stray"),
         ("quant_proj.weight", (32, 768, 2, 2), "quant_proj.weight has shape \\(32, 768, 2, 2\\)"),
         ("quant_proj.weight", (768, 32, 1, 1), "quant_proj.weight has shape \\(768, 32, 1, 1\\)"),
     ],
@@ -158,7 +160,7 @@ def test_what_does_not_fit_is_named(rgb_1k, name, shape, message):
 
 def test_what_is_missing_is_named(rgb_1k):
     del rgb_1k["decoder.mid_block.mask_token"]
-    with pytest.raises(CheckpointError, match="nothing fills: decoder.middle.mask_token"):
+    with pytest.raises(CheckpointError, match=r"missing: decoder\.mid_block\.mask_token"):
         convert(RGB_1K, rgb_1k)
 
 
@@ -230,3 +232,42 @@ def test_the_relatives_of_a_decoder_are_told_apart(rgb_1k, name, depth, widths, 
     denoiser = tokenizer_config({**RGB_1K, "dec_type": name}, rgb_1k).denoiser
     assert (denoiser.depth, denoiser.widths, denoiser.stride) == (depth, widths, tokens)
     assert denoiser.long_skips == name.endswith("longskip")
+
+
+def test_the_config_comes_back(rgb_1k):
+    model, _ = convert(RGB_1K, rgb_1k)
+    again = published_config(model)
+    assert {key: value for key, value in RGB_1K.items() if key != "epochs"}.items() <= again.items()
+    assert tokenizer_config(again, rgb_1k) == model.config
+    assert again["domain"] == "rgb" or again["domain"] == "rgb_half"
+
+
+def test_every_tensor_of_ours_is_written_under_the_published_name(rgb_1k):
+    rgb_1k["quantize._codebook.initted"] = torch.ones(1)
+    model, state = convert(RGB_1K, rgb_1k)
+    again = write(rules(model), state)
+    assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in rgb_1k.items()}
+
+
+@pytest.mark.parametrize(
+    ("facts", "source", "expected"),
+    [
+        ({"domain": "normal"}, "somewhere", "normal@224"),
+        ({"domain": "rgb@448"}, "somewhere", "rgb_half@224"),
+        ({}, "EPFL-VILAB/4M_tokenizers_normal_8k_224-448", "normal@224"),
+        ({}, "/data/4M_tokenizers_normal_8k_224-448", "normal@224"),
+        ({}, "/cache/models--EPFL-VILAB--4M_tokenizers_normal_8k_224-448/snapshots/12", "normal@224"),
+        ({}, "somewhere", "rgb_half@224"),  # by its shapes
+    ],
+)
+def test_what_a_tokenizer_encodes_is_found(rgb_1k, facts, source, expected):
+    config = tokenizer_config(RGB_1K, rgb_1k)
+    assert tokenizer_modality(facts, config, rgb_1k, source).name == expected
+
+
+def test_another_number_of_channels_makes_a_modality_of_its_own(rgb_1k):
+    """As for the nine bands of a satellite."""
+    rgb_1k["encoder.proj.weight"] = torch.zeros(1).expand(768, 9, 16, 16)
+    config = tokenizer_config(RGB_1K, rgb_1k)
+    modality = tokenizer_modality({"image_size": 128}, config, rgb_1k, "mine")
+    assert (modality.channels, modality.grid.image_size) == (9, (128, 128))

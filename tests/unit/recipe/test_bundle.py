@@ -36,7 +36,7 @@ def test_a_bundle_holds_the_tokenizers_too(model: Path) -> None:
 
 @pytest.mark.parametrize("path", ["nowhere", "./no/where", "/no/where", "a/b/c"])
 def test_a_missing_folder_is_named(path: str) -> None:
-    with pytest.raises(CheckpointError, match=f"there is no model in {path}"):
+    with pytest.raises(CheckpointError, match=f"there is no model or tokenizer in {path}"):
         fourm.load_model(path)
 
 
@@ -61,6 +61,6 @@ def test_what_the_hub_does_not_give_is_one_clear_error(monkeypatch: Any) -> None
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
 
     with pytest.raises(
-        CheckpointError, match="no folder 'someone/some-model' here, and the Hub does not give it: offline"
+        CheckpointError, match="there is no 'someone/some-model' here, and the Hub does not give it: offline"
     ):
         fourm.load_model("someone/some-model")

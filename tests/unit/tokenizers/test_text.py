@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fourm.convert.checkpoints import TEXT_TOKENIZER_VARIABLE
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 
@@ -32,12 +32,11 @@ GOLDENS = {
 
 
 @pytest.fixture(scope="module")
-def published(checkout: Path) -> TextTokenizer:
-    """The published 4M tokenizer, where a copy lies beside the checkout."""
-    shared = Path(os.environ.get("FOURM_SHARED", checkout.parent / "shared"))
-    path = shared / "data" / "text_tokenizer_4m_wordpiece_30k.json"
-    if not path.is_file():
-        pytest.skip(f"no published text tokenizer at {path} (set FOURM_SHARED)")
+def published() -> TextTokenizer:
+    """The published 4M tokenizer."""
+    path = os.environ.get(TEXT_TOKENIZER_VARIABLE)
+    if not path:
+        pytest.skip(f"{TEXT_TOKENIZER_VARIABLE} does not name the published text tokenizer")
     return TextTokenizer.load(path)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -205,6 +206,13 @@ def test_hash_changes_with_whatever_changes_tokens_and_not_with_the_decoder():
     model.modality = Modality(**{**vars(RGB), "name": "other"})
     hashes.add(model.hash)
     assert len(hashes) == 4
+
+
+def test_hash_does_not_know_how_the_codebook_was_trained():
+    model = make()
+    digest = model.hash
+    model.config = replace(model.config, quantizer=replace(model.config.quantizer, decay=0.5, revive_below=0.0, seed=9))
+    assert model.hash == digest
 
 
 def test_config_survives_plain_values():

@@ -57,6 +57,17 @@ def test_a_step_is_momentum_made_orthogonal() -> None:
         torch.testing.assert_close(weight.detach(), before)
 
 
+def test_a_convolution_is_a_matrix_with_a_row_per_channel() -> None:
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(4, 3, 2, 2))
+    flat = nn.Parameter(kernel.detach().flatten(1).clone())
+    kernel.grad = torch.randn_like(kernel)
+    flat.grad = kernel.grad.flatten(1)
+    for parameter in (kernel, flat):
+        muon(parameter, weight_decay=0.1).step()
+    torch.testing.assert_close(kernel.detach().flatten(1), flat.detach())
+
+
 def test_fused_projections_are_several_matrices() -> None:
     torch.manual_seed(0)
     gradient = torch.randn(12, 4)

@@ -1,0 +1,101 @@
+"""`fourm convert` and `fourm upload`: checkpoints of others and ours, and the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fourm.convert import checkpoints
+
+
+@click.group()
+def convert() -> None:
+    """Turn published checkpoints into folders of fourm, and trained models into the published layout."""
+
+
+@convert.command("ml4m")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--modality", default=None, help="For a tokenizer: what it encodes, such as depth@224. [default: found]")
+@click.option(
+    "--tokenizer",
+    "tokenizers",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="For a model: a converted tokenizer to copy along, tok_rgb@224=tokenizers/rgb.",
+)
+@click.option(
+    "--text-tokenizer",
+    type=click.Path(path_type=Path),
+    envvar=checkpoints.TEXT_TOKENIZER_VARIABLE,
+    default=None,
+    help=f"For a model: the published file {checkpoints.TEXT_TOKENIZER_FILE}.",
+)
+def ml4m(
+    source: str, out: Path, modality: str | None, tokenizers: tuple[str, ...], text_tokenizer: Path | None
+) -> None:
+    """Convert a published 4M model or tokenizer SRC to the folder DST.
+
+    SRC is a repository on the Hub, a folder with config.json and model.safetensors, a .safetensors file with its
+    config inside, or a .pth file of a training with the public code.
+
+    \b
+      fourm convert ml4m EPFL-VILAB/4M_tokenizers_rgb_16k_224-448 tokenizers/rgb
+      fourm convert ml4m EPFL-VILAB/4M-21_B 4m21_b --tokenizer tok_rgb@224=tokenizers/rgb
+    """
+    named = dict(_pair(text) for text in tokenizers)
+    from fourm.convert.job import from_ml4m
+
+    _say(from_ml4m(source, out, modality=modality, tokenizers=named, text_tokenizer=text_tokenizer))
+
+
+@convert.command("to-ml4m")
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+def to_ml4m(source: Path, out: Path) -> None:
+    """Write the model or tokenizer SRC in the published layout.
+
+    DST becomes a folder with config.json and model.safetensors, or one file if it ends in .safetensors. What was
+    converted from the published layout comes back byte for byte.
+    """
+    from fourm.convert.job import to_ml4m as write
+
+    _say(write(source, out))
+
+
+@convert.command("list")
+def list_checkpoints() -> None:
+    """List the published checkpoints with what they are and their licence."""
+    width = max(map(len, checkpoints.CHECKPOINTS))
+    for one in checkpoints.CHECKPOINTS.values():
+        click.echo(f"{one.repository:<{width}}  {one.content}")
+    licences = sorted({one.licence for one in checkpoints.CHECKPOINTS.values()})
+    click.echo(f"\nLicence of the weights: {'; '.join(licences)}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("repository")
+@click.option("--private", is_flag=True, help="Only you and whom you name can see it.")
+@click.option("--message", default="Upload with fourm", show_default=True, help="Of the commit.")
+def upload(folder: Path, repository: str, private: bool, message: str) -> None:
+    """Put a model or tokenizer on the Hugging Face Hub, as REPOSITORY (ORGANISATION/NAME).
+
+    It is loaded from there by that name. Log in first, with `hf auth login` or the variable HF_TOKEN.
+    """
+    from fourm.convert.hub import upload as put
+
+    click.echo(put(folder, repository, private=private, message=message))
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise click.UsageError(f"--tokenizer is '{text}'; expected NAME=PATH, such as tok_rgb@224=tokenizers/rgb")
+    return name, Path(path)
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,92 @@
+"""`fourm prepare`: make aligned data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fourm.machine import num_cores
+
+
+@click.group()
+def prepare() -> None:
+    """Make aligned data."""
+
+
+@prepare.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--num", type=click.IntRange(1), default=4000, show_default=True, help="Number of rooms.")
+@click.option("--size", type=int, default=64, show_default=True, help="Pixels per side, at least 16.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other rooms.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=None,
+    help="Processes; the rooms are the same for any number. [default: cores]",
+)
+@click.option("--shard-size", type=click.IntRange(1), default=250, show_default=True, help="Rooms per shard.")
+def rooms(out: Path, num: int, size: int, seed: int, workers: int | None, shard_size: int) -> None:
+    """Render furnished rooms with exact depth, normals, labels, boxes, captions and edges."""
+    from fourm.prepare.rooms import render
+
+    render(out, num=num, size=size, seed=seed, workers=workers or num_cores(), shard_size=shard_size)
+
+
+@prepare.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--num-train", type=click.IntRange(1), default=None, help="Use only the first so many training photographs."
+)
+@click.option("--num-test", type=click.IntRange(1), default=None, help="Use only the first so many test photographs.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: cores]")
+def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int | None) -> None:
+    """Turn Fashion-MNIST's photographs into images, silhouettes, edges and captions."""
+    from fourm.prepare.fashion import prepare_fashion
+
+    prepare_fashion(out, num_train=num_train, num_test=num_test, workers=workers or num_cores())
+
+
+@prepare.command()
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--sources", default="", metavar="NAMES", help="Subfolders to pack: rgb,caption. [default: all]")
+@click.option("--shard-size", type=click.IntRange(1), default=1000, show_default=True, help="Samples per shard.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the samples.")
+def shards(root: Path, out: Path, sources: str, shard_size: int, seed: int) -> None:
+    """Pack files of your own, ROOT/<modality>/<class>/<stem>.<ext>, into shards."""
+    from fourm.prepare.pack import pack
+
+    pack(root, out, sources=[name for name in sources.split(",") if name], shard_size=shard_size, seed=seed)
+
+
+@prepare.command()
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option(
+    "--image", "image_source", default="rgb", show_default=True, help="Folder of the images whose sizes count."
+)
+@click.option(
+    "--num-crops", type=click.IntRange(1), default=2, show_default=True, help="Per image: the centre, then random ones."
+)
+@click.option(
+    "--min-scale",
+    type=click.FloatRange(0.01, 1.0),
+    default=1.0,
+    show_default=True,
+    help="Smallest share of the area in a random crop.",
+)
+@click.option(
+    "--hflip",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    show_default=True,
+    help="Probability of mirroring a random crop.",
+)
+@click.option("--aspect", type=click.FloatRange(0.1, 10.0), default=1.0, show_default=True, help="Width : height.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def crops(root: Path, **options: Any) -> None:
+    """Store random crops and flips with the data set ROOT, for tokens made beforehand to follow."""
+    from fourm.prepare.crops import write_crops
+
+    write_crops(root, **options)

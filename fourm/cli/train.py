@@ -1,0 +1,69 @@
+"""`fourm train-tokenizer`, `train-wordpiece`, `pretrain` and `finetune`: everything that learns."""
+
+from __future__ import annotations
+
+import click
+
+from fourm.cli.recipes import recipe_options, show_recipe
+from fourm.errors import FourmError
+
+
+@click.command()
+@recipe_options
+@click.option(
+    "--check", is_flag=True, help="Build on the meta device, report parameters, FLOPs, tokens and memory, and stop."
+)
+def pretrain(recipe: str, overrides: tuple[str, ...], show: bool, check: bool) -> None:
+    """Train an any-to-any model. The same command goes on where an interrupted run stopped."""
+    from fourm import config as configs
+    from fourm.recipe.schema import PretrainRecipe
+
+    loaded = configs.load(recipe, PretrainRecipe, overrides, folder="pretrain")
+    if show:
+        show_recipe(loaded)
+    elif check:
+        from fourm.recipe.check import check as check_recipe
+
+        click.echo("\n".join(check_recipe(loaded).lines()))
+    else:
+        from fourm.recipe.pretrain import run
+
+        run(loaded)
+
+
+@click.command("train-tokenizer")
+@recipe_options
+def train_tokenizer(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
+    """Train a tokenizer for an image-like modality."""
+    from fourm import config as configs
+    from fourm.recipe.schema import TokenizerRecipe
+
+    loaded = configs.load(recipe, TokenizerRecipe, overrides, folder="tokenizers")
+    if show:
+        show_recipe(loaded)
+    else:
+        from fourm.recipe.tokenizer import run
+
+        run(loaded)
+
+
+@click.command("train-wordpiece")
+@recipe_options
+def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
+    """Train a WordPiece text tokenizer."""
+    from fourm import config as configs
+    from fourm.recipe.schema import TextTokenizerRecipe
+
+    loaded = configs.load(recipe, TextTokenizerRecipe, overrides, folder="tokenizers")
+    if show:
+        show_recipe(loaded)
+    else:
+        from fourm.recipe.wordpiece import run
+
+        run(loaded)
+
+
+@click.command()
+def finetune() -> None:
+    """Train for detection, segmentation, depth or classification (not part of this version yet)."""
+    raise FourmError("fine-tuning is not part of this version yet; `fourm --help` lists what is")

@@ -1,0 +1,90 @@
+"""`fourm tokenize` and `fourm generate`: trained networks at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("tokenizer", type=click.Path(path_type=Path))
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder of the token shards. [default: ROOT]"
+)
+@click.option("--source", default=None, help="Name of the tokens' folder. [default: tok_ and the modality's name]")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace tokens that another tokenizer made.")
+@click.option(
+    "--teacher-weights",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File with the weights of the network whose features are encoded. [default: as in training]",
+)
+def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
+    """Turn a modality of the data set ROOT into token shards with a trained TOKENIZER, one row for each stored crop.
+
+    Complete shards are skipped, so an interrupted run goes on where it stopped. Under torchrun the ranks share the
+    shards.
+    """
+    from fourm.recipe.tokenize import run
+
+    run(tokenizer, root, **options)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--given",
+    multiple=True,
+    required=True,
+    metavar="NAME=VALUE",
+    help="What the model sees: rgb=photo.jpg, caption='a red sofa'.",
+)
+@click.option(
+    "--to",
+    "targets",
+    default="",
+    metavar="NAMES",
+    help="What to generate, in this order: depth,normal,semseg,caption,det. [default: all of --plan]",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option("--plan", default=None, help="YAML with the steps of the chain, or the name of a shipped one.")
+@click.option(
+    "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers, each with its own seed."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--expected", is_flag=True, help="One-step grids: decode the mean code under the probabilities, not the drawn one."
+)
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
+@click.option(
+    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
+)
+@click.option(
+    "--decoder-scheduler",
+    type=click.Choice(["ddim", "dpm", "unipc"]),
+    default=None,
+    help="Scheduler of diffusion decoders. [default: as saved]",
+)
+@click.option(
+    "--text-tokenizer",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
+)
+@click.option("--device", default="auto", show_default=True)
+def generate(model: str, given: tuple[str, ...], targets: str, text_tokenizer: Path | None, **options: Any) -> None:
+    """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub)."""
+    if not targets and options["plan"] is None:
+        raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
+    from fourm.generate.job import run
+    from fourm.recipe.bundle import load_bundle
+
+    bundle = load_bundle(model, text_tokenizer)
+    for path in run(bundle, given=given, targets=[n for n in targets.split(",") if n], **options):
+        click.echo(path)
