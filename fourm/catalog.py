@@ -143,10 +143,10 @@ def _four_m_21(size: int) -> list[Modality]:
         Modality(
             "t5_caption", Sequence(77), Continuous(4096), source="t5_caption", decode="vectors", direction="input"
         ),
-        _text("metadata", 40, unit="chunk"),
-        _text("human_poses", 275),
-        _text("color_palette", 23),
-        _text("sam_instance", 290),
+        _text("metadata", 40, decode="metadata", unit="chunk"),
+        _text("human_poses", 275, decode="poses"),
+        _text("color_palette", 23, decode="palette"),
+        _text("sam_instance", 290, decode="sam"),
         _tokens(f"tok_canny_edge@{size}", size, 16, 8_192, f"canny@{size}"),
         _tokens(f"tok_sam_edge@{size}", size, 16, 8_192, f"canny@{size}"),
         _tokens(f"tok_dinov2@{size}", size, 14, 8_192, f"dinov2@{size}"),

@@ -69,7 +69,7 @@ class AlignedDataset:
 
     def _check_geometry(self) -> None:
         crop, hflip = self.config.crop.kind, self.config.hflip
-        tokens = [m.name for m in self.modalities.values() if m.decode == "tokens"]
+        tokens = [m.name for m in self.modalities.values() if m.decode in ("tokens", "sam")]
         features = [m for m in self.modalities.values() if m.decode == "features"]
         maps = [m.name for m in features if m.grid.image_size != (1, 1)]
         if tokens and (crop == "random_resized" or hflip):
@@ -85,7 +85,9 @@ class AlignedDataset:
                 "hflip: 0"
             )
         boxes = any(m.decode == "boxes" for m in self.modalities.values())
-        if not self.images and (crop == "random_resized" or (boxes and crop != "none")):
+        people = any(m.decode == "poses" for m in self.modalities.values())  # in pixels, as stored crops are
+        unknown = crop == "random_resized" or (boxes and crop != "none") or (people and crop != CROPS)
+        if not self.images and unknown:
             raise ConfigError(
                 f"data set '{self.name}': crop.kind {crop} needs an image among its modalities, to know the size"
             )
@@ -113,7 +115,8 @@ class AlignedDataset:
 
         Returns:
             modality -> value: images and features float32 (C, H, W), label maps int64 (H, W), tokens int64 (N,),
-            encoded text int64 (L,), vectors float32 (L, dim); text and boxes without an encoder as str and list.
+            encoded text int64 (L,) or a list of its chunks, vectors float32 (L, dim); text and values with structure
+            (boxes, people, facts ...) without an encoder as they are.
 
         Raises:
             DataError: if a file is damaged or does not fit; names shard, key, modality and remedy.
@@ -154,7 +157,12 @@ class AlignedDataset:
                 f"{self._where(n, m)()}: modality '{m.name}' does not fit the sample's crop: {error}"
             ) from error
         encoder = self.encoders.get(m.name)
-        return value if encoder is None else encoder(value, rng)
+        if encoder is None:
+            return value
+        try:
+            return encoder(value, rng)
+        except DataError as error:
+            raise DataError(f"{self._where(n, m)()}: {error}") from error
 
     def _geometry(
         self, n: int, raw: Mapping[str, bytes], values: Mapping[str, Any], rng: np.random.Generator
@@ -167,20 +175,19 @@ class AlignedDataset:
                 raise DataError(
                     f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
                 ) from error
-        if not self.images:
-            row = int(rng.integers(len(stored))) if stored is not None and self.config.crop.augment else 0
-            mirrored = (
-                bool(stored[row, 4])
-                if stored is not None
-                else bool(self.config.hflip and rng.random() < self.config.hflip)
-            )
-            return geometries.whole((1, 1), hflip=mirrored, row=row)
-        first = self.images[0]
-        size = values[first.name].shape[:2]
+        first = self.images[0] if self.images else None
         try:
-            return geometries.draw(self.config.crop, self.config.hflip, rng, size, first.grid.image_size, stored)
+            if first is not None:
+                size = values[first.name].shape[:2]
+                return geometries.draw(self.config.crop, self.config.hflip, rng, size, first.grid.image_size, stored)
+            if stored is not None:
+                return geometries.from_settings(
+                    stored, int(rng.integers(len(stored))) if self.config.crop.augment else 0
+                )
         except DataError as error:
-            raise DataError(f"{self._where(n, first)()}: {error}") from error
+            where = self.source.where(n, CROPS if first is None else self.folders[first.name])
+            raise DataError(f"{where}: {error}") from error
+        return geometries.whole((1, 1), hflip=bool(self.config.hflip and rng.random() < self.config.hflip))
 
     def _where(self, n: int, modality: Modality) -> Callable[[], str]:
         return lambda: self.source.where(n, self.folders[modality.name])

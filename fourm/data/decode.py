@@ -1,4 +1,4 @@
-"""One function per raw file format. A new format is one function here and one line in `DECODERS`.
+"""One function per raw file format. A new format is one function, here or in `facts`, and one line in `DECODERS`.
 
 Each takes the bytes of one file and its modality and returns what the geometry works on: images as arrays (H, W[, C]),
 tokens as arrays
@@ -8,7 +8,6 @@ until after the crop.
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import math
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fourm.data import facts
+from fourm.data.facts import unzip
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Continuous, Discrete, Grid, Modality
 
@@ -154,7 +155,7 @@ def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
 
 def text(data: bytes, modality: Modality) -> str | list[str]:
     """Text: plain, or JSON with one string or a list of alternatives; either may be gzipped."""
-    content = _unzip(data).decode("utf-8-sig")
+    content = unzip(data).decode("utf-8-sig")
     try:
         value = json.loads(content)
     except ValueError:
@@ -168,25 +169,9 @@ def text(data: bytes, modality: Modality) -> str | list[str]:
     return content.strip()  # plain text that happens to be a number
 
 
-def boxes(data: bytes, modality: Modality) -> list[dict[str, Any]]:
-    """Instances, JSON `{"instances": [{"boxes": [x1, y1, x2, y2], "class_name", "score"}]}`, coordinates in [0, 1]."""
-    value = json.loads(_unzip(data))
-    if not isinstance(value, dict) or not isinstance(value.get("instances"), list):
-        raise ValueError('expected {"instances": [...]}')
-    for instance in value["instances"]:
-        corners = [float(corner) for corner in instance["boxes"]]
-        if len(corners) != 4 or not all(map(math.isfinite, corners)):
-            raise ValueError(f"an instance has box {instance['boxes']}; expected x1, y1, x2, y2")
-        if not isinstance(instance["class_name"], str):
-            raise ValueError(f"an instance has class_name {instance['class_name']!r}; expected text")
-        if not math.isfinite(float(instance.get("score", 1.0))):
-            raise ValueError(f"an instance has score {instance['score']}; expected a number")
-    return value["instances"]
-
-
 def structured(data: bytes, modality: Modality) -> Any:
     """Any JSON value, possibly gzipped; its encoder turns it into text."""
-    return json.loads(_unzip(data))
+    return json.loads(unzip(data))
 
 
 def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
@@ -266,10 +251,6 @@ def _npy_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return np.lib.format.read_array_header_1_0(io.BytesIO(start[8:]))
 
 
-def _unzip(data: bytes) -> bytes:
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-
-
 DECODERS: dict[str, Decoder] = {
     "image": image,
     "normal": normal,
@@ -279,7 +260,11 @@ DECODERS: dict[str, Decoder] = {
     "labels_void_first": labels_void_first,
     "tokens": tokens,
     "text": text,
-    "boxes": boxes,
+    "boxes": facts.boxes,
+    "metadata": facts.metadata,
+    "palette": facts.palette,
+    "poses": facts.poses,
+    "sam": facts.sam,
     "structured": structured,
     "vectors": vectors,
     "features": features,

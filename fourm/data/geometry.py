@@ -101,13 +101,20 @@ def draw(
     return Geometry(top, left, height, width, flip, image_size)
 
 
-def from_settings(stored: NDArray[np.float32], row: int, image_size: tuple[int, int]) -> Geometry:
+def from_settings(stored: NDArray[np.float32], row: int, image_size: tuple[int, int] | None = None) -> Geometry:
     """The geometry of one stored crop.
+
+    Args:
+        stored: (crops, 5) rows of top, left, height, width, flip.
+        row: which.
+        image_size: (height, width) of the image; None: unknown, taken to end with the crop. Whatever comes in pixels
+            can be cropped without it.
 
     Raises:
         DataError: if it lies outside the image.
     """
     top, left, height, width, flip = (int(value) for value in stored[row])
+    image_size = image_size or (top + height, left + width)
     if top < 0 or left < 0 or top + height > image_size[0] or left + width > image_size[1]:
         raise DataError(
             f"stored crop {row} (top {top}, left {left}, height {height}, width {width}) lies outside the image of "

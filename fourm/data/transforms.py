@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fourm.data import instances
 from fourm.data.geometry import Geometry
 from fourm.errors import ConfigError
 from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
-
-MIN_VISIBLE = 0.1
-"""Boxes of which a crop shows less than this share are dropped."""
 
 _SMALLEST_DEPTH = 1e-3
 _RESAMPLING = {
@@ -66,15 +64,15 @@ def apply(
         value: what the modality's decoder returned.
         modality: what it is.
         geometry: the draw of this sample.
-        rng: chooses among alternative captions.
+        rng: chooses among alternative captions, palettes of several sizes, and points of instances.
         jitter: photometric draw, for `image` modalities.
         mirror_words: swap "left" and "right" in text when the geometry mirrors.
         aligned_captions: a list of texts holds one per stored crop.
         size: (height, width) that an image gets; None: its modality's.
 
     Returns:
-        images and features (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes as a
-        list, vectors as they are.
+        images and features (C, H, W) float32, label maps (H, W) int64, tokens (N,) int64, texts as str, boxes, people,
+        points and palettes as lists, vectors and all else as they are.
 
     Raises:
         ValueError: if the value does not go with the geometry.
@@ -91,7 +89,13 @@ def apply(
         for_all = len(value) == 1 and modality.grid.image_size == (1, 1)
         return normalize(value[0] if for_all else _row(value, geometry.row, "rows of features"), modality)
     if modality.decode == "boxes":
-        return crop_boxes(value, geometry)
+        return instances.crop_boxes(value, geometry)
+    if modality.decode == "poses":
+        return instances.crop_people(value, geometry)
+    if modality.decode == "palette":
+        return instances.draw_palette(value, rng)
+    if modality.decode == "sam":
+        return instances.draw_points(_row(value, geometry.row, "rows of instances"), rng)
     if modality.decode == "text":
         if isinstance(value, list):
             value = _row(value, geometry.row, "captions") if aligned_captions else value[int(rng.integers(len(value)))]
@@ -205,24 +209,6 @@ def jitter_colours(values: NDArray[np.float32], jitter: Jitter) -> NDArray[np.fl
     gray = np.tensordot(luma, values, 1)
     values = (values - gray) * np.float32(jitter.saturation) + gray
     return np.clip(values, 0, 1)
-
-
-def crop_boxes(instances: list[dict[str, Any]], geometry: Geometry) -> list[dict[str, Any]]:
-    """Boxes of a crop, in shares of the crop. Instances that it shows less than `MIN_VISIBLE` of are dropped."""
-    top, left, height, width = geometry.relative_box
-    kept = []
-    for instance in instances:
-        x1, y1, x2, y2 = instance["boxes"]
-        x1, x2 = ((min(max(x, left), left + width) - left) / width for x in (x1, x2))
-        y1, y2 = ((min(max(y, top), top + height) - top) / height for y in (y1, y2))
-        area = (instance["boxes"][2] - instance["boxes"][0]) * (instance["boxes"][3] - instance["boxes"][1])
-        visible = (x2 - x1) * width * (y2 - y1) * height
-        if visible <= 0 or visible < MIN_VISIBLE * area:
-            continue
-        if geometry.hflip:
-            x1, x2 = 1 - x2, 1 - x1
-        kept.append({**instance, "boxes": [x1, y1, x2, y2]})
-    return kept
 
 
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}

@@ -1,8 +1,11 @@
-"""What people give, as the model reads it: files, texts, boxes or tensors in natural units."""
+"""What people give, as the model reads it: files, texts, boxes and the like, or tensors in natural units."""
 
 from __future__ import annotations
 
 import io
+import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +19,14 @@ from torch.nn import functional as F
 
 from fourm.data import decode as decoding
 from fourm.data import transforms
+from fourm.data.facts import unzip
 from fourm.data.geometry import Geometry, center_box
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, raw_modality, text_tokenizer
 from fourm.generate.names import means_tokens, resolve
 from fourm.modality import Modality
 from fourm.rng import generator
-from fourm.tokenizers.structured import boxes_to_text
+from fourm.tokenizers.structured import KINDS
 from fourm.tokenizers.units import to_natural
 from fourm.tokens import PADDING
 
@@ -112,15 +116,17 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
         bundle: model and tokenizers.
         name: of the modality; `tok_...` means token ids.
         value: images (B, C, H, W) or label maps (B, H, W) of any size; features (B, C, H, W), or (B, C) of one place;
-            token ids (B, n) or (B, h, w), -1 where one is missing; a text or a list of B texts; boxes of one sample or
-            a list of B; vectors (B, n, dim); or a mapping of tensors as in `fourm.models.ask`.
+            token ids (B, n) or (B, h, w), -1 where one is missing; a text or a list of B texts; a value with structure
+            as in `fourm.tokenizers.structured` or a list of B; vectors (B, n, dim); or a mapping of tensors as in
+            `fourm.models.ask`.
 
     Raises:
         ConfigError: if the model cannot read such a thing.
         DataError: if the value is not of that kind.
     """
     modality, key = find_given(bundle, name)
-    if isinstance(value, Mapping):
+    kind = KINDS.get(modality.decode)
+    if isinstance(value, Mapping) and (kind is None or not kind.is_value(value) or value.keys() & {"ids", "values"}):
         facts = {what: torch.as_tensor(tensor) for what, tensor in value.items()}
         return GivenValue(name, key, facts, modality, [None] * len(next(iter(facts.values()))))
     if not modality.is_grid and modality.is_discrete:
@@ -216,18 +222,27 @@ def _give_ids(name: str, modality: Modality, key: str, ids: Tensor) -> GivenValu
 
 
 def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, value: Any) -> GivenValue:
-    """Texts or boxes as ids, each with its end token."""
+    """Texts or values with structure as ids, each with its end token."""
     if isinstance(value, Tensor):
         return GivenValue(name, key, {"ids": value.long()}, modality, [None] * len(value))
     tokenizer = text_tokenizer(bundle, modality)
-    values = value if isinstance(value, list) and not _is_instance(value) else [value]
+    kind = KINDS.get(modality.decode)
+    if kind is not None:
+        kind.check_bins(modality.name, tokenizer.num_coordinates)
+    several = isinstance(value, list) and value and not (kind is not None and kind.is_value(value))
+    values = value if several else [value]
     texts = []
     for one in values:
-        if modality.decode == "boxes" and not isinstance(one, str):
-            one = boxes_to_text(one, num_bins=tokenizer.num_coordinates)
-        if not isinstance(one, str):
+        text = one
+        if kind is not None and not isinstance(one, str):
+            try:
+                text = kind.to_text(one, tokenizer.num_coordinates, None)
+            except (ValueError, TypeError, LookupError) as error:
+                raise DataError(f"given {name}: {one!r:.80} is not a value of '{modality.name}': {error}") from error
+            text = text if isinstance(text, str) else " ".join(text)
+        if not isinstance(text, str):
             raise DataError(f"given {name}: a value of type {type(one).__name__}; expected text")
-        texts.append(one)
+        texts.append(text)
     rows = [sequence_ids(tokenizer, text, modality) for text in texts]
     length = max(map(len, rows))
     ids = torch.tensor([[*row, *[PADDING] * (length - len(row))] for row in rows], dtype=torch.int64)
@@ -242,11 +257,6 @@ def sequence_ids(tokenizer: Any, text: str, modality: Modality) -> list[int]:
     return (ids if open_end else [*ids, special.end])[: modality.num_tokens]
 
 
-def _is_instance(value: Sequence[Any]) -> bool:
-    """Whether a list holds the boxes of one sample, not one entry per sample."""
-    return not value or isinstance(value[0], Mapping)
-
-
 def _read_text(path: Path, text: str, modality: Modality) -> Any:
     """The text itself, or what the file of that name holds."""
     try:
@@ -256,10 +266,21 @@ def _read_text(path: Path, text: str, modality: Modality) -> Any:
     if modality.decode == "boxes":
         data = path.read_bytes() if named else text.encode()
         return _decode(data, modality, f"given {path}") if named or text.lstrip().startswith("{") else text
+    if modality.decode in KINDS:
+        return _plain_value(path, text, named)
     if not named:
         return text
     value = _decode(path.read_bytes(), modality, f"given {path}")
     return value[0] if isinstance(value, list) else value
+
+
+def _plain_value(path: Path, text: str, named: bool) -> Any:
+    """A value with structure as JSON, or the words that stand for it."""
+    try:
+        content = unzip(path.read_bytes()).decode() if named else text
+        return json.loads(content) if re.match(r"\s*(\{|\[\s*[\[{\]])", content) else content.strip()
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"given {path}: expected JSON, or words such as v0=1: {error}") from error
 
 
 def _decode(data: bytes, raw: Modality, where: str) -> Any:

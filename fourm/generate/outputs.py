@@ -1,11 +1,10 @@
-"""What the model answers: ids as images, labels, texts and boxes, and these as files of the usual formats."""
+"""What the model answers: ids as images, labels, texts, boxes and the like, and these as files of the usual formats."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from fourm.generate.bundle import Bundle, device_of, raw_modality, text_tokenize
 from fourm.generate.sampler import Generated
 from fourm.generate.sampling import expected_embedding
 from fourm.modality import Modality
-from fourm.tokenizers.structured import text_to_boxes
+from fourm.tokenizers.structured import KINDS
 
 _FULL_SCALE = 65535
 _VOID = 255
@@ -40,8 +39,8 @@ def decode(
         expected: decode the mean code under the kept probabilities instead of the drawn ids.
 
     Returns:
-        images (B, C, H, W) on the CPU, labels (B, H, W), a list of B texts or of B lists of boxes; (B, N) ids if there
-        is no tokenizer.
+        images (B, C, H, W) on the CPU, labels (B, H, W), a list of B texts or values with structure (boxes, facts ...);
+        (B, N) ids if there is no tokenizer.
     """
     modality = bundle.model.modalities[name]
     ids = generated.ids[name]
@@ -63,15 +62,13 @@ def decode(
 
 
 def decode_sequences(bundle: Bundle, modality: Modality, ids: Tensor) -> list[Any]:
-    """Texts, or lists of boxes, of (B, n) ids padded with -1."""
+    """Texts, or values with structure, of (B, n) ids padded with -1."""
     tokenizer = text_tokenizer(bundle, modality)
     texts = [tokenizer.decode(i for i in row if i >= 0) for row in ids.tolist()]
-    if modality.decode != "boxes":
+    kind = KINDS.get(modality.decode)
+    if kind is None:
         return texts
-    return [
-        text_to_boxes(text, num_bins=tokenizer.num_coordinates, classes=modality.classes) if text else []
-        for text in texts
-    ]
+    return [kind.from_text(text, tokenizer.num_coordinates, modality.classes) for text in texts]
 
 
 def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
@@ -100,8 +97,9 @@ def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
     """Extension -> content."""
     if isinstance(value, str):
         return {"txt": (value + "\n").encode()}
-    if isinstance(value, Sequence) and not isinstance(value, Tensor):
-        return {"json": (json.dumps({"instances": list(value)}, indent=1) + "\n").encode()}
+    if raw.decode in KINDS:
+        plain = {"instances": list(value)} if raw.decode == "boxes" else value
+        return {"json": (json.dumps(plain, indent=1) + "\n").encode()}
     array = value.numpy()
     if raw.is_discrete:
         in_png = raw.decode in _LABELS and array.ndim == 2 and raw.vocab_size <= _VOID

@@ -13,7 +13,7 @@ import numpy as np
 from fourm.errors import ConfigError, DataError
 from fourm.modality import Discrete, Modality, ModalitySet
 from fourm.recipe.schema import TEXT
-from fourm.tokenizers import structured
+from fourm.tokenizers.structured import KINDS
 from fourm.tokenizers.text import TextTokenizer
 
 Encoder = Callable[[Any, np.random.Generator], Any]
@@ -24,23 +24,33 @@ _CHUNK = re.compile(r"\s+(?=v1=)")
 
 
 class TextEncoder:
-    """Text, or boxes written as text, to ids."""
+    """Text, or values with structure written as text, to ids.
+
+    Raises:
+        ConfigError: if the tokenizer has too few numbers to write such values.
+    """
 
     def __init__(self, tokenizer: TextTokenizer, modality: Modality) -> None:
         self.tokenizer, self.modality = tokenizer, modality
+        self.kind = KINDS.get(modality.decode)
+        if self.kind is not None:
+            self.kind.check_bins(modality.name, tokenizer.num_coordinates)
 
     def __call__(self, value: Any, rng: np.random.Generator) -> Any:
         """(L,) int64 ids of a text; a list of them where the modality is masked in chunks."""
-        if self.modality.decode == "boxes":
-            value = structured.boxes_to_text(value, num_bins=self.tokenizer.num_coordinates)
-        if not isinstance(value, str):
-            raise DataError(
-                f"modality '{self.modality.name}': a sample holds {type(value).__name__}; expected text. Write it as "
-                "text, with decode: text"
+        if self.kind is not None:
+            value = self.kind.to_text(value, self.tokenizer.num_coordinates, rng)
+        chunked = self.modality.unit == "chunk"
+        if isinstance(value, str):
+            return (
+                self.tokenizer.encode_chunks(_CHUNK.split(value.strip())) if chunked else self.tokenizer.encode(value)
             )
-        if self.modality.unit == "chunk":
-            return self.tokenizer.encode_chunks(_CHUNK.split(value.strip()))
-        return self.tokenizer.encode(value)
+        if self.kind is not None:
+            return self.tokenizer.encode_chunks(value) if chunked else self.tokenizer.encode(" ".join(value))
+        raise DataError(
+            f"modality '{self.modality.name}': a sample holds {type(value).__name__}; expected text. Write it as text, "
+            "with decode: text"
+        )
 
 
 def text_encoders(modalities: ModalitySet, tokenizer: TextTokenizer | None) -> dict[str, Encoder]:

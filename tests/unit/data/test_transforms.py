@@ -10,7 +10,7 @@ from PIL import Image
 
 from fourm.data import transforms
 from fourm.data.geometry import Geometry, whole
-from fourm.data.transforms import Jitter, apply, crop_boxes, crop_resize, normalize, standardize, swap_left_right
+from fourm.data.transforms import Jitter, apply, crop_resize, normalize, standardize, swap_left_right
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 
@@ -118,25 +118,6 @@ def test_words_are_mirrored_only_with_the_image(rng: np.random.Generator, modali
 
 def test_left_and_right_are_swapped_as_whole_words() -> None:
     assert swap_left_right("Left of it, bright leftovers RIGHT right.") == "Right of it, bright leftovers LEFT left."
-
-
-def box(*coordinates: float) -> list[dict[str, Any]]:
-    return [{"boxes": list(coordinates), "class_name": "bed"}]
-
-
-def test_boxes_are_cut_and_mirrored_with_the_crop() -> None:
-    left_half = Geometry(0, 0, 16, 8, False, SIZE)
-    assert crop_boxes(box(0.25, 0.5, 0.75, 1.0), left_half) == box(0.5, 0.5, 1.0, 1.0)
-    mirrored = dataclasses.replace(left_half, hflip=True)
-    assert crop_boxes(box(0.25, 0.5, 0.75, 1.0), mirrored) == box(0.0, 0.5, 0.5, 1.0)
-    assert crop_boxes(box(0.25, 0.5, 0.75, 1.0), whole(SIZE)) == box(0.25, 0.5, 0.75, 1.0)
-
-
-def test_boxes_out_of_sight_are_dropped() -> None:
-    left_half = Geometry(0, 0, 16, 8, False, SIZE)
-    assert crop_boxes(box(0.6, 0, 1, 1), left_half) == []
-    assert crop_boxes(box(0.46, 0, 1, 1), left_half) == []  # 4 of 54 hundredths are visible
-    assert len(crop_boxes(box(0.4, 0, 1, 1), left_half)) == 1
 
 
 def test_half_maps_the_value_range_to_one(data: type) -> None:

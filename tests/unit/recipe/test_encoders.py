@@ -34,7 +34,8 @@ def test_boxes_are_written_as_text(text: TextTokenizer, rng: np.random.Generator
 
 
 def test_facts_that_are_masked_as_wholes_come_in_chunks(text: TextTokenizer, rng: np.random.Generator) -> None:
-    modalities = adopt_vocabulary(catalog.resolve(["rgb@64", "tok_depth@64", "metadata"]), text)
+    written = {"rgb@64": {}, "tok_depth@64": {}, "metadata": {"decode": "text"}}
+    modalities = adopt_vocabulary(catalog.resolve(written), text)
     facts = text_encoders(modalities, text)["metadata"]("v1=3 v0=10 v1=5 v0=2\n", rng)
 
     assert [text.decode(chunk) for chunk in facts] == ["v1=3 v0=10", "v1=5 v0=2"]

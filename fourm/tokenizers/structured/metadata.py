@@ -1,0 +1,132 @@
+"""Facts about an image as text: `v1=<type> v0=<value>` for each (4M-21, Bachmann et al. 2024, sec. 3.1), and back.
+
+What is written and what is read are not quite inverse, since the published models learned it so: a score in [0, 1] is
+written as floor(49 s) and read as its fiftieth. It comes back up to two fiftieths lower; written again, its bin is the
+same or the one before. Sizes come back as the next lower multiple of 32.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+
+from fourm.errors import DataError, did_you_mean
+from fourm.tokenizers.structured.words import Words
+
+NUM_SCORES = 50
+
+
+@dataclass(frozen=True)
+class Field:
+    """How one fact becomes a whole number. By default it is a count.
+
+    Args:
+        step: units that share a number.
+        high: upper end of a score, which begins at 0 and has `NUM_SCORES` bins; None: not a score.
+        edges: where bins of unequal width begin, after the first.
+        middles: what these bins are read as.
+    """
+
+    step: int = 1
+    high: float | None = None
+    edges: tuple[float, ...] = ()
+    middles: tuple[float, ...] = ()
+
+    def largest(self, num_bins: int) -> int:
+        """The largest number it can be written as."""
+        return len(self.edges) if self.edges else NUM_SCORES - 1 if self.high is not None else num_bins - 1
+
+    def write(self, value: float, num_bins: int) -> int:
+        """The number of a value."""
+        if self.edges:
+            return bisect_right(self.edges, value)
+        if self.high is not None:
+            return int(min(max(value, 0.0), self.high) / self.high * (NUM_SCORES - 1))
+        return min(max(math.floor(value) // self.step, 0), num_bins - 1)
+
+    def read(self, number: int) -> float | int:
+        """The value of a number."""
+        if self.edges:
+            return self.middles[number]
+        return number * self.step if self.high is None else self.high * (number / NUM_SCORES)
+
+
+FIELDS: dict[str, Field] = {
+    "original_width": Field(step=32),
+    "original_height": Field(step=32),
+    "caption_n_chars": Field(),
+    "caption_n_words": Field(),
+    "caption_n_sentences": Field(),
+    "n_humans": Field(),
+    "n_sam_instances": Field(),
+    "n_coco_instances": Field(),
+    "coco_instance_diversity": Field(),
+    "colorfulness": Field(high=150),
+    "brightness": Field(high=255),
+    "contrast": Field(high=127),
+    "saturation": Field(high=255),
+    "entropy": Field(high=10),
+    "walkability": Field(high=1),
+    "objectness": Field(high=1),
+    "semantic_diversity": Field(),
+    "geometric_complexity": Field(high=0.75),
+    "occlusion_score": Field(high=0.25),
+    "watermark_score": Field(edges=(0.5,), middles=(0.0, 1.0)),
+    "aesthetic_score": Field(edges=(4.5, 5.5), middles=(4.0, 5.0, 6.0)),
+}
+"""Name -> its form. The place in this table is the type in the text."""
+
+_NAMES = tuple(FIELDS)
+_TYPES = {name: number for number, name in enumerate(_NAMES)}
+
+
+def metadata_to_chunks(
+    facts: Mapping[str, float], *, num_bins: int = 1000, rng: np.random.Generator | None = None
+) -> list[str]:
+    """One text for each fact, which is masked as a whole.
+
+    Args:
+        facts: name -> number, of the names in `FIELDS`; any may be missing.
+        num_bins: numbers an axis can take, at least `NUM_SCORES`; larger counts are written as the largest.
+        rng: shuffles the facts; None: they come in the order of `FIELDS`.
+
+    Raises:
+        DataError: for unknown names, or what is not a finite number.
+    """
+    if not isinstance(facts, Mapping):
+        raise DataError(f"metadata is {type(facts).__name__}; expected names and numbers")
+    for name, value in facts.items():
+        if name not in FIELDS:
+            raise DataError(f"metadata holds '{name}'.{did_you_mean(str(name), FIELDS)}")
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise DataError(f"metadata: {name} is {value!r}; expected a finite number. Leave out what is not known")
+    names = sorted(facts, key=_TYPES.__getitem__)
+    if rng is not None:
+        names = [names[place] for place in rng.permutation(len(names))]
+    return [f"v1={_TYPES[name]} v0={FIELDS[name].write(float(facts[name]), num_bins)}" for name in names]
+
+
+def chunks_to_metadata(text: str | Iterable[str], *, num_bins: int = 1000) -> dict[str, float | int]:
+    """The facts in a text, or in chunks of it. Whatever is not a fact is passed over; the last of two counts.
+
+    Args:
+        text: what `metadata_to_chunks` writes, or anything else.
+        num_bins: as in `metadata_to_chunks`.
+
+    Returns:
+        name -> number, in the order of `FIELDS`.
+    """
+    words = Words(text if isinstance(text, str) else " ".join(text))
+    found: dict[int, float | int] = {}
+    while words.peek() is not None:
+        fact = words.numbers(1, 0, below=num_bins)
+        if fact is None:
+            words.next()
+        elif fact[0] < len(_NAMES) and fact[1] <= FIELDS[_NAMES[fact[0]]].largest(num_bins):
+            found[fact[0]] = FIELDS[_NAMES[fact[0]]].read(fact[1])
+    return {_NAMES[number]: found[number] for number in sorted(found)}
