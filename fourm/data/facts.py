@@ -71,11 +71,9 @@ def palette(data: bytes, modality: Modality) -> dict[int, list[tuple[int, int, i
         raise ValueError('expected {"1": [[r, g, b]], "2": [[r, g, b], [r, g, b]], ...}')
     found = {}
     for size, colors in value.items():
-        levels = np.rint(_finite(colors, f"palette '{size}'")).astype(np.int64)
+        levels = _whole(np.rint(_finite(colors, f"palette '{size}'")), 256, f"palette '{size}'")
         if not size.isascii() or not size.isdigit() or not 0 < int(size) * 3 == levels.size:
             raise ValueError(f"palette '{size}' has {levels.size / 3:g} colours; expected as many as its name says")
-        if levels.min() < 0 or levels.max() > 255:
-            raise ValueError(f"palette '{size}' has levels outside 0 to 255")
         found[int(size)] = [(int(r), int(g), int(b)) for r, g, b in levels.reshape(-1, 3)]
     return found
 
@@ -104,7 +102,7 @@ def poses(data: bytes, modality: Modality) -> list[dict[str, Any]]:
         if rows.size != len(people) * count:
             raise ValueError(f"{name} has {rows.size} numbers; expected {count} for each of {len(people)} people")
         rows = rows.reshape(len(people), count)
-        for person, row in zip(people, _codes(rows, name) if name.startswith("pose_tokenized") else rows):
+        for person, row in zip(people, _whole(rows, NUM_CODES, name) if name.startswith("pose_tokenized") else rows):
             person[key] = row.tolist()
     return people
 
@@ -150,10 +148,10 @@ def _from_json(crops: Any) -> dict[str, Any]:
 
 def _by_crop(points: Any, num_points: Any, bbox: Any, token_ids: Any, num_instances: Any) -> list[dict[str, Any]]:
     outlines = _rows(points, 2, "points")
-    lengths, sizes = (_finite(counts, "a count").astype(np.int64).ravel() for counts in (num_points, num_instances))
+    lengths, sizes = (_whole(_finite(n, "counts"), 2**31, "counts").ravel() for n in (num_points, num_instances))
     sides = np.trunc(_rows(bbox, 4, "bbox"))
-    ids = _codes(_rows(token_ids, _MASK_TOKENS, "token_ids"), "token_ids")
-    if not len(lengths) == len(sides) == len(ids) == sizes.sum() or (sizes < 0).any() or not len(sizes):
+    ids = _whole(_rows(token_ids, _MASK_TOKENS, "token_ids"), NUM_CODES, "token_ids")
+    if not len(lengths) == len(sides) == len(ids) == sizes.sum() or not len(sizes):
         raise ValueError(
             f"{len(lengths)} outlines, {len(sides)} boxes and {len(ids)} rows of token_ids for {sizes.sum()} instances "
             f"in {len(sizes)} crops"
@@ -191,8 +189,7 @@ def _finite(values: Any, what: str) -> NDArray[np.float64]:
     return array
 
 
-def _codes(values: NDArray[np.float64], what: str) -> NDArray[np.int64]:
-    ids = values.astype(np.int64)
-    if (ids != values).any() or (ids < 0).any() or (ids >= NUM_CODES).any():
-        raise ValueError(f"{what}: expected whole numbers from 0 to {NUM_CODES - 1}")
-    return ids
+def _whole(values: NDArray[np.float64], below: int, what: str) -> NDArray[np.int64]:
+    if (values != np.trunc(values)).any() or (values < 0).any() or (values >= below).any():
+        raise ValueError(f"{what}: expected whole numbers from 0 to {below - 1}")
+    return values.astype(np.int64)

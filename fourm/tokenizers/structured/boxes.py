@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-_NUMBER = r"([0-9]{1,6})"
+from fourm.tokenizers.structured.words import NUMBER
+
 _BOX = re.compile(
-    rf"(?<!\S)v0={_NUMBER}\s+v1={_NUMBER}\s+v2={_NUMBER}\s+v3={_NUMBER}\s+(.*?)\s*(?=v[0-9]=|$)", re.DOTALL
+    rf"(?<!\S)v0=({NUMBER})\s+v1=({NUMBER})\s+v2=({NUMBER})\s+v3=({NUMBER})\s+(.*?)\s*(?=v[0-9]=|$)", re.DOTALL
 )
 
 

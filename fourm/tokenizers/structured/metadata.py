@@ -8,6 +8,7 @@ same or the one before. Sizes come back as the next lower multiple of 32.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numbers import Real
 import numpy as np
 
 from fourm.errors import DataError, did_you_mean
-from fourm.tokenizers.structured.words import Words
+from fourm.tokenizers.structured.words import NUMBER
 
 NUM_SCORES = 50
 
@@ -82,6 +83,7 @@ FIELDS: dict[str, Field] = {
 """Name -> its form. The place in this table is the type in the text."""
 
 _NAMES = tuple(FIELDS)
+_FACT = re.compile(rf"(?<!\S)v1=({NUMBER})\s+v0=({NUMBER})(?!\S)")
 _TYPES = {name: number for number, name in enumerate(_NAMES)}
 
 
@@ -121,12 +123,9 @@ def chunks_to_metadata(text: str | Iterable[str], *, num_bins: int = 1000) -> di
     Returns:
         name -> number, in the order of `FIELDS`.
     """
-    words = Words(text if isinstance(text, str) else " ".join(text))
     found: dict[int, float | int] = {}
-    while words.peek() is not None:
-        fact = words.numbers(1, 0, below=num_bins)
-        if fact is None:
-            words.next()
-        elif fact[0] < len(_NAMES) and fact[1] <= FIELDS[_NAMES[fact[0]]].largest(num_bins):
-            found[fact[0]] = FIELDS[_NAMES[fact[0]]].read(fact[1])
-    return {_NAMES[number]: found[number] for number in sorted(found)}
+    for match in _FACT.finditer(text if isinstance(text, str) else " ".join(text)):
+        kind, number = int(match[1]), int(match[2])
+        if kind < len(_NAMES) and number <= FIELDS[_NAMES[kind]].largest(num_bins):
+            found[kind] = FIELDS[_NAMES[kind]].read(number)
+    return {_NAMES[kind]: found[kind] for kind in sorted(found)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from fourm.errors import DataError
-from fourm.tokenizers.structured.words import Words, finite
+from fourm.tokenizers.structured.words import NUMBER, finite
 
 Color = tuple[int, int, int]
 NUM_LEVELS = 256
+_PALETTE = re.compile(rf"(?<!\S)v1=({NUMBER})((?:\s+v0={NUMBER})+)(?!\S)")
 
 
 def palette_to_text(colors: Sequence[Sequence[int]]) -> str:
@@ -33,15 +35,13 @@ def text_to_palette(text: str) -> list[Color]:
     Args:
         text: what `palette_to_text` writes, or anything else.
     """
-    words = Words(text)
-    while words.peek() is not None:
-        number = words.numbers(1, below=NUM_LEVELS)
-        if number is None:
-            words.next()
-            continue
+    for match in _PALETTE.finditer(text):
+        levels = [int(word[3:]) for word in match[2].split()]
         colors: list[Color] = []
-        while len(colors) < number[0] and (levels := words.numbers(0, 0, 0, below=NUM_LEVELS)) is not None:
-            colors.append((levels[0], levels[1], levels[2]))
+        for red, green, blue in zip(levels[::3], levels[1::3], levels[2::3]):
+            if len(colors) == int(match[1]) or max(red, green, blue) >= NUM_LEVELS:
+                break
+            colors.append((red, green, blue))
         if colors:
             return colors
     return []

@@ -14,7 +14,8 @@ from fourm.errors import DataError
 CODES_PER_AXIS = 512
 """Codes of tokenizers within a text: below this on axis 0, the others on axis 1 (4M-21, Bachmann et al. 2024)."""
 
-_NUMBER = re.compile(r"v([0-3])=([0-9]{1,6})")
+NUMBER = "[0-9]{1,6}"
+_WORD = re.compile(rf"v([0-3])=({NUMBER})")
 
 
 def to_bin(value: float, low: float, high: float, num_bins: int) -> int:
@@ -75,13 +76,8 @@ class Words:
 
     def next(self) -> str | None:
         """The next word; None at the end."""
-        word = self.peek()
         self._place += 1
-        return word
-
-    def peek(self) -> str | None:
-        """The next word, which stays the next."""
-        return self._words[self._place] if self._place < len(self._words) else None
+        return self._words[self._place - 1] if self._place <= len(self._words) else None
 
     def numbers(self, *axes: int, below: int) -> list[int] | None:
         """The values of the next words, if they are numbers below a limit on exactly these axes.
@@ -111,6 +107,6 @@ class Words:
         return [axis * CODES_PER_AXIS + value for axis, value in found]
 
     def _read(self, count: int, below: int) -> list[tuple[int, int]] | None:
-        matches = [_NUMBER.fullmatch(word) for word in self._words[self._place : self._place + count]]
+        matches = [_WORD.fullmatch(word) for word in self._words[self._place : self._place + count]]
         found = [(int(match[1]), int(match[2])) for match in matches if match is not None]
         return found if len(found) == count and all(value < below for _, value in found) else None

@@ -45,7 +45,7 @@ def test_what_is_not_a_colour_is_refused(colors: Any) -> None:
         ("v0=1 v0=2 v0=3", []),  # of no number
         ("v1=0 v0=1 v0=2 v0=3", []),
         ("red v1=5 v1=1 v0=1 v0=2 v0=3", [(1, 2, 3)]),
-        ("v1=999999 v0=1 v0=2 v0=3", []),
+        ("v1=999999 v0=1 v0=2 v0=3", [(1, 2, 3)]),
     ],
 )
 def test_parser_reads_what_there_is_of_the_first_palette(text: str, expected: list[tuple[int, int, int]]) -> None:
