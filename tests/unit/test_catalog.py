@@ -9,43 +9,109 @@ from fourm.errors import ConfigError
 from fourm.modality import Continuous, Discrete, Modality, Sequence
 from fourm.tokenizers.teacher_configs import TEACHERS
 
-# Name, tokens, vocabulary (None: vectors), as in the published registry of 4M-7 and 4M-21.
-PUBLISHED = [
-    ("rgb@224", 196, None),
-    ("rgb@448", 784, None),
-    ("caption", 256, 30_000),
-    ("det", 256, 30_000),
-    ("tok_rgb@224", 196, 16_384),
-    ("tok_depth@224", 196, 8_192),
-    ("tok_normal@224", 196, 8_192),
-    ("tok_semseg@224", 196, 4_096),
-    ("tok_clip@224", 196, 8_192),
-    ("tok_rgb@448", 784, 16_384),
-    ("tok_depth@448", 784, 8_192),
-    ("tok_normal@448", 784, 8_192),
-    ("tok_semseg@448", 784, 4_096),
-    ("tok_clip@448", 784, 8_192),
-    ("t5_caption", 77, None),
-    ("metadata", 40, 30_000),
-    ("human_poses", 275, 30_000),
-    ("color_palette", 23, 30_000),
-    ("sam_instance", 290, 30_000),
-    ("tok_canny_edge@224", 196, 8_192),
-    ("tok_sam_edge@224", 196, 8_192),
-    ("tok_dinov2@224", 256, 8_192),
-    ("tok_imagebind@224", 256, 8_192),
-    ("tok_dinov2_global", 16, 8_192),
-    ("tok_imagebind_global", 16, 8_192),
+# Name, pixels and patch of the grid (None: a sequence), tokens, vocabulary (None: vectors or pixels), how its files are
+# read: the published registry of 4M-7 and 4M-21.
+PUBLISHED: list[tuple[str, tuple[int, int] | None, int, int | None, str]] = [
+    ("rgb@224", (224, 16), 196, None, "image"),
+    ("caption", None, 256, 30_000, "text"),
+    ("det", None, 256, 30_000, "boxes"),
+    ("tok_rgb@224", (224, 16), 196, 16_384, "tokens"),
+    ("tok_depth@224", (224, 16), 196, 8_192, "tokens"),
+    ("tok_normal@224", (224, 16), 196, 8_192, "tokens"),
+    ("tok_semseg@224", (224, 16), 196, 4_096, "tokens"),
+    ("tok_clip@224", (224, 16), 196, 8_192, "tokens"),
+    ("t5_caption", None, 77, None, "vectors"),
+    ("metadata", None, 40, 30_000, "metadata"),
+    ("human_poses", None, 275, 30_000, "poses"),
+    ("color_palette", None, 23, 30_000, "palette"),
+    ("sam_instance", None, 290, 30_000, "sam"),
+    ("tok_canny_edge@224", (224, 16), 196, 8_192, "tokens"),
+    ("tok_sam_edge@224", (224, 16), 196, 8_192, "tokens"),
+    ("tok_dinov2@224", (224, 14), 256, 8_192, "tokens"),
+    ("tok_imagebind@224", (224, 14), 256, 8_192, "tokens"),
+    ("tok_dinov2_global", (224, 56), 16, 8_192, "tokens"),
+    ("tok_imagebind_global", (224, 56), 16, 8_192, "tokens"),
+    ("rgb@448", (448, 16), 784, None, "image"),
+    ("tok_rgb@448", (448, 16), 784, 16_384, "tokens"),
+    ("tok_depth@448", (448, 16), 784, 8_192, "tokens"),
+    ("tok_normal@448", (448, 16), 784, 8_192, "tokens"),
+    ("tok_clip@448", (448, 16), 784, 8_192, "tokens"),
+    ("tok_semseg@448", (448, 16), 784, 4_096, "tokens"),
+]
+INPUT_ONLY = {"rgb@224", "rgb@448", "t5_caption"}
+FOUR_M_7 = [
+    *("caption", "det", "rgb@224", "tok_rgb@224", "tok_normal@224", "tok_depth@224", "tok_semseg@224", "tok_clip@224"),
+]
+FOUR_M_21 = [
+    *("caption", "t5_caption", "det", "metadata", "rgb@224", "tok_rgb@224", "tok_normal@224", "tok_depth@224"),
+    *("tok_semseg@224", "tok_clip@224", "human_poses", "tok_dinov2@224", "tok_dinov2_global", "tok_imagebind@224"),
+    *("tok_imagebind_global", "tok_sam_edge@224", "tok_canny_edge@224", "color_palette", "sam_instance"),
+]
+# Raw modality, channels of what its tokenizer reads, pixels and patch, tokenized as.
+ENCODED = [
+    ("rgb_half@224", 3, (224, 16), "tok_rgb@224"),
+    ("depth@224", 1, (224, 16), "tok_depth@224"),
+    ("normal@224", 3, (224, 16), "tok_normal@224"),
+    ("canny@224", 1, (224, 16), "tok_canny_edge@224"),
+    ("canny@224", 1, (224, 16), "tok_sam_edge@224"),
+    ("clip@224", 512, (224, 16), "tok_clip@224"),
+    ("dinov2@224", 768, (224, 14), "tok_dinov2@224"),
+    ("imagebind@224", 1280, (224, 14), "tok_imagebind@224"),
+    ("dinov2_global@224", 768, (224, 224), "tok_dinov2_global"),
+    ("imagebind_global@224", 1280, (224, 224), "tok_imagebind_global"),
 ]
 
 
-@pytest.mark.parametrize(("name", "tokens", "vocab"), PUBLISHED)
-def test_published_modalities_have_the_published_sizes(name: str, tokens: int, vocab: int | None) -> None:
+@pytest.mark.parametrize(("name", "grid", "tokens", "vocab", "decode"), PUBLISHED)
+def test_published_modalities_are_as_published(
+    name: str, grid: tuple[int, int] | None, tokens: int, vocab: int | None, decode: str
+) -> None:
     modality = catalog.get(name)
+    assert modality.is_grid == (grid is not None)
+    if grid is not None:
+        assert (modality.grid.image_size, modality.grid.patch_size) == ((grid[0], grid[0]), grid[1])
     assert modality.num_tokens == tokens
     assert (modality.vocab_size if modality.is_discrete else None) == vocab
+    assert modality.decode == decode
     assert modality.is_input
-    assert modality.is_output == modality.is_discrete
+    assert modality.is_output == (name not in INPUT_ONLY)
+    assert (modality.tokenizer is None) == (name in INPUT_ONLY)
+
+
+@pytest.mark.parametrize(("names", "inputs", "outputs"), [(FOUR_M_7, 8, 7), (FOUR_M_21, 19, 17)], ids=["4M-7", "4M-21"])
+def test_the_published_models_read_and_predict_modalities_of_the_catalog(
+    names: list[str], inputs: int, outputs: int
+) -> None:
+    modalities = catalog.resolve(names)
+    assert [m.name for m in modalities.inputs] == names
+    assert [m.name for m in modalities.outputs] == [name for name in names if name not in INPUT_ONLY]
+    assert (len(modalities.inputs), len(modalities.outputs)) == (inputs, outputs)
+    assert {*FOUR_M_7, *FOUR_M_21} | {m[0] for m in PUBLISHED if m[0].endswith("@448")} == {m[0] for m in PUBLISHED}
+
+
+@pytest.mark.parametrize("name", [name for name, grid, *_ in PUBLISHED if grid is not None and grid[0] == 448])
+def test_twice_the_resolution_differs_in_the_number_of_tokens_only(name: str) -> None:
+    large, small = catalog.get(name), catalog.get(name.replace("448", "224"))
+    assert large.num_tokens == 4 * small.num_tokens
+    for fact in ("content", "source", "decode", "direction", "positions", "normalization", "key", "channels"):
+        assert getattr(large, fact) == getattr(small, fact)
+
+
+@pytest.mark.parametrize(("raw", "channels", "grid", "tokens"), ENCODED)
+def test_published_tokenizers_read_what_they_were_trained_on(
+    raw: str, channels: int, grid: tuple[int, int], tokens: str
+) -> None:
+    modality = catalog.get(raw)
+    assert catalog.get(tokens).tokenizer == raw
+    assert modality.map_channels == channels
+    assert (modality.grid.image_size, modality.grid.patch_size) == ((grid[0], grid[0]), grid[1])
+    assert modality.direction == "input"
+
+
+def test_class_maps_are_tokenized_with_void_as_their_first_class() -> None:
+    modality = catalog.get("semseg_coco@224")
+    assert (modality.vocab_size, modality.decode) == (134, "labels_void_first")
+    assert catalog.get("tok_semseg@224").tokenizer == modality.name
 
 
 def test_published_facts_that_are_not_sizes() -> None:

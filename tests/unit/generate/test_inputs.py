@@ -11,7 +11,9 @@ from PIL import Image
 from fourm.errors import ConfigError, DataError
 from fourm.generate.inputs import give, network_input, parse_given, read_given, sequence_ids
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.tokenizers.text import train_wordpiece
 from tests.unit.generate.toy import LEVELS, ToyBundle, build_model, image, tokens
+from tests.unit.generate.toy import text as text_modality
 
 END, S1 = 3, 5
 
@@ -110,6 +112,51 @@ def test_boxes_of_one_sample_and_of_several(bundle: ToyBundle) -> None:
     box = {"boxes": [0, 0, 0.5, 1], "class_name": "bed"}
     assert give(bundle, "det", [box, box]).num_samples == 1
     assert give(bundle, "det", [[box], [], [box]]).num_samples == 3
+
+
+STRUCTURED = {
+    "metadata": ({"entropy": 5.2, "n_humans": 3}, "v1=5 v0=3 v1=13 v0=25"),
+    "palette": ([[1, 2, 255]], "v1=1 v0=1 v0=2 v0=255"),
+    "poses": ([{"bbox": [0, 0, 1, 1]}], "human v0=0 v1=0 v2=999 v3=999"),
+    "sam": ([{"point": [0.5, 0], "instances": []}], "point v0=0 v1=112 none"),
+}
+
+
+@pytest.fixture(scope="module")
+def speaker() -> ToyBundle:
+    """A model of every other kind of structured value."""
+    words = ["human pose global camera shape", "point polygon none"] * 4
+    tokenizer = train_wordpiece(words, 4400, num_sentinels=20)
+    modalities = ModalitySet(text_modality(kind, tokenizer.vocab_size, kind) for kind in STRUCTURED)
+    return ToyBundle(build_model(modalities), {}, tokenizer)
+
+
+@pytest.mark.parametrize("kind", STRUCTURED)
+@pytest.mark.parametrize("form", ["value", "json", "file", "words", "words in a file"])
+def test_structured_values_come_as_json_or_as_their_words(
+    kind: str, form: str, speaker: ToyBundle, tmp_path: Path
+) -> None:
+    value, words = STRUCTURED[kind]
+    path = tmp_path / "value.json"
+    path.write_text(json.dumps(value) if form == "file" else words)
+    if form == "value":
+        given = give(speaker, kind, value)
+    else:
+        given = read_given(speaker, kind, {"json": json.dumps(value), "words": words}.get(form, str(path)))
+    assert speaker.text is not None
+    assert speaker.text.decode(given.facts["ids"][0].tolist()) == words
+
+
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_structured_values_of_several_samples(kind: str, speaker: ToyBundle) -> None:
+    value, words = STRUCTURED[kind]
+    assert give(speaker, kind, [value, words, value]).facts["ids"].unique(dim=0).shape[0] == 1
+
+
+@pytest.mark.parametrize(("kind", "text"), [("metadata", '{"entrpy": 1}'), ("poses", '[{"boxes": 1}]'), ("sam", "[{")])
+def test_other_values_are_told_by_name(kind: str, text: str, speaker: ToyBundle) -> None:
+    with pytest.raises(DataError, match=r"given .*(entrpy|expected)"):
+        read_given(speaker, kind, text)
 
 
 def test_tensors_of_the_model_pass_as_they_are(bundle: ToyBundle) -> None:
