@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,29 @@ def test_pickled_instances_are_not_loaded_and_the_error_says_what_to_do() -> Non
     buffer = io.BytesIO()
     np.save(buffer, np.array(CROPS, object), allow_pickle=True)
     refused("sam", buffer.getvalue(), "nothing is unpickled. Convert it to json or npz .*docs/data.md")
+
+
+def test_the_documented_conversion_of_pickles_gives_a_file_that_is_read(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [
+        {
+            "points": [[np.array(outline, np.int32)[:, None]] for outline in crop["points"]],
+            "bbox": np.array(crop["bbox"], float),
+            "token_ids": np.array(crop["token_ids"]),
+        }
+        for crop in CROPS
+    ]
+    np.save(tmp_path / "instances.npy", np.array(old, object), allow_pickle=True)
+    blocks = re.findall(r"```python\n(.*?)```", (checkout / "docs" / "data.md").read_text(), re.S)
+    (code,) = (block for block in blocks if "allow_pickle" in block)
+    monkeypatch.chdir(tmp_path)
+
+    exec(code, {})
+
+    found = read("sam", (tmp_path / "instances.json").read_bytes())
+    for one, other in zip(found, read("sam", CROPS), strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in other)
 
 
 def test_pickles_within_an_npz_are_not_loaded_either() -> None:
