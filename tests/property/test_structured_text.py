@@ -187,6 +187,16 @@ def tokenizer() -> TextTokenizer:
     return train_wordpiece(SENTENCES, 4400, ["bed", "traffic light"])
 
 
+@given(facts(), st.lists(st.tuples(*[st.integers(0, 255)] * 3), max_size=7), people(), points(), seeds)
+def test_values_survive_the_ids_of_a_tokenizer(tokenizer, given_facts, colors, given_people, given_points, seed):
+    values = {"metadata": given_facts, "palette": colors, "poses": given_people, "sam": given_points}
+    for kind, value in values.items():
+        text = KINDS[kind].to_text(value, 1000, np.random.default_rng(seed))
+        text = text if isinstance(text, str) else " ".join(text)
+        through = tokenizer.decode(tokenizer.encode(text))
+        assert KINDS[kind].from_text(through, 1000, ()) == KINDS[kind].from_text(text, 1000, ())
+
+
 def test_random_ids_and_random_words_never_raise(tokenizer: TextTokenizer) -> None:
     """Half of them ids of the tokenizer, half words of the grammar; each is read as every kind."""
     rng = np.random.default_rng(0)
