@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
 from fourm.nn.attention import Attention
-from fourm.nn.init import fill_normal, fill_xavier, initialise
+from fourm.nn.init import adopt_weights, fill_normal, fill_xavier, initialise
 
 
 class Forward(nn.Module):
@@ -113,3 +114,42 @@ def test_a_module_may_fill_its_own_parameters() -> None:
     model = nn.Sequential(Own(), nn.Linear(2, 2))
     initialise(model, 0)
     assert (model[0].weight == 7).all()
+
+
+class Tied(nn.Module):
+    """A layer under two names, and a table that follows from the sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(2, 2, bias=False)
+        self.b = self.a
+        self.register_buffer("table", torch.empty(3), persistent=False)
+
+    def fill_tables(self) -> None:
+        self.table = torch.arange(3.0)
+
+
+def built_on_meta() -> Tied:
+    with torch.device("meta"):
+        return Tied()
+
+
+def test_a_model_on_the_meta_device_takes_weights_without_copying_them() -> None:
+    model, given = built_on_meta(), torch.eye(2)
+    adopt_weights(model, {"b.weight": given})
+    assert model.a.weight.data_ptr() == given.data_ptr()
+    assert model.a is model.b
+    assert model.table.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, r"missing: a\.weight, b\.weight; left over: none"),
+        ({"a.weight": torch.eye(2), "c": torch.eye(2)}, "missing: none; left over: c"),
+        ({"a.weight": torch.eye(3)}, r"size mismatch for a\.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adopt_weights(built_on_meta(), state)
