@@ -11,7 +11,8 @@ from fourm.evaluate.predict import Predictor
 from fourm.evaluate.samples import Batch
 from fourm.generate.plan import Step
 from fourm.modality import Modality
-from fourm.report.pictures import boxes, draw
+from fourm.report.boxes import boxes
+from fourm.report.pictures import draw
 from fourm.tokenizers.structured import text_to_boxes
 
 NAMES = {"rgb": "RGB", "depth": "depth", "normal": "normals", "semseg": "segmentation", "canny": "edges"}

@@ -55,7 +55,7 @@ def any_to_any(
         batch_size: samples computed together; it does not change the answers.
 
     Returns:
-        name as in `to` -> images (B, C, H, W), labels (B, H, W), a list of B texts or lists of boxes, or ids (B, N).
+        name as in `to` -> values in natural units, as `fourm.generate.outputs.decode` gives them.
 
     Raises:
         ConfigError: for names or plans the model does not know.

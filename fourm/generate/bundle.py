@@ -17,7 +17,7 @@ class Bundle(Protocol):
 
     Attributes:
         model: the model.
-        tokenizers: token modality -> tokenizer.
+        tokenizers: token modality -> tokenizer; for a sequence, that of the codes within its text (`generate.codes`).
         text: the text tokenizer; None for a model without text.
     """
 
@@ -32,8 +32,11 @@ class Bundle(Protocol):
 
 
 def raw_modality(bundle: Bundle, modality: Modality) -> Modality:
-    """What a modality of the model shows: that of its tokenizer if there is one, else itself."""
-    tokenizer = bundle.tokenizers.get(modality.name)
+    """What a modality of the model shows: that of its tokenizer if there is one, else itself.
+
+    The tokenizer of a sequence is that of codes within its text, which is what it shows.
+    """
+    tokenizer = bundle.tokenizers.get(modality.name) if modality.is_grid else None
     return modality if tokenizer is None else tokenizer.modality
 
 

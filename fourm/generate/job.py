@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from PIL import Image
 
 from fourm import config as configs
 from fourm.errors import ConfigError
 from fourm.files import publish
-from fourm.generate import outputs
-from fourm.generate.answer import Answers, generate, make_plan, sample_seeds
-from fourm.generate.bundle import Bundle, move, raw_modality, set_decoding
-from fourm.generate.inputs import GivenValue, parse_given, read_given
+from fourm.generate.answer import generate, make_plan, sample_seeds
+from fourm.generate.bundle import Bundle, move, set_decoding
+from fourm.generate.files import png, write
+from fourm.generate.inputs import parse_given, read_given
+from fourm.generate.overview import overview
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.machine import choose_device
-from fourm.report.grid import grid
-from fourm.report.pictures import draw
 
 _RESERVED = ("grid", "plan")
 
@@ -82,39 +80,10 @@ def run(
         for number in range(num_samples):
             numbered = stem if num_samples == 1 else f"{stem}_{number:02d}"
             modality = bundle.model.modalities[target]
-            paths += outputs.write(bundle, modality, answers[target][number], out, numbered)
-    publish(out / "grid.png", outputs.png(picture(bundle, values, answers, names)))
+            paths += write(bundle, modality, answers[target][number], out, numbered)
+    publish(out / "grid.png", png(overview(bundle, values, answers, names)))
     publish(out / "plan.yaml", _as_yaml(steps))
     return [*paths, out / "grid.png", out / "plan.yaml"]
-
-
-def picture(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, names: Mapping[str, str]) -> Image.Image:
-    """All of a job in one labelled picture: what was given, and one row per answer.
-
-    Args:
-        bundle: model and tokenizers.
-        values: what was given.
-        answers: target -> values.
-        names: label -> target.
-    """
-    num_samples = len(next(iter(answers.values())))
-    raws = {target: raw_modality(bundle, bundle.model.modalities[target]) for target in names.values()}
-    # Boxes get the colours of the label map beside them.
-    classes = next((raw.classes for raw in raws.values() if raw.is_discrete and raw.classes), ())
-    rows = []
-    for number in range(num_samples):
-        cells = []
-        background = None
-        for value in values:
-            shown = value.pictures[number % len(value.pictures)]
-            cells.append(draw(value.shown, shown, background=background, classes=classes))
-            background = background or (cells[-1] if value.shown.decode == "image" else None)
-        for target in names.values():
-            cells.append(draw(raws[target], answers[target][number], background=background, classes=classes))
-            background = background or (cells[-1] if raws[target].decode == "image" else None)
-        rows.append(cells)
-    labels = [f"{value.name} (given)" for value in values]
-    return grid(rows, columns=[*labels, *names], rows=[f"{n}" for n in range(num_samples)] if num_samples > 1 else ())
 
 
 def _make_folder(out: Path) -> None:

@@ -1,29 +1,18 @@
-"""What the model answers: ids as images, labels, texts, boxes and the like, and these as files of the usual formats."""
+"""What the model answers: ids as images, labels, texts, boxes and all else that is written as text."""
 
 from __future__ import annotations
 
-import io
-import json
-import re
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from fourm.files import publish
-from fourm.generate.bundle import Bundle, device_of, raw_modality, text_tokenizer
+from fourm.generate.bundle import Bundle, device_of
+from fourm.generate.codes import decode_codes
 from fourm.generate.sampler import Generated
 from fourm.generate.sampling import expected_embedding
 from fourm.modality import Modality
-from fourm.tokenizers.structured import KINDS
-
-_FULL_SCALE = 65535
-_VOID = 255
-_LABELS = ("labels", "labels_void_first")
+from fourm.tokenizers.structured import text_to_boxes
 
 
 def decode(
@@ -39,8 +28,8 @@ def decode(
         expected: decode the mean code under the kept probabilities instead of the drawn ids.
 
     Returns:
-        images (B, C, H, W) on the CPU, labels (B, H, W), a list of B texts or values with structure (boxes, facts ...);
-        (B, N) ids if there is no tokenizer.
+        images (B, C, H, W) on the CPU, labels (B, H, W), or a list of B texts, lists of boxes and the like. Without a
+        tokenizer the ids themselves: (B, N) or (B, h, w) of a grid, a list of B tensors (n,) of a sequence.
     """
     modality = bundle.model.modalities[name]
     ids = generated.ids[name]
@@ -62,91 +51,21 @@ def decode(
 
 
 def decode_sequences(bundle: Bundle, modality: Modality, ids: Tensor) -> list[Any]:
-    """Texts, or values with structure, of (B, n) ids padded with -1."""
-    tokenizer = text_tokenizer(bundle, modality)
-    texts = [tokenizer.decode(i for i in row if i >= 0) for row in ids.tolist()]
-    kind = KINDS.get(modality.decode)
-    if kind is None:
-        return texts
-    return [kind.from_text(text, tokenizer.num_coordinates, modality.classes) for text in texts]
+    """Texts, or what they say, of (B, n) ids padded with -1; without a text tokenizer the ids of each sample.
 
-
-def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
-    """Write one answer.
-
-    Args:
-        bundle: model and tokenizers.
-        modality: of the model.
-        value: of one sample, in natural units.
-        folder: where to.
-        stem: name of the file without extension; characters that could lead elsewhere are replaced.
-
-    Returns:
-        the files written, the main one first.
+    Codes within a text, such as those of masks, are decoded where the bundle has a tokenizer of that modality's name.
     """
-    files = _encode(raw_modality(bundle, modality), value)
-    paths = []
-    for extension, data in files.items():
-        path = folder / f"{safe_name(stem)}.{extension}"
-        publish(path, data)
-        paths.append(path)
-    return paths
+    tokenizer = bundle.text
+    if tokenizer is None:
+        return [row[row >= 0] for row in ids.cpu()]
+    texts = [tokenizer.decode(i for i in row if i >= 0) for row in ids.tolist()]
+    values = [_read(text, modality, tokenizer.num_coordinates) for text in texts]
+    decode_codes(bundle, modality, values)
+    return values
 
 
-def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
-    """Extension -> content."""
-    if isinstance(value, str):
-        return {"txt": (value + "\n").encode()}
-    if raw.decode in KINDS:
-        plain = {"instances": list(value)} if raw.decode == "boxes" else value
-        return {"json": (json.dumps(plain, indent=1) + "\n").encode()}
-    array = value.numpy()
-    if raw.is_discrete:
-        in_png = raw.decode in _LABELS and array.ndim == 2 and raw.vocab_size <= _VOID
-        return {"png": _png(_label_bytes(array, raw))} if in_png else {"npy": _npy(array)}
-    if raw.decode == "depth16":
-        return _depth_files(array[0], raw)
-    if raw.map_channels in (1, 3) and raw.decode != "features":
-        low, high = raw.value_range or (0.0, 1.0)
-        pixels = np.clip(np.rint((array - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
-        return {"png": _png(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))}
-    return {"npy": _npy(array)}
-
-
-def _label_bytes(ids: NDArray[np.int64], raw: Modality) -> NDArray[np.uint8]:
-    """Class ids as the modality's decoder reads them; void is 255."""
-    if raw.decode == "labels_void_first":
-        ids = ids - 1
-    return np.where(ids < 0, _VOID, ids).astype(np.uint8)
-
-
-def _depth_files(metres: NDArray[np.float32], raw: Modality) -> dict[str, bytes]:
-    """A 16-bit png whose full scale is the modality's largest value; depth without units also as it is."""
-    if raw.normalization == "standardize" or raw.value_range is None:
-        low, high = float(metres.min()), float(metres.max())
-        share = (metres - low) / max(high - low, 1e-6)
-        return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16)), "npy": _npy(metres)}
-    share = np.clip(metres / raw.value_range[1], 0, 1)
-    return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16))}
-
-
-def _png(pixels: NDArray[Any]) -> bytes:
-    return png(Image.fromarray(np.ascontiguousarray(pixels)))
-
-
-def png(picture: Image.Image) -> bytes:
-    """A picture as the bytes of a png file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def safe_name(name: str) -> str:
-    """A name that stays in its folder: letters, digits, `@ # . _ -`, not starting with a dot."""
-    return re.sub(r"[^\w@#.-]", "_", name, flags=re.ASCII).lstrip(".")[:100] or "output"
+def _read(text: str, modality: Modality, num_bins: int) -> Any:
+    """What a text says; any text says something, if only nothing."""
+    if modality.decode != "boxes":
+        return text
+    return text_to_boxes(text, num_bins=num_bins, classes=modality.classes) if text else []

@@ -68,10 +68,11 @@ def sample_pictures(
         cells.append(_draw(bundle, modalities[name], _truth(bundle, modalities[name], samples)))
     for name in targets:
         columns.append(short_name(modalities[name]))
-        cells.append(_draw(bundle, modalities[name], answers[name]))
+        truth = _truth(bundle, modalities[name], samples) if name in dataset.modalities else answers[name]
+        cells.append(_draw(bundle, modalities[name], answers[name], like=truth))
         if name in dataset.modalities:
             columns.append("truth")
-            cells.append(_draw(bundle, modalities[name], _truth(bundle, modalities[name], samples)))
+            cells.append(_draw(bundle, modalities[name], truth))
     return {"samples": grid([list(row) for row in zip(*cells, strict=True)], columns=columns)}
 
 
@@ -106,9 +107,10 @@ def _truth(bundle: Bundle, modality: Modality, samples: Sequence[dict[str, Any]]
     return stacked if modality.is_discrete else to_natural(stacked, modality)
 
 
-def _draw(bundle: Bundle, modality: Modality, values: Any) -> list[Image.Image]:
+def _draw(bundle: Bundle, modality: Modality, values: Any, like: Any = None) -> list[Image.Image]:
+    """Pictures of values; features of several samples, and those `like` them, share their colours."""
     raw = raw_modality(bundle, modality)
-    return [draw(raw, value) for value in values]
+    return [draw(raw, value, like=values if like is None else like) for value in values]
 
 
 def _flat(value: Any) -> list[int]:

@@ -62,6 +62,12 @@ def class_color(name: str, classes: tuple[str, ...] = ()) -> Color:
     return int(red), int(green), int(blue)
 
 
+def instance_color(number: int) -> Color:
+    """The colour of an instance without a class: strong, and unlike those of the instances before it."""
+    red, green, blue = colorsys.hsv_to_rgb((0.58 + number * _GOLDEN_RATIO) % 1.0, 0.85, (0.95, 0.75)[number % 2])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
 def color_scale(name: str = "inferno", steps: int = 256) -> Array:
     """A perceptually uniform colour map as a table (matplotlib's).
 

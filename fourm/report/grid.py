@@ -66,6 +66,14 @@ def grid(
     return sheet
 
 
+def below(sheet: Image.Image, footer: Image.Image) -> Image.Image:
+    """One picture with another below it, on paper as wide as the wider."""
+    both = Image.new("RGB", (max(sheet.width, footer.width), sheet.height + footer.height + _GAP), PAPER)
+    both.paste(sheet, (0, 0))
+    both.paste(footer, (0, sheet.height))
+    return both
+
+
 def _left_margin(rows: Sequence[str], cell_size: int) -> int:
     """Room for the row labels: as wide as the widest, at most a cell."""
     widest = max((text_width(label, _LABEL) for label in rows), default=0)

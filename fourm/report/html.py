@@ -125,7 +125,7 @@ class Page:
         self._add(f'<figure><div class="scroll">{table}</div>{_caption(caption)}</figure>')
 
     def legend(self, names: Sequence[str]) -> None:
-        """Add the colours of class labels, in the palette of `pictures.labels`."""
+        """Add the colours of class labels, in the palette of `maps.labels`."""
         colors = palette(len(names))
         entries = "".join(
             f'<li><i style="background:rgb({red},{green},{blue})"></i>{escape(name)}</li>'
@@ -134,7 +134,7 @@ class Page:
         self._add(f'<ul class="legend">{entries}</ul>')
 
     def color_scale(self, low: str, high: str, name: str = "inferno_r") -> None:
-        """Add a colour scale with the labels of its two ends, as used by `pictures.depth`."""
+        """Add a colour scale with the labels of its two ends, as used by `maps.depth`."""
         stops = ",".join(f"rgb({red},{green},{blue})" for red, green, blue in color_scale(name, 9).tolist())
         ramp = f'<i style="background:linear-gradient(90deg,{stops})"></i>'
         self._add(f'<div class="ramp">{escape(low)}{ramp}{escape(high)}</div>')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourm.report.grid import fit, grid
+from fourm.report.grid import below, fit, grid
 from fourm.report.text import PAPER
 
 RED = Image.new("RGB", (8, 8), (255, 0, 0))
@@ -52,3 +52,11 @@ def test_a_grid_without_cells_is_refused() -> None:
 def test_fitting_enlarges_by_whole_pixels_and_shrinks_to_the_cell() -> None:
     assert fit(Image.new("L", (28, 28)), 64).size == (56, 56)
     assert fit(Image.new("RGB", (200, 100)), 64).size == (64, 32)
+
+
+def test_a_footer_lies_below_on_paper_as_wide_as_the_wider() -> None:
+    both = np.asarray(below(RED, Image.new("RGB", (20, 5), (0, 0, 255))))
+    assert both.shape[1] == 20
+    assert tuple(both[0, 0]) == (255, 0, 0)
+    assert tuple(both[0, 19]) == PAPER
+    assert tuple(both[8, 19]) == (0, 0, 255)

@@ -1,0 +1,119 @@
+"""Answers as files of the usual formats: png, npy, txt and json."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fourm.files import publish
+from fourm.generate.bundle import Bundle, raw_modality
+from fourm.modality import Modality
+
+_FULL_SCALE = 65535
+_VOID = 255
+_LABELS = ("labels", "labels_void_first")
+_LISTS = {"boxes": "instances", "poses": "people", "palette": "colors", "sam": "points"}
+"""`decode` of a modality whose values are lists -> the name they have in a json file."""
+
+
+def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
+    """Write one answer.
+
+    Args:
+        bundle: model and tokenizers.
+        modality: of the model.
+        value: of one sample, in natural units.
+        folder: where to.
+        stem: name of the file without extension; characters that could lead elsewhere are replaced.
+
+    Returns:
+        the files written, the main one first.
+    """
+    files = _encode(raw_modality(bundle, modality), value)
+    paths = []
+    for extension, data in files.items():
+        path = folder / f"{safe_name(stem)}.{extension}"
+        publish(path, data)
+        paths.append(path)
+    return paths
+
+
+def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
+    """Extension -> content."""
+    if isinstance(value, str):
+        return {"txt": (value + "\n").encode()}
+    if isinstance(value, Sequence | Mapping):
+        return {"json": _json(value, raw)}
+    array = value.numpy()
+    if raw.is_discrete:
+        in_png = raw.decode in _LABELS and array.ndim == 2 and raw.vocab_size <= _VOID
+        return {"png": _png(_label_bytes(array, raw))} if in_png else {"npy": _npy(array)}
+    if raw.decode == "depth16":
+        return _depth_files(array[0], raw)
+    if raw.map_channels in (1, 3) and raw.decode != "features":
+        low, high = raw.value_range or (0.0, 1.0)
+        pixels = np.clip(np.rint((array - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+        return {"png": _png(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))}
+    return {"npy": _npy(array)}
+
+
+def _json(value: Any, raw: Modality) -> bytes:
+    """What a text says, as the data holds it: lists under a name, facts as they are."""
+    whole = value if isinstance(value, Mapping) else {_LISTS.get(raw.decode, "values"): list(value)}
+    return (json.dumps(whole, indent=1, default=_plain) + "\n").encode()
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """A mask as COCO's run lengths, column by column and beginning with what is outside; other arrays as lists."""
+    if array.ndim != 2:
+        return array.tolist()
+    inside = np.concatenate([[False], (array > 0.5).ravel(order="F"), [False]])
+    changes = np.flatnonzero(inside[1:-1] != inside[:-2])
+    return {"size": list(array.shape), "counts": np.diff([0, *changes, array.size]).tolist()}
+
+
+def _label_bytes(ids: NDArray[np.int64], raw: Modality) -> NDArray[np.uint8]:
+    """Class ids as the modality's decoder reads them; void is 255."""
+    if raw.decode == "labels_void_first":
+        ids = ids - 1
+    return np.where(ids < 0, _VOID, ids).astype(np.uint8)
+
+
+def _depth_files(metres: NDArray[np.float32], raw: Modality) -> dict[str, bytes]:
+    """A 16-bit png whose full scale is the modality's largest value; depth without units also as it is."""
+    if raw.normalization == "standardize" or raw.value_range is None:
+        low, high = float(metres.min()), float(metres.max())
+        share = (metres - low) / max(high - low, 1e-6)
+        return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16)), "npy": _npy(metres)}
+    share = np.clip(metres / raw.value_range[1], 0, 1)
+    return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16))}
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    return png(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as the bytes of a png file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def safe_name(name: str) -> str:
+    """A name that stays in its folder: letters, digits, `@ # . _ -`, not starting with a dot."""
+    return re.sub(r"[^\w@#.-]", "_", name, flags=re.ASCII).lstrip(".")[:100] or "output"

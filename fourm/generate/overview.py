@@ -1,0 +1,96 @@
+"""All of a job in one labelled picture: what was given, and one row per answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fourm.generate.answer import Answers
+from fourm.generate.bundle import Bundle, raw_modality
+from fourm.generate.inputs import GivenValue
+from fourm.modality import Modality
+from fourm.report.grid import below, grid
+from fourm.report.legend import class_names, legend
+from fourm.report.pictures import draw
+
+_SMALLEST_CELL, _LARGEST_CELL = 192, 320
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One modality of all samples.
+
+    Args:
+        label: above it.
+        modality: what is drawn.
+        values: one of each sample; a single one serves all.
+    """
+
+    label: str
+    modality: Modality
+    values: Sequence[Any]
+
+    def value(self, number: int) -> Any:
+        return self.values[number % len(self.values)]
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether things found in a picture can be drawn on it."""
+        return self.modality.decode == "image" and self.modality.teacher is None
+
+    @property
+    def is_label_map(self) -> bool:
+        return self.modality.is_grid and self.modality.is_discrete and self.modality.tokenizer is None
+
+
+def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, names: Mapping[str, str]) -> Image.Image:
+    """Draw all given and generated values.
+
+    Boxes, people and instances lie on the first photograph of their row, and boxes have the colours of the label map
+    beside them. Features of a column share their colours. A legend below names the classes that occur.
+
+    Args:
+        bundle: model and tokenizers.
+        values: what was given.
+        answers: target -> values.
+        names: label -> target.
+    """
+    modalities = bundle.model.modalities
+    columns = [_Column(f"{value.name} (given)", value.shown, value.pictures) for value in values]
+    columns += [
+        _Column(name, raw_modality(bundle, modalities[target]), answers[target]) for name, target in names.items()
+    ]
+    num_samples = len(next(iter(answers.values())))
+    classes = next((c.modality.classes for c in columns if c.is_label_map and c.modality.classes), ())
+    rows = [_row(columns, number, classes) for number in range(num_samples)]
+    largest = max(max(cell.size) for row in rows for cell in row)
+    sheet = grid(
+        rows,
+        columns=[column.label for column in columns],
+        rows=[f"{n}" for n in range(num_samples)] if num_samples > 1 else (),
+        cell_size=min(max(largest, _SMALLEST_CELL), _LARGEST_CELL),
+    )
+    for names_of, present in _legends(columns, num_samples).items():
+        sheet = below(sheet, legend(names_of, present=sorted(present), width=sheet.width))
+    return sheet
+
+
+def _row(columns: Sequence[_Column], number: int, classes: tuple[str, ...]) -> list[Image.Image]:
+    photographs = (c for c in columns if c.is_photograph and c.value(number) is not None)
+    photograph = next((draw(c.modality, c.value(number)) for c in photographs), None)
+    return [draw(c.modality, c.value(number), background=photograph, classes=classes, like=c.values) for c in columns]
+
+
+def _legends(columns: Sequence[_Column], num_samples: int) -> dict[tuple[str, ...], set[int]]:
+    """Class names -> the ids that occur."""
+    found: dict[tuple[str, ...], set[int]] = {}
+    for column in columns:
+        shown = [column.value(n) for n in range(num_samples)] if column.is_label_map else []
+        ids = {int(i) for value in shown if value is not None for i in np.unique(np.asarray(value))}
+        if ids:
+            found.setdefault(class_names(column.modality), set()).update(ids)
+    return found

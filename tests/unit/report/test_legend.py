@@ -1,0 +1,28 @@
+"""Colours of label maps and their names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fourm import catalog
+from fourm.report.colors import palette
+from fourm.report.legend import class_names, legend
+
+
+def test_a_legend_shows_the_colours_of_the_present_classes_only() -> None:
+    colors = set(map(tuple, np.asarray(legend(("floor", "wall", "bed"), present=[0, 2])).reshape(-1, 3).tolist()))
+    first, second, third = map(tuple, palette(3).tolist())
+    assert first in colors
+    assert third in colors
+    assert second not in colors
+
+
+def test_every_id_of_a_label_map_has_a_name() -> None:
+    rooms = catalog.get("semseg@64")
+    assert class_names(rooms) == rooms.classes
+    plain = replace(rooms, classes=())
+    assert class_names(plain)[7] == "class 7"
+    coco = replace(rooms, decode="labels_void_first", classes=rooms.classes[:15])
+    assert class_names(coco) == ("void", *rooms.classes[:15])
