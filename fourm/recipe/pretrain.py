@@ -69,7 +69,9 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
     model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
     if getattr(recipe.model, "codebook_init", False):
         codebooks = {
-            name: t.codebook for name, t in tokenizers.items() if name in modalities and t.codebook is not None
+            name: t.codebook
+            for name, t in tokenizers.items()
+            if name in modalities and modalities[name].is_grid and t.codebook is not None
         }
         if not codebooks:
             raise ConfigError("model.codebook_init needs tokenizers with a codebook under `tokenizers:`")
@@ -80,8 +82,9 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
 
 
 def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> dict[str, str]:
-    """The tokenizers' hashes. Tokens on disk must come from them, and they must fit the modalities."""
-    for name, tokenizer in tokenizers.items():
+    """The hashes of grids' tokenizers. Tokens on disk must come from them, and they must fit the modalities."""
+    grids = {name: tokenizer for name, tokenizer in tokenizers.items() if modalities[name].is_grid}
+    for name, tokenizer in grids.items():
         modality = modalities[name]
         if tokenizer.vocab_size != modality.vocab_size:
             raise ConfigError(
@@ -94,7 +97,7 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
                 f"tokenizers.{name}: {recipe.tokenizers[name]} makes grids of {theirs[0]} x {theirs[1]} tokens, but "
                 f"the modality declares {ours[0]} x {ours[1]}; correct modalities.{name}.layout"
             )
-    hashes = {name: tokenizer.hash for name, tokenizer in tokenizers.items()}
+    hashes = {name: tokenizer.hash for name, tokenizer in grids.items()}
     for mixture in (recipe.data.train, recipe.data.val):
         for name, dataset in mixture.datasets.items():
             check_tokens(name, dataset, modalities, hashes)

@@ -21,6 +21,8 @@ from fourm.tokenizers.teacher_configs import teacher_of
 from fourm.train.configs import TrainConfig
 
 TEXT = "text"
+_CODED = ("sam", "poses")
+"""`decode` of texts that hold codes of a tokenizer of their own: masks of instances, poses of bodies."""
 
 
 @dataclass
@@ -74,6 +76,11 @@ class ReconstructionPictureConfig:
         check_range(self, "num_steps", least=1)
 
 
+def has_tokenizer(modality: Modality) -> bool:
+    """Whether ids of a modality, or codes in its texts, come from a tokenizer beside that of text."""
+    return modality.decode in _CODED or modality.tokenizer not in (None, TEXT)
+
+
 @dataclass
 class PretrainRecipe:
     """Train an any-to-any model.
@@ -87,7 +94,8 @@ class PretrainRecipe:
         objective: what is shown and asked, `kind: masked`.
         train: optimizer, schedule, length, checkpoints.
         tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts,
-            for pictures, and for an exported model that can read and write images.
+            for pictures, and for an exported model that can read and write images. A text that holds codes, such as
+            `sam_instance`, may name the tokenizer of these.
         init_from: model folder whose weights are the start.
         seed: of weights, data order and masks.
         output: folder of the run.
@@ -108,7 +116,7 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         modalities = self.modality_set()
-        token_names = [m.name for m in modalities.values() if m.tokenizer and m.tokenizer != TEXT] + [TEXT]
+        token_names = [m.name for m in modalities.values() if has_tokenizer(m)] + [TEXT]
         _check_names("tokenizers", "token modality", self.tokenizers, token_names)
         if self.data.resolutions:
             raise ConfigError(

@@ -45,6 +45,18 @@ def test_tokens_of_the_recipes_tokenizer_are_accepted(tmp_path: Path) -> None:
     check({"train": datasets(tokens(tmp_path, "a" * 64))}, FakeTokenizer())
 
 
+def test_the_tokenizer_of_codes_within_a_text_need_not_fit_the_text(tmp_path: Path) -> None:
+    modalities = {"rgb@64": {}, "tok_depth@64": {}, "sam_instance": {"decode": "sam"}}
+    made: Any = recipe(
+        modalities=modalities,
+        tokenizers={"tok_depth@64": "depth", "sam_instance": "masks"},
+        data={"train": datasets(tokens(tmp_path, "a" * 64))},
+    )
+    masks: Any = FakeTokenizer(1024, "c" * 64, Grid(4, 4, 16))
+    found: Any = {"tok_depth@64": FakeTokenizer(), "sam_instance": masks}
+    assert pretrain._check_tokens(made, made.modality_set(), found) == {"tok_depth@64": "a" * 64}
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_tokens_of_another_tokenizer_are_refused_in_training_and_in_evaluation(tmp_path: Path, split: str) -> None:
     good, bad = tokens(tmp_path / "good", "a" * 64), tokens(tmp_path / "bad", "b" * 64)

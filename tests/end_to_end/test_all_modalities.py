@@ -1,0 +1,203 @@
+"""The whole modality set of 4M-21 at toy width: one masked training step, and every output from one chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fourm import catalog
+from fourm.modality import ModalitySet
+from fourm.models import folder as folders
+from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.objectives.configs import MaskComponent, MaskedConfig
+from fourm.objectives.masked import Masked
+from fourm.report.pictures import draw
+from fourm.rng import generator
+from fourm.tokenizers.configs import EmaConfig, MemcodesConfig, MLPConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.text import train_wordpiece
+from fourm.tokenizers.vqvae import VQVAE
+
+TEXTS = ("caption", "det", "metadata", "human_poses", "color_palette", "sam_instance")
+MAPS = ("rgb", "depth", "normal", "semseg", "clip", "canny_edge", "sam_edge", "dinov2", "imagebind")
+TOKENS = (*(f"tok_{name}@224" for name in MAPS), "tok_dinov2_global", "tok_imagebind_global")
+SET = catalog.resolve(["rgb@224", "t5_caption", *TEXTS, *TOKENS])
+CODES = {"sam_instance": "sam_mask", "human_poses": "smpl_pose"}
+TARGETS = "clip,dinov2,dinov2_global,imagebind,imagebind_global,depth,normal,semseg,canny_edge,sam_edge,tok_rgb".split(
+    ","
+) + list(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def model() -> Multimodal:
+    config = MultimodalConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, embedding_std=0.4)
+    return Multimodal(SET, config).eval()
+
+
+def tiny_tokenizer(name: str, vocab_size: int) -> VQVAE:
+    """Untrained networks that read and write what the published tokenizer of a modality does."""
+    raw = catalog.get(name)
+    if raw.grid.num_tokens == 1:
+        heads = 8 if name == "smpl_pose" else 16
+        network, quantizer = MLPConfig(width=16, depth=1), MemcodesConfig(heads, vocab_size, dim=4 * heads)
+        return VQVAE(raw, VQVAEConfig(network, quantizer, decoder=network)).eval()
+    patch = 1 if raw.teacher else 16
+    vit = ViTConfig(dim=16, depth=1, num_heads=2, patch_size=patch)
+    return VQVAE(raw, VQVAEConfig(vit, EmaConfig(vocab_size, dim=4), class_dim=4, decoder=vit)).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tokenizers")
+    torch.manual_seed(0)
+    for raw, vocab_size in {
+        **{str(SET[name].tokenizer): SET[name].vocab_size for name in TOKENS},
+        **dict.fromkeys(CODES.values(), 1024),
+    }.items():
+        tiny_tokenizer(raw, vocab_size).save(root / raw)
+    words = ["human pose global camera shape point polygon none", "a photo of a cat on a red sofa"]
+    train_wordpiece(words, classes=["bed", "cat", "sofa"], out=root / "text.json")
+    raws = {name: str(SET[name].tokenizer) for name in TOKENS}
+    return {"text": root / "text.json", **{name: root / raw for name, raw in {**raws, **CODES}.items()}}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Two steps for every grid, a dozen tokens for every text."""
+    steps = [
+        f"  - {{target: {name}, scheme: autoregressive, num_tokens: 60}}"
+        if name in TEXTS
+        else f"  - {{target: {name}, num_steps: 2}}"
+        for name in TARGETS
+    ]
+    path = tmp_path / "plan.yaml"
+    path.write_text("\n".join(["steps:", *steps, ""]))
+    return path
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    Image.fromarray(generator(0, "photo").integers(0, 256, (240, 300, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+# ------------------------------------------------------------------ training
+
+
+def random_sample(modalities: ModalitySet, rng: np.random.Generator) -> dict[str, Any]:
+    """A sample that has every modality."""
+    sample: dict[str, Any] = {
+        "rgb@224": rng.standard_normal((3, 224, 224)).astype(np.float32),
+        "t5_caption": rng.standard_normal((30, 4096)).astype(np.float32),
+    }
+    for name in TEXTS:
+        sample[name] = rng.integers(204, modalities[name].vocab_size, 20)
+    sample["metadata"] = [rng.integers(204, 2204, 2) for _ in range(10)]
+    for name in TOKENS:
+        sample[name] = rng.integers(0, modalities[name].vocab_size, modalities[name].num_tokens)
+    return sample
+
+
+def test_one_masked_step_reads_19_modalities_and_trains_the_heads_of_17(model: Multimodal) -> None:
+    assert (len(SET.inputs), len(SET.outputs)) == (19, 17)
+    everywhere = MaskComponent(input_alphas={"*": 50.0}, target_alphas={"*": 50.0})
+    objective = Masked(MaskedConfig(256, 256, components=[everywhere]), SET)
+    items = [objective.prepare(random_sample(SET, generator(0, "sample", n)), generator(0, "masks", n)) for n in (0, 1)]
+    batch = objective.collate(items)
+    assert set(batch.encoder.modality.unique().tolist()) - {-1} == {SET.index(m.name) for m in SET.inputs}
+    assert all(count > 0 for count in objective.counts(batch).values())
+
+    model.train()
+    loss = objective.loss(model, batch)
+    loss.scalar(objective.counts(batch)).backward()
+    model.eval()
+
+    assert len(loss.parts) == 17
+    for name, (total, count) in loss.parts.items():
+        # Untrained heads guess: near the logarithm of the vocabulary.
+        assert 0.5 * np.log(SET[name].vocab_size) < total.item() / count < 2 * np.log(SET[name].vocab_size), name
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+    model.zero_grad()
+
+
+# ------------------------------------------------------------------ generation
+
+
+def shown_parts() -> list[str]:
+    """Beginnings of texts, which the model goes on with; so there is something in them whatever it writes."""
+    codes = " ".join(f"v0={n}" for n in range(16))
+    parts = {
+        "color_palette": "v1=3 v0=200 v0=30 v0=40 v0=0 v0=90 v0=255",
+        "metadata": "v1=5 v0=2 v1=10 v0=18",
+        "det": "v0=100 v1=200 v2=700 v3=900 cat",
+        "sam_instance": f"point v0=100 v1=90 polygon v0=40 v1=50 v2=180 v3=200 {codes}",
+        "human_poses": "human v0=100 v1=100 v2=500 v3=950 pose " + " ".join(f"v0={n}" for n in range(8)),
+    }
+    return [word for name, text in parts.items() for word in ("--given", f"{name}={text} [S_1]")]
+
+
+def generate(fourm: Any, model: Path, photograph: Path, plan: Path, out: Path) -> dict[str, Path]:
+    outcome = fourm(
+        "generate", model, "--given", f"rgb={photograph}", *shown_parts(), "--plan", plan, "--to", ",".join(TARGETS),
+        "--out", out, "--device", "cpu",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    return {path.stem: path for path in sorted(out.iterdir(), key=lambda path: path.suffix != ".npy")}
+
+
+def kinds(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: path.suffix for name, path in files.items() if name in TARGETS}
+
+
+@pytest.mark.slow
+def test_every_output_is_generated_in_one_chain_and_written_in_its_usual_format(
+    model: Multimodal, tokenizers: dict[str, Path], plan: Path, photograph: Path, tmp_path: Path, fourm: Any
+) -> None:
+    folders.save_model(model, tmp_path / "model", tokenizers)
+    files = generate(fourm, tmp_path / "model", photograph, plan, tmp_path / "out")
+
+    texts = {name: ".txt" if SET[name].decode == "text" else ".json" for name in TEXTS}
+    features = ("clip", "dinov2", "dinov2_global", "imagebind", "imagebind_global")
+    pictures = ("depth", "normal", "semseg", "canny_edge", "sam_edge", "tok_rgb")
+    assert kinds(files) == {**dict.fromkeys(features, ".npy"), **dict.fromkeys(pictures, ".png"), **texts}
+    shapes = [np.load(files[name]).shape for name in features]
+    assert shapes == [(512, 14, 14), (768, 16, 16), (768, 1, 1), (1280, 16, 16), (1280, 1, 1)]
+    for name in pictures:
+        with Image.open(files[name]) as picture:
+            assert picture.size == (224, 224)
+            assert picture.mode.startswith(
+                "I" if name == "depth" else ("RGB" if name in ("normal", "tok_rgb") else "L")
+            )
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.width > len(TARGETS) * 192
+
+
+@pytest.mark.slow
+def test_without_tokenizers_answers_are_ids_which_can_be_drawn_and_given_back(
+    model: Multimodal, plan: Path, photograph: Path, tmp_path: Path, fourm: Any
+) -> None:
+    folders.save_model(model, tmp_path / "bare", {})
+    outcome = fourm(
+        "generate", tmp_path / "bare", "--given", f"rgb={photograph}", "--plan", plan, "--out", tmp_path / "out"
+    )
+    assert outcome.status == 0, outcome.err
+
+    answers = {path.stem: np.load(path) for path in (tmp_path / "out").glob("*.npy")}
+    assert len(answers) == 17
+    for name, ids in answers.items():
+        assert ids.ndim == 1
+        assert len(ids) == SET[name].num_tokens if SET[name].is_grid else len(ids) <= 60
+        assert draw(SET[name], ids).mode == "RGB"
+    again = fourm(
+        "generate", tmp_path / "bare", "--given", f"tok_clip={tmp_path / 'out' / 'tok_clip@224.npy'}", "--to",
+        "tok_dinov2_global", "--out", tmp_path / "again",
+    )  # fmt: skip
+    assert again.status == 0, again.err
+    assert np.load(tmp_path / "again" / "tok_dinov2_global.npy").shape == (16,)
