@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.inputs import GivenValue
 from fourm.modality import Modality
 from fourm.report.grid import below, grid
-from fourm.report.legend import class_names, legend
+from fourm.report.legend import class_names, legend, num_void
 from fourm.report.pictures import draw
 
 _SMALLEST_CELL, _LARGEST_CELL = 192, 320
+_MOST_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, nam
 
     Boxes, people and instances lie on the first photograph of their row, and boxes have the colours of the label map
     beside them. Features of a column share their colours. A legend below names the classes that occur.
+    Many columns lie in several blocks below each other.
 
     Args:
         bundle: model and tokenizers.
@@ -68,15 +72,26 @@ def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, nam
     classes = next((c.modality.classes for c in columns if c.is_label_map and c.modality.classes), ())
     rows = [_row(columns, number, classes) for number in range(num_samples)]
     largest = max(max(cell.size) for row in rows for cell in row)
-    sheet = grid(
-        rows,
-        columns=[column.label for column in columns],
-        rows=[f"{n}" for n in range(num_samples)] if num_samples > 1 else (),
-        cell_size=min(max(largest, _SMALLEST_CELL), _LARGEST_CELL),
-    )
+    sheets = [
+        grid(
+            [row[start:stop] for row in rows],
+            columns=[column.label for column in columns[start:stop]],
+            rows=[f"{n}" for n in range(num_samples)] if num_samples > 1 else (),
+            cell_size=min(max(largest, _SMALLEST_CELL), _LARGEST_CELL),
+        )
+        for start, stop in _blocks(len(columns))
+    ]
+    sheet = reduce(below, sheets)
     for names_of, present in _legends(columns, num_samples).items():
         sheet = below(sheet, legend(names_of, present=sorted(present), width=sheet.width))
     return sheet
+
+
+def _blocks(num_columns: int) -> Iterator[tuple[int, int]]:
+    """First column and the one behind the last of blocks that lie below each other, about equally wide."""
+    num_blocks = -(-num_columns // _MOST_COLUMNS)
+    edges = [round(block * num_columns / num_blocks) for block in range(num_blocks + 1)]
+    return pairwise(edges)
 
 
 def _row(columns: Sequence[_Column], number: int, classes: tuple[str, ...]) -> list[Image.Image]:
@@ -90,7 +105,8 @@ def _legends(columns: Sequence[_Column], num_samples: int) -> dict[tuple[str, ..
     found: dict[tuple[str, ...], set[int]] = {}
     for column in columns:
         shown = [column.value(n) for n in range(num_samples)] if column.is_label_map else []
-        ids = {int(i) for value in shown if value is not None for i in np.unique(np.asarray(value))}
+        void = num_void(column.modality)
+        ids = {int(i) - void for value in shown if value is not None for i in np.unique(np.asarray(value))}
         if ids:
             found.setdefault(class_names(column.modality), set()).update(ids)
     return found

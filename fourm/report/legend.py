@@ -12,10 +12,15 @@ from fourm.report.text import INK, PAPER, font, line_height, printable, text_wid
 
 
 def class_names(modality: Modality) -> tuple[str, ...]:
-    """A name for each id of a label map, `class 7` where the modality has none."""
-    void = ("void",) if modality.decode == "labels_void_first" and len(modality.classes) < modality.vocab_size else ()
-    names = (*void, *modality.classes)
-    return tuple(names[i] if i < len(names) else f"class {i}" for i in range(modality.vocab_size))
+    """A name for each class of a label map in palette order, `class 7` where it has none; void is no class."""
+    void = num_void(modality)
+    names = modality.classes[max(0, len(modality.classes) + void - modality.vocab_size) :]
+    return tuple(names[i] if i < len(names) else f"class {i}" for i in range(modality.vocab_size - void))
+
+
+def num_void(modality: Modality) -> int:
+    """How many ids of a label map come before those of its classes: void has one in 4M's published form."""
+    return int(modality.decode == "labels_void_first")
 
 
 def legend(

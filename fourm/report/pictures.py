@@ -20,6 +20,7 @@ from fourm.report.canvas import CARD_SIZE, nothing
 from fourm.report.facts import facts
 from fourm.report.features import features
 from fourm.report.instances import instances
+from fourm.report.legend import num_void
 from fourm.report.maps import depth, image, labels, normals, tokens
 from fourm.report.poses import poses
 from fourm.report.swatches import swatches
@@ -100,7 +101,7 @@ def _drawing(modality: Modality, value: Any) -> Callable[[Modality, Any, _Settin
     if modality.decode == "tokens":
         return _tokens
     if modality.is_discrete:
-        return lambda m, v, at: labels(v, m.vocab_size)
+        return _labels
     channels = to_planes(value).shape[0]  # what a network makes of images may have other channels than they
     return (lambda m, v, at: image(v)) if channels in (1, 3) else _DRAWINGS["features"]
 
@@ -108,6 +109,11 @@ def _drawing(modality: Modality, value: Any) -> Callable[[Modality, Any, _Settin
 def _text(value: Any) -> Image.Image:
     text = value if isinstance(value, str) else " / ".join(map(str, value[:1]))
     return text_card(text, CARD_SIZE) if text.strip() else nothing()
+
+
+def _labels(modality: Modality, value: Any, _: _Setting) -> Image.Image:
+    void = num_void(modality)
+    return labels(to_array(value).astype("int64") - void, modality.vocab_size - void)
 
 
 def _tokens(modality: Modality, value: Any, _: _Setting) -> Image.Image:

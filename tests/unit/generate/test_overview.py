@@ -77,6 +77,14 @@ def test_a_legend_names_the_classes_that_occur(bundle: ToyBundle) -> None:
     assert (show(other, [], semseg=labels.clamp(max=1)).shape[0]) == with_labels.shape[0]
 
 
+def test_many_columns_lie_in_blocks_below_each_other(bundle: ToyBundle) -> None:
+    values = [give(bundle, f"caption#{n}", "a bed") for n in range(8)]
+    few, many = (show(bundle, values[:n], caption=["a sofa"]) for n in (7, 8))
+    assert few.shape[1] > 8 * 192
+    assert many.shape[1] < 6 * 200
+    assert many.shape[0] > 1.9 * few.shape[0]
+
+
 def test_ids_of_targets_without_a_tokenizer_are_drawn(bundle: ToyBundle) -> None:
     poor = ToyBundle(bundle.model)
     picture = show(poor, [], depth=torch.arange(16)[None], caption=[torch.arange(5)], det=[torch.arange(0)])

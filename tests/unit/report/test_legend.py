@@ -19,10 +19,16 @@ def test_a_legend_shows_the_colours_of_the_present_classes_only() -> None:
     assert second not in colors
 
 
-def test_every_id_of_a_label_map_has_a_name() -> None:
+def test_every_class_of_a_label_map_has_a_name() -> None:
     rooms = catalog.get("semseg@64")
     assert class_names(rooms) == rooms.classes
-    plain = replace(rooms, classes=())
-    assert class_names(plain)[7] == "class 7"
-    coco = replace(rooms, decode="labels_void_first", classes=rooms.classes[:15])
-    assert class_names(coco) == ("void", *rooms.classes[:15])
+    assert class_names(replace(rooms, classes=()))[7] == "class 7"
+
+
+def test_void_is_no_class() -> None:
+    """In the published form its id is 0; names may be those of the classes alone, or begin with void's."""
+    names = tuple("abcdefghijklmno")
+    published = replace(catalog.get("semseg@64"), decode="labels_void_first")
+    assert class_names(replace(published, classes=names)) == names
+    assert class_names(replace(published, classes=("void", *names))) == names
+    assert len(class_names(catalog.get("semseg_coco@224"))) == 133

@@ -107,6 +107,12 @@ def test_instances_lie_where_their_pixels_of_the_crop_are() -> None:
     assert shown[:, 111:113].max() > 0
 
 
+def test_void_is_black_and_classes_have_the_same_colours_wherever_void_is() -> None:
+    plain, published = catalog.get("semseg@64"), catalog.get("semseg_coco@224")
+    assert pixel(draw(published, np.zeros((4, 4), np.uint8))) == pixel(draw(plain, np.full((4, 4), -1))) == (0, 0, 0)
+    assert pixel(draw(published, np.full((4, 4), 6))) == pixel(draw(plain, np.full((4, 4), 5)))
+
+
 def test_ids_of_any_modality_are_drawn_as_tokens() -> None:
     ids = np.arange(40)
     for name in ("caption", "metadata", "tok_rgb@64", "det"):
