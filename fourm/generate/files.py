@@ -20,8 +20,6 @@ from fourm.modality import Modality
 _FULL_SCALE = 65535
 _VOID = 255
 _LABELS = ("labels", "labels_void_first")
-_LISTS = {"boxes": "instances", "poses": "people", "palette": "colors", "sam": "points"}
-"""`decode` of a modality whose values are lists -> the name they have in a json file."""
 
 
 def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
@@ -66,8 +64,8 @@ def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
 
 
 def _json(value: Any, raw: Modality) -> bytes:
-    """What a text says, as the data holds it: lists under a name, facts as they are."""
-    whole = value if isinstance(value, Mapping) else {_LISTS.get(raw.decode, "values"): list(value)}
+    """What a text says, so that it can be given back: boxes as the data holds them, all else as it is."""
+    whole = {"instances": list(value)} if raw.decode == "boxes" else value
     return (json.dumps(whole, indent=1, default=_plain) + "\n").encode()
 
 

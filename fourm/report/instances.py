@@ -9,23 +9,20 @@ import numpy as np
 from PIL import Image
 
 from fourm.report.arrays import to_planes
-from fourm.report.canvas import canvas, dot, nothing, numbers, outline, rectangle, stroke
+from fourm.report.canvas import canvas, dot, nothing, outline, rectangle, stroke
 from fourm.report.colors import Array, Color, instance_color
 
 _OPACITY = 0.45
 
 
-def instances(
-    points: Sequence[Mapping[str, Any]], background: Image.Image | None = None, *, side: float = 1.0
-) -> Image.Image:
+def instances(points: Sequence[Mapping[str, Any]], background: Image.Image | None = None) -> Image.Image:
     """Masks in their boxes, each in a colour and with an outline of its own, and the query points as dots.
 
     Args:
-        points: mappings with `point` (x, y) and `instances`, mappings with `box` (xmin, ymin, xmax, ymax) and, where it
-            is known, `mask`: (h, w) probabilities over the box. Without a mask the box itself is drawn. A point has the
-            colour of its first instance; it is white without any.
+        points: mappings with `point` (x, y as shares of width and height) and `instances`, mappings with `box` (xmin,
+            ymin, xmax, ymax as shares) and, where it is known, `mask`: (h, w) probabilities over the box. Without a
+            mask the box itself is drawn. A point has the colour of its first instance; it is white without any.
         background: picture below.
-        side: width and height of the picture in the units of the coordinates: 1 for shares, 224 for pixels of a crop.
     """
     if not points:
         return nothing(background)
@@ -37,20 +34,16 @@ def instances(
         colors.append(instance_color(number) if found else (255, 255, 255))
         for instance in found:
             if instance.get("mask") is None:
-                outline(sheet, _shares(instance["box"], 4, side), instance_color(number))
+                outline(sheet, instance["box"], instance_color(number))
             else:
-                _paste(sheet, _shares(instance["box"], 4, side), instance["mask"], instance_color(number))
+                _paste(sheet, instance["box"], instance["mask"], instance_color(number))
             number += 1
     for point, color in zip(points, colors, strict=True):
-        dot(sheet, _shares(point["point"], 2, side), color)
+        dot(sheet, point["point"], color)
     return sheet
 
 
-def _shares(coordinates: Any, count: int, side: float) -> list[float]:
-    return [number / side for number in numbers(coordinates, count)]
-
-
-def _paste(sheet: Image.Image, box: Sequence[float], mask: Any, color: Color) -> None:
+def _paste(sheet: Image.Image, box: Any, mask: Any, color: Color) -> None:
     """Colour the part of a box where a mask is above one half, and draw its outline."""
     left, top, right, bottom = rectangle(sheet, box)
     inside = stretched(mask, bottom - top + 1, right - left + 1)

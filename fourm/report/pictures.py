@@ -26,9 +26,6 @@ from fourm.report.poses import poses
 from fourm.report.swatches import swatches
 from fourm.report.text import MUTED, text_card
 
-SAM_SIDE = 224
-"""Points and boxes of Segment Anything's instances are pixels of a crop of this size (4M-21, Bachmann et al. 2024)."""
-
 
 @dataclass(frozen=True)
 class _Setting:
@@ -44,7 +41,7 @@ _DRAWINGS: dict[str, Callable[[Modality, Any, _Setting], Image.Image]] = {
     "metadata": lambda m, value, at: facts(value),
     "palette": lambda m, value, at: swatches(value),
     "poses": lambda m, value, at: poses(value, at.background),
-    "sam": lambda m, value, at: instances(value, at.background, side=SAM_SIDE),
+    "sam": lambda m, value, at: instances(value, at.background),
     "text": lambda m, value, at: _text(value),
     "depth16": lambda m, value, at: depth(value, None if m.normalization == "standardize" else m.value_range),
     "normal": lambda m, value, at: normals(value),

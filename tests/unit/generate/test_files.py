@@ -98,14 +98,14 @@ def test_usual_names_stay_as_they_are() -> None:
 
 FACTS: dict[str, tuple[str, Any, Any]] = {
     "metadata": ("metadata", {"n_humans": 2, "entropy": 7.5}, {"n_humans": 2, "entropy": 7.5}),
-    "palette": ("color_palette", [(1, 2, 3), (255, 0, 0)], {"colors": [[1, 2, 3], [255, 0, 0]]}),
+    "palette": ("color_palette", [(1, 2, 3), (255, 0, 0)], [[1, 2, 3], [255, 0, 0]]),
     "poses": (
         "human_poses",
         [{"bbox": (0.0, 0.25, 0.5, 1.0), "pose_tokens": [1] * 8, "body_pose": np.arange(3.0)}],
-        {"people": [{"bbox": [0.0, 0.25, 0.5, 1.0], "pose_tokens": [1] * 8, "body_pose": [0.0, 1.0, 2.0]}]},
+        [{"bbox": [0.0, 0.25, 0.5, 1.0], "pose_tokens": [1] * 8, "body_pose": [0.0, 1.0, 2.0]}],
     ),
-    "sam": ("sam_instance", [{"point": (3, 4), "instances": []}], {"points": [{"point": [3, 4], "instances": []}]}),
-    "nobody": ("human_poses", [], {"people": []}),
+    "sam": ("sam_instance", [{"point": (0.5, 1.0), "instances": []}], [{"point": [0.5, 1.0], "instances": []}]),
+    "nobody": ("human_poses", [], []),
 }
 
 
@@ -119,10 +119,10 @@ def test_what_texts_say_is_written_as_json(kind: str, bundle: ToyBundle, tmp_pat
 
 
 def run_lengths(mask: np.ndarray, bundle: ToyBundle, folder: Path) -> dict[str, Any]:
-    instances = [{"box": (0, 0, 9, 9), "token_ids": [0] * 16, "mask": mask}]
+    instances = [{"box": (0, 0, 1, 1), "token_ids": [0] * 16, "mask": mask}]
     modality = replace(catalog.get("sam_instance"), decode="sam")
     (path,) = write(bundle, modality, [{"point": (1, 1), "instances": instances}], folder, "sam")
-    found: dict[str, Any] = json.loads(path.read_text())["points"][0]["instances"][0]["mask"]
+    found: dict[str, Any] = json.loads(path.read_text())[0]["instances"][0]["mask"]
     return found
 
 

@@ -58,13 +58,6 @@ def test_points_have_the_colour_of_their_first_instance_and_are_white_without_on
     assert [pixel(picture, x, 112) for x in (56, 112, 167)] == [instance_color(0), instance_color(1), (255, 255, 255)]
 
 
-def test_coordinates_may_be_pixels_of_a_crop() -> None:
-    box = (20.0, 30.0, 140.0, 200.0)
-    shares = tuple(number / 200 for number in box)
-    in_pixels = instances([found(box, FULL, point=(50, 150))], BLACK, side=200)
-    assert in_pixels.tobytes() == instances([found(shares, FULL, point=(0.25, 0.75))], BLACK).tobytes()
-
-
 def test_a_mask_is_stretched_to_its_box_and_cut_at_one_half() -> None:
     inside = stretched(np.array([[0.9, 0.1]]), 3, 8)
     assert inside.tolist() == [[True] * 4 + [False] * 4] * 3
