@@ -53,7 +53,6 @@ def decode_codes(bundle: Bundle, modality: Modality, values: Sequence[Any]) -> N
     known = [
         holder
         for value in values
-        if not isinstance(value, str)
         for holder in part.holders(value)
         if _fits(holder, part, shape[0] * shape[1], tokenizer.vocab_size)
     ]

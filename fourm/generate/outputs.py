@@ -12,7 +12,7 @@ from fourm.generate.codes import decode_codes
 from fourm.generate.sampler import Generated
 from fourm.generate.sampling import expected_embedding
 from fourm.modality import Modality
-from fourm.tokenizers.structured import text_to_boxes
+from fourm.tokenizers.structured import KINDS
 
 
 def decode(
@@ -28,8 +28,9 @@ def decode(
         expected: decode the mean code under the kept probabilities instead of the drawn ids.
 
     Returns:
-        images (B, C, H, W) on the CPU, labels (B, H, W), or a list of B texts, lists of boxes and the like. Without a
-        tokenizer the ids themselves: (B, N) or (B, h, w) of a grid, a list of B tensors (n,) of a sequence.
+        images (B, C, H, W) on the CPU, labels (B, H, W), or a list of B texts or values with structure (boxes, facts,
+        ...). Without a tokenizer the ids themselves: (B, N) or (B, h, w) of a grid, a list of B tensors (n,) of a
+        sequence.
     """
     modality = bundle.model.modalities[name]
     ids = generated.ids[name]
@@ -51,7 +52,7 @@ def decode(
 
 
 def decode_sequences(bundle: Bundle, modality: Modality, ids: Tensor) -> list[Any]:
-    """Texts, or what they say, of (B, n) ids padded with -1; without a text tokenizer the ids of each sample.
+    """Texts, or values with structure, of (B, n) ids padded with -1; without a text tokenizer the ids of each sample.
 
     Codes within a text, such as those of masks, are decoded where the bundle has a tokenizer of that modality's name.
     """
@@ -59,13 +60,9 @@ def decode_sequences(bundle: Bundle, modality: Modality, ids: Tensor) -> list[An
     if tokenizer is None:
         return [row[row >= 0] for row in ids.cpu()]
     texts = [tokenizer.decode(i for i in row if i >= 0) for row in ids.tolist()]
-    values = [_read(text, modality, tokenizer.num_coordinates) for text in texts]
+    kind = KINDS.get(modality.decode)
+    if kind is None:
+        return texts
+    values = [kind.from_text(text, tokenizer.num_coordinates, modality.classes) for text in texts]
     decode_codes(bundle, modality, values)
     return values
-
-
-def _read(text: str, modality: Modality, num_bins: int) -> Any:
-    """What a text says; any text says something, if only nothing."""
-    if modality.decode != "boxes":
-        return text
-    return text_to_boxes(text, num_bins=num_bins, classes=modality.classes) if text else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def test_every_output_is_generated_in_one_chain_and_written_in_its_usual_format(
     folders.save_model(model, tmp_path / "model", tokenizers)
     files = generate(fourm, tmp_path / "model", photograph, plan, tmp_path / "out")
 
-    texts = {name: ".txt" if SET[name].decode == "text" else ".json" for name in TEXTS}
+    texts = {name: ".txt" if name == "caption" else ".json" for name in TEXTS}
     assert kinds(files) == {**dict.fromkeys(FEATURES, ".npy"), **dict.fromkeys(PICTURES, ".png"), **texts}
     shapes = [np.load(files[name]).shape for name in FEATURES]
     assert shapes == [(512, 14, 14), (768, 16, 16), (768, 1, 1), (1280, 16, 16), (1280, 1, 1)]
@@ -173,9 +174,39 @@ def test_every_output_is_generated_in_one_chain_and_written_in_its_usual_format(
             assert picture.mode.startswith(
                 "I" if name == "depth" else ("RGB" if name in ("normal", "tok_rgb") else "L")
             )
+    check_structures({name: json.loads(files[name].read_text()) for name in TEXTS if name != "caption"})
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 7 * 224
         assert grid.height > 3 * 224
+
+
+def check_structures(found: Mapping[str, Any]) -> None:
+    """What was shown of each text is part of the answer; codes are decoded."""
+    assert found["color_palette"][:2] == [[200, 30, 40], [0, 90, 255]]
+    assert found["metadata"] == {**found["metadata"], "n_humans": 2, "brightness": pytest.approx(255 * 18 / 50)}
+    assert found["det"]["instances"][0]["class_name"] == "cat"
+    point = found["sam_instance"][0]
+    (instance,) = point["instances"]
+    assert [point["point"], instance["box"]] == [[90 / 224, 100 / 224], [40 / 224, 50 / 224, 180 / 224, 200 / 224]]
+    assert instance["token_ids"] == list(range(16))
+    assert instance["mask"]["size"] == [64, 64]
+    assert sum(instance["mask"]["counts"]) == 64 * 64
+    person = found["human_poses"][0]
+    assert person["pose_tokens"] == list(range(8))
+    assert np.shape(person["body_pose"]) == (207,)
+
+
+@pytest.mark.slow
+def test_answers_with_structure_can_be_given_back(
+    model: Multimodal, tokenizers: dict[str, Path], tmp_path: Path, fourm: Any
+) -> None:
+    folders.save_model(model, tmp_path / "model", {"text": tokenizers["text"]})
+    first = fourm("generate", tmp_path / "model", *shown_parts(), "--to", ",".join(TEXTS[1:]), "--out", tmp_path / "a")
+    assert first.status == 0, first.err
+    given = [word for name in TEXTS[1:] for word in ("--given", f"{name}={tmp_path / 'a' / name}.json")]
+    second = fourm("generate", tmp_path / "model", *given, "--to", "tok_dinov2_global", "--out", tmp_path / "b")
+    assert second.status == 0, second.err
+    assert np.load(tmp_path / "b" / "tok_dinov2_global.npy").shape == (16,)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from fourm.generate.codes import decode_codes
 from fourm.modality import Grid
 from tests.unit.generate.toy import ToyBundle
 
-SAM = replace(catalog.get("sam_instance"), decode="sam")
-POSES = replace(catalog.get("human_poses"), decode="poses")
+SAM, POSES = catalog.get("sam_instance"), catalog.get("human_poses")
 
 
 class Stamps:
@@ -70,11 +68,10 @@ def test_codes_that_the_tokenizer_does_not_know_are_passed_over(bundle: ToyBundl
     assert found == before
 
 
-def test_without_a_tokenizer_or_a_structure_values_stay_as_they_are(bundle: ToyBundle) -> None:
+def test_without_a_tokenizer_values_stay_as_they_are(bundle: ToyBundle) -> None:
     points = [{"point": (1, 1), "instances": [instance(7)]}]
     decode_codes(bundle, SAM, [points])
     assert "mask" not in points[0]["instances"][0]
-    decode_codes(ToyBundle(bundle.model, {"sam_instance": Stamps(MASKS, (1, 8, 8))}), SAM, ["point v0=1 v1=1 none"])
 
 
 def test_a_text_shows_itself_not_what_the_tokenizer_of_its_codes_does(bundle: ToyBundle) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +111,14 @@ FACTS: dict[str, tuple[str, Any, Any]] = {
 @pytest.mark.parametrize("kind", FACTS)
 def test_what_texts_say_is_written_as_json(kind: str, bundle: ToyBundle, tmp_path: Path) -> None:
     name, value, written = FACTS[kind]
-    modality = replace(catalog.get(name), decode="poses" if kind == "nobody" else kind)
-    (path,) = write(bundle, modality, value, tmp_path, name)
+    (path,) = write(bundle, catalog.get(name), value, tmp_path, name)
     assert path.name == f"{name}.json"
     assert json.loads(path.read_text()) == written
 
 
 def run_lengths(mask: np.ndarray, bundle: ToyBundle, folder: Path) -> dict[str, Any]:
     instances = [{"box": (0, 0, 1, 1), "token_ids": [0] * 16, "mask": mask}]
-    modality = replace(catalog.get("sam_instance"), decode="sam")
-    (path,) = write(bundle, modality, [{"point": (1, 1), "instances": instances}], folder, "sam")
+    (path,) = write(bundle, catalog.get("sam_instance"), [{"point": (1, 1), "instances": instances}], folder, "sam")
     found: dict[str, Any] = json.loads(path.read_text())[0]["instances"][0]["mask"]
     return found
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,9 @@ import torch
 from fourm.generate.files import write
 from fourm.generate.outputs import decode
 from fourm.generate.sampler import Generated
-from tests.unit.generate.toy import LEVELS, SEEDS, ToyBundle
+from fourm.modality import ModalitySet
+from fourm.tokenizers.text import train_wordpiece
+from tests.unit.generate.toy import LEVELS, SEEDS, ToyBundle, build_model, text
 
 IDS = torch.arange(16).expand(3, 16)
 
@@ -43,6 +46,17 @@ def test_without_a_tokenizer_the_ids_are_the_answer(bundle: ToyBundle, tmp_path:
     assert torch.equal(ids, IDS)
     (path,) = write(poor, bundle.model.modalities["tok_depth@16"], ids[0], tmp_path, "depth")
     assert np.load(path).tolist() == list(range(16))
+
+
+def test_structured_values_are_read_from_ids_and_written_as_they_are(tmp_path: Path) -> None:
+    tokenizer = train_wordpiece(["human pose", "point polygon none"] * 4, 4400, num_sentinels=20)
+    modality = text("metadata", tokenizer.vocab_size, "metadata")
+    toy = ToyBundle(build_model(ModalitySet([modality])), {}, tokenizer)
+    ids = tokenizer.encode("v1=5 v0=3 none v1=13 v0=25").tolist()
+    found = decode(toy, "metadata", Generated({"metadata": torch.tensor([ids, [-1] * len(ids)])}))
+    assert found == [{"n_humans": 3, "entropy": 5.0}, {}]
+    (path,) = write(toy, modality, found[0], tmp_path, "facts")
+    assert json.loads(path.read_text()) == found[0]
 
 
 def test_without_a_text_tokenizer_the_ids_of_each_text_are_the_answer(bundle: ToyBundle, tmp_path: Path) -> None:

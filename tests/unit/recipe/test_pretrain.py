@@ -46,7 +46,7 @@ def test_tokens_of_the_recipes_tokenizer_are_accepted(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_of_codes_within_a_text_need_not_fit_the_text(tmp_path: Path) -> None:
-    modalities = {"rgb@64": {}, "tok_depth@64": {}, "sam_instance": {"decode": "sam"}}
+    modalities = {"rgb@64": {}, "tok_depth@64": {}, "sam_instance": {}}
     made: Any = recipe(
         modalities=modalities,
         tokenizers={"tok_depth@64": "depth", "sam_instance": "masks"},

@@ -50,7 +50,7 @@ def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None
 
 
 def test_a_text_that_holds_codes_may_name_their_tokenizer() -> None:
-    instances = {"sam_instance": {"decode": "sam"}, "caption": {}}
+    instances = {"sam_instance": {}, "caption": {}}
     assert recipe(modalities=instances, tokenizers={"sam_instance": "masks"}).tokenizers["sam_instance"].name == "masks"
     with pytest.raises(ConfigError, match="'caption' is not a token modality"):
         recipe(modalities=instances, tokenizers={"caption": "masks"})
