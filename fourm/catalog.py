@@ -29,6 +29,25 @@ ROOM_CLASSES = (
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
 )  # fmt: skip
+COCO_THINGS = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis",
+    "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier",
+    "toothbrush",
+)  # fmt: skip
+COCO_STUFF = (
+    "banner", "blanket", "bridge", "cardboard", "counter", "curtain", "door", "floor-wood", "flower", "fruit",
+    "gravel", "house", "light", "mirror", "net", "pillow", "platform", "playingfield", "railroad", "river", "road",
+    "roof", "sand", "sea", "shelf", "snow", "stairs", "tent", "towel", "wall-brick", "wall-stone", "wall-tile",
+    "wall-wood", "water", "window-blind", "window", "tree", "fence", "ceiling", "sky", "cabinet", "table", "floor",
+    "pavement", "mountain", "grass", "dirt", "paper", "food", "building", "rock", "wall", "rug",
+)  # fmt: skip
+"""The classes of COCO's panoptic segmentation (Lin et al. 2014; Caesar et al. 2018), in the order of their ids."""
 MAX_DEPTH_METRES = 16.0
 
 
@@ -131,7 +150,9 @@ def _four_m_raw(size: int) -> list[Modality]:
         ),
         _image(f"depth@{size}", size, 16, "depth16", "standardize", channels=1),
         _image(f"normal@{size}", size, 16, "normal", "half", value_range=(-1.0, 1.0)),
-        _labels(f"semseg_coco@{size}", size, (), num_classes=134, decode="labels_void_first"),
+        _labels(
+            f"semseg_coco@{size}", size, COCO_THINGS + COCO_STUFF, num_classes=134, decode="labels_void_first"
+        ),
         _image(f"canny@{size}", size, 16, "gray", "half", channels=1),
         _features(f"clip@{size}", size, 16, 512, "clip_b16"),
     ]  # fmt: skip

@@ -19,7 +19,7 @@ def sincos_1d(length: int, dim: int, temperature: float = 10_000.0) -> Tensor:
     Returns:
         (length, dim) float32; row n holds sin(n w_i) and cos(n w_i) with w_i = temperature ** (-2 i / dim).
     """
-    return _angles(torch.arange(length, dtype=torch.float64), dim, temperature).float()
+    return _angles(_steps(length), dim, temperature).float()
 
 
 def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) -> Tensor:
@@ -35,8 +35,8 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) 
     Returns:
         (height * width, dim) float32.
     """
-    rows = _angles(torch.arange(height, dtype=torch.float64), dim // 2, temperature)
-    columns = _angles(torch.arange(width, dtype=torch.float64), dim // 2, temperature)
+    rows = _angles(_steps(height), dim // 2, temperature)
+    columns = _angles(_steps(width), dim // 2, temperature)
     table = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
     return table.reshape(height * width, dim).float()
 
@@ -61,6 +61,11 @@ def sincos(layout: Grid | Sequence, dim: int) -> Tensor:
 
 
 def _angles(position: Tensor, dim: int, temperature: float) -> Tensor:
-    frequency = temperature ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    frequency = temperature ** (-_steps(dim // 2) / (dim // 2))
     angle = position[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def _steps(count: int) -> Tensor:
+    """0, 1, 2, ... on the CPU also where models are built on the meta device, whose `arange` imports the compiler."""
+    return torch.arange(count, dtype=torch.float64, device="cpu")

@@ -41,9 +41,9 @@ class EmaQuantizer(nn.Module):
         self.config = config
         size, dim = config.codebook_size, config.dim
         # A code without a batch behind it is only a placeholder: `cluster_size` 0 makes the first batch replace it.
-        placeholder = F.normalize(
-            uniform(torch.tensor(config.seed), torch.arange(size)[:, None], torch.arange(dim)) - 0.5, dim=-1
-        )
+        with torch.device("cpu"):
+            draws = uniform(torch.tensor(config.seed), torch.arange(size)[:, None], torch.arange(dim))
+        placeholder = F.normalize(draws - 0.5, dim=-1)
         self.register_buffer("codebook", placeholder)
         self.register_buffer("cluster_size", torch.zeros(size))
         self.register_buffer("cluster_sum", torch.zeros(size, dim))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fourm.train.configs import OptimizerConfig
-from fourm.train.muon import Muon, orthogonalise
+from fourm.train.muon import Muon, _iterate, _iterate_on_products, orthogonalise
 from fourm.train.optimizer import Updater, build_optimizer
 from tests.unit.train.toy import toy_config
 
@@ -41,6 +41,15 @@ def test_all_directions_get_about_the_same_length_and_keep_their_place(shape: tu
     # The same singular vectors: in their basis the result is close to diagonal, with ones on it.
     inside = u.transpose(1, 2) @ made @ v.transpose(1, 2)
     torch.testing.assert_close(inside, torch.eye(inside.shape[-1]).expand_as(inside), rtol=0, atol=0.35)
+
+
+def test_long_matrices_take_a_shorter_way_to_the_same_result() -> None:
+    torch.manual_seed(0)
+    u, v = torch.linalg.qr(torch.randn(16, 16))[0], torch.linalg.qr(torch.randn(200, 16))[0]
+    for smallest in (0.0, -6.0):  # evenly strong directions, and some that are almost absent
+        x = (u * torch.logspace(0, smallest, 16)) @ v.T
+        x = (x / x.norm())[None]
+        torch.testing.assert_close(_iterate_on_products(x), _iterate(x), rtol=0, atol=2e-3)
 
 
 def test_a_step_is_momentum_made_orthogonal() -> None:
