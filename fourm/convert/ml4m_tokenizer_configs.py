@@ -16,16 +16,9 @@ from fourm.errors import CheckpointError, did_you_mean
 from fourm.modality import Continuous, Discrete, Grid, Modality
 from fourm.nn.configs import UVIT_SIZES, NoiseConfig, SamplingConfig, UNetConfig, UViTConfig
 from fourm.tokenizers.autoencoder import Autoencoder
-from fourm.tokenizers.configs import (
-    VIT_SIZES,
-    AutoencoderConfig,
-    DiVAEConfig,
-    EmaConfig,
-    MemcodesConfig,
-    MLPConfig,
-    ViTConfig,
-    VQVAEConfig,
-)
+from fourm.tokenizers.configs import AutoencoderConfig, DiVAEConfig, VQVAEConfig
+from fourm.tokenizers.network_configs import VIT_SIZES, MLPConfig, ViTConfig
+from fourm.tokenizers.quantizer_configs import EmaConfig, MemcodesConfig
 
 _LOG = logging.getLogger(__name__)
 _OLD_NAMES = {

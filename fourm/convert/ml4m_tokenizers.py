@@ -16,7 +16,9 @@ from torch import Tensor
 from fourm.convert.rules import Rule
 from fourm.nn.configs import UNetConfig, UViTConfig
 from fourm.tokenizers.autoencoder import Autoencoder
-from fourm.tokenizers.configs import AutoencoderConfig, DiVAEConfig, EmaConfig, MLPConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.configs import AutoencoderConfig, DiVAEConfig, VQVAEConfig
+from fourm.tokenizers.network_configs import MLPConfig, ViTConfig
+from fourm.tokenizers.quantizer_configs import EmaConfig
 
 KeyMap = dict[str, str | tuple[str, ...]]
 

@@ -63,9 +63,9 @@ def sincos(layout: Grid | Sequence, dim: int) -> Tensor:
 def _angles(position: Tensor, dim: int, temperature: float) -> Tensor:
     frequency = temperature ** (-_steps(dim // 2) / (dim // 2))
     angle = position[:, None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    return torch.cat([angle.sin(), angle.cos()], dim=1).to(torch.get_default_device())
 
 
 def _steps(count: int) -> Tensor:
-    """0, 1, 2, ... on the CPU also where models are built on the meta device, whose `arange` imports the compiler."""
+    """0, 1, 2, ... on the CPU; on the meta device `arange` would import the compiler, which takes seconds."""
     return torch.arange(count, dtype=torch.float64, device="cpu")

@@ -31,7 +31,7 @@ from fourm.data.shards import (
 from fourm.errors import DataError
 from fourm.recipe.crops import CropShards, RawCrops
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
-from fourm.tokenizers.configs import TWO_BYTES
+from fourm.tokenizers.quantizer_configs import TWO_BYTES
 from fourm.train.distributed import session
 
 _LOG = logging.getLogger(__name__)

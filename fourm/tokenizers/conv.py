@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.modality import Grid
-from fourm.tokenizers.configs import ConvConfig
+from fourm.tokenizers.network_configs import ConvConfig
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.rng import torch_seed, uniform
-from fourm.tokenizers.configs import EmaConfig
 from fourm.tokenizers.quantize import (
     ROWS_AT_ONCE,
     Quantized,
@@ -21,6 +20,7 @@ from fourm.tokenizers.quantize import (
     rank_and_world_size,
     sum_over_ranks,
 )
+from fourm.tokenizers.quantizer_configs import EmaConfig
 
 
 class EmaQuantizer(nn.Module):
@@ -41,9 +41,9 @@ class EmaQuantizer(nn.Module):
         self.config = config
         size, dim = config.codebook_size, config.dim
         # A code without a batch behind it is only a placeholder: `cluster_size` 0 makes the first batch replace it.
-        with torch.device("cpu"):
+        with torch.device("cpu"):  # on the meta device `arange` would import the compiler, which takes seconds
             draws = uniform(torch.tensor(config.seed), torch.arange(size)[:, None], torch.arange(dim))
-        placeholder = F.normalize(draws - 0.5, dim=-1)
+        placeholder = F.normalize(draws - 0.5, dim=-1).to(torch.get_default_device())
         self.register_buffer("codebook", placeholder)
         self.register_buffer("cluster_size", torch.zeros(size))
         self.register_buffer("cluster_sum", torch.zeros(size, dim))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.tokenizers.configs import FSQConfig
 from fourm.tokenizers.quantize import Quantized, RecentUsage, full_precision
+from fourm.tokenizers.quantizer_configs import FSQConfig
 
 _LARGEST_TABLE = 1 << 16
 _REACH = 1e-3  # how far the bound lies beyond the outermost levels, so that they are reached by finite latents

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fourm.errors import ConfigError
 from fourm.rng import key_hash, uniform
-from fourm.tokenizers.configs import MemcodesConfig
 from fourm.tokenizers.quantize import ROWS_AT_ONCE, Quantized, RecentUsage, full_precision
+from fourm.tokenizers.quantizer_configs import MemcodesConfig
 
 _CHOICE = key_hash("memcodes", "choice") & 0x7FFF_FFFF_FFFF_FFFF
 

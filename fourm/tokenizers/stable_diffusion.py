@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fourm.errors import CheckpointError, MissingExtraError
 from fourm.rng import torch_seed
-from fourm.tokenizers.configs import StableDiffusionConfig
+from fourm.tokenizers.stable_diffusion_configs import StableDiffusionConfig
 
 LICENCE = "CreativeML OpenRAIL-M"
 # What CLIP's tokenizer makes of the empty text: its start, and its end as padding.

@@ -10,7 +10,7 @@ from fourm.modality import Grid
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.trunk import Trunk
-from fourm.tokenizers.configs import ViTConfig
+from fourm.tokenizers.network_configs import ViTConfig
 from fourm.tokenizers.quantize import full_precision
 
 

@@ -21,7 +21,9 @@ from fourm.objectives.configs import MaskComponent, MaskedConfig
 from fourm.objectives.masked import Masked
 from fourm.report.pictures import draw
 from fourm.rng import generator
-from fourm.tokenizers.configs import EmaConfig, MemcodesConfig, MLPConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.configs import VQVAEConfig
+from fourm.tokenizers.network_configs import MLPConfig, ViTConfig
+from fourm.tokenizers.quantizer_configs import EmaConfig, MemcodesConfig
 from fourm.tokenizers.text import train_wordpiece
 from fourm.tokenizers.vqvae import VQVAE
 

@@ -22,7 +22,9 @@ from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.bundle import load_bundle
 from fourm.registry import implementation
-from fourm.tokenizers.configs import MemcodesConfig, MLPConfig, VQVAEConfig
+from fourm.tokenizers.configs import VQVAEConfig
+from fourm.tokenizers.network_configs import MLPConfig
+from fourm.tokenizers.quantizer_configs import MemcodesConfig
 from fourm.tokenizers.text import train_wordpiece
 from tests.end_to_end.conftest import run
 

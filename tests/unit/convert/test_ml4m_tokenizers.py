@@ -17,7 +17,9 @@ from fourm.errors import CheckpointError
 from fourm.nn.configs import UNetConfig, UViTConfig
 from fourm.nn.unet import UNet
 from fourm.registry import implementation
-from fourm.tokenizers.configs import DiVAEConfig, EmaConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.configs import DiVAEConfig, VQVAEConfig
+from fourm.tokenizers.network_configs import ViTConfig
+from fourm.tokenizers.quantizer_configs import EmaConfig
 
 RGB_1K = {
     "enc_type": "vit_b_enc", "dec_type": "uvit_b_p4_f16", "quant_type": "lucid", "patch_size": 16, "norm_codes": True,

@@ -30,7 +30,9 @@ def toy_bundle(names: list[str]) -> ToyBundle:
     """A tiny model over `names` with a tiny tokenizer for each grid of tokens."""
     from fourm.models.configs import MultimodalConfig
     from fourm.models.multimodal import Multimodal
-    from fourm.tokenizers.configs import ConvConfig, EmaConfig, VQVAEConfig
+    from fourm.tokenizers.configs import VQVAEConfig
+    from fourm.tokenizers.network_configs import ConvConfig
+    from fourm.tokenizers.quantizer_configs import EmaConfig
     from fourm.tokenizers.text import train_wordpiece
     from fourm.tokenizers.vqvae import VQVAE
 

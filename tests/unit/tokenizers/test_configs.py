@@ -7,7 +7,8 @@ import pytest
 
 from fourm.config import build
 from fourm.errors import ConfigError
-from fourm.tokenizers.configs import DECODERS, ENCODERS, QUANTIZERS, TOKENIZERS, ConvConfig, ViTConfig, VQVAEConfig
+from fourm.tokenizers.configs import DECODERS, ENCODERS, QUANTIZERS, TOKENIZERS, VQVAEConfig
+from fourm.tokenizers.network_configs import ConvConfig, ViTConfig
 
 
 def test_every_kind_names_an_existing_config_and_implementation():

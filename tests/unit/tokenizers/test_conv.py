@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fourm.modality import Grid
-from fourm.tokenizers.configs import ConvConfig
 from fourm.tokenizers.conv import Decoder, Encoder, ResidualBlock
+from fourm.tokenizers.network_configs import ConvConfig
 
 GRID = Grid(4, 2, 8)
 

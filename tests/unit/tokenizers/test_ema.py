@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fourm.tokenizers.configs import EmaConfig
 from fourm.tokenizers.ema import EmaQuantizer
+from fourm.tokenizers.quantizer_configs import EmaConfig
 
 
 def make(**options) -> EmaQuantizer:

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from fourm.tokenizers.configs import FSQConfig
 from fourm.tokenizers.fsq import FSQ
+from fourm.tokenizers.quantizer_configs import FSQConfig
 
 LEVELS = (8, 5, 3)
 

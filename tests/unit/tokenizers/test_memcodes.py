@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.tokenizers.configs import MemcodesConfig
 from fourm.tokenizers.memcodes import MemoryCodes
+from fourm.tokenizers.quantizer_configs import MemcodesConfig
 
 
 def make(num_heads: int = 4, codebook_size: int = 7, dim: int = 8, **options) -> MemoryCodes:

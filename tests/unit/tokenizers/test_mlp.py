@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from fourm.modality import Grid
-from fourm.tokenizers.configs import MLPConfig
 from fourm.tokenizers.mlp import Decoder, Encoder
+from fourm.tokenizers.network_configs import MLPConfig
 
 CONFIG = MLPConfig(width=6, depth=2, mlp_ratio=3.0)
 PLACE = Grid(1, 1)

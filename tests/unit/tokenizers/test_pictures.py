@@ -14,7 +14,8 @@ from fourm.modality import Continuous, Grid, Modality
 from fourm.nn.configs import SamplingConfig
 from fourm.report.grid import grid
 from fourm.report.pictures import draw
-from fourm.tokenizers.configs import ConvConfig, VQVAEConfig
+from fourm.tokenizers.configs import VQVAEConfig
+from fourm.tokenizers.network_configs import ConvConfig
 from fourm.tokenizers.pictures import reconstructions
 from fourm.tokenizers.units import to_natural
 from fourm.tokenizers.vqvae import VQVAE

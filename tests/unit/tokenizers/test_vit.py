@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourm.modality import Grid
-from fourm.tokenizers.configs import ViTConfig
+from fourm.tokenizers.network_configs import ViTConfig
 from fourm.tokenizers.vit import ConvNextBlock, Decoder, Encoder, PostMlp
 
 GRID = Grid(4, 2, 8)

@@ -13,8 +13,9 @@ from fourm.errors import CheckpointError, ConfigError, MissingExtraError
 from fourm.modality import Continuous, Grid, Modality
 from fourm.tokenizers import saved
 from fourm.tokenizers.base import load_tokenizer
-from fourm.tokenizers.configs import StableDiffusionConfig, VQControlNetConfig
+from fourm.tokenizers.configs import VQControlNetConfig
 from fourm.tokenizers.stable_diffusion import StableDiffusion
+from fourm.tokenizers.stable_diffusion_configs import StableDiffusionConfig
 from fourm.tokenizers.vqcontrolnet import VQControlNet
 
 RGB = Modality(

@@ -1,0 +1,127 @@
+"""Encoders and decoders of tokenizers, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fourm.errors import ConfigError
+from fourm.nn.configs import Activation
+from fourm.ranges import check_range
+
+VIT_SIZES: dict[str, dict[str, int]] = {
+    "small": {"dim": 512, "depth": 8, "num_heads": 8},
+    "base": {"dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """A small convolutional encoder or decoder: the stem folds patches, every further level halves the grid.
+
+    Args:
+        widths: channels of each level, finest first; a token covers `stem * 2 ** (levels - 1)` pixels.
+        stem: pixels per side that the first layer folds into one position.
+        num_blocks: residual blocks of each level, finest first.
+        groups: of the group norms.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.conv"
+
+    widths: tuple[int, ...] = (32, 128)
+    stem: int = 4
+    num_blocks: tuple[int, ...] = (1, 1)
+    groups: int = 8
+
+    def __post_init__(self) -> None:
+        check_range(self, "widths", "stem", "groups", least=1)
+        check_range(self, "num_blocks", least=0)
+        if not self.widths or len(self.widths) != len(self.num_blocks):
+            raise ConfigError(
+                f"widths has {len(self.widths)} levels and num_blocks {len(self.num_blocks)}; "
+                "give one of each per level"
+            )
+        odd = [width for width in self.widths if width % self.groups]
+        if odd:
+            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per token side."""
+        return int(self.stem * 2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer as encoder or decoder (4M, Mizrahi et al. 2023, sec. A.2).
+
+    `preset: small | base | large` fills dim, depth and num_heads; other keys override it.
+
+    Args:
+        dim, depth, num_heads: sizes.
+        patch_size: pixels per token side; 1 for feature maps.
+        grid_size: tokens per side of the stored position table; inputs of other sizes take a bicubic resize of it.
+            None: the modality's.
+        mlp_ratio, activation: of the blocks.
+        post_mlp: one more MLP in float32 after the blocks, as in ViT-VQGAN (Yu et al. 2022).
+        output_blocks: ConvNeXt blocks on the decoded image (4M-21's instance masks).
+        activation_checkpointing: recompute activations in the backward pass.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.vit"
+    training_keys: ClassVar[tuple[str, ...]] = ("activation_checkpointing",)
+
+    dim: int
+    depth: int
+    num_heads: int
+    patch_size: int = 16
+    grid_size: int | None = None
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    post_mlp: bool = True
+    output_blocks: int = 0
+    activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "dim", "num_heads", "patch_size", "grid_size", least=1)
+        check_range(self, "depth", "output_blocks", least=0)
+        check_range(self, "mlp_ratio", above=0)
+        if self.dim % 4 or self.dim % self.num_heads:
+            raise ConfigError(f"dim {self.dim} must be a multiple of 4 and of num_heads {self.num_heads}")
+
+    @staticmethod
+    def expand(values: dict[str, Any]) -> dict[str, Any]:
+        """Fill in `preset`."""
+        own = {key: value for key, value in values.items() if key != "preset"}
+        name = values.get("preset")
+        if name is None:
+            return own
+        if name not in VIT_SIZES:
+            raise ConfigError(f"preset '{name}' is not known; known: {', '.join(VIT_SIZES)}")
+        return {**VIT_SIZES[name], **own}
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """A residual MLP as encoder or decoder of single vectors, or of maps whose places do not look at each other.
+
+    4M-21's networks for global features and poses have width 1024 and depth 6 (Bachmann et al. 2024).
+
+    Args:
+        width: of the layers between the blocks.
+        depth: residual blocks.
+        mlp_ratio: hidden width of a block : width.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.mlp"
+    patch_size: ClassVar[int] = 1
+
+    width: int = 1024
+    depth: int = 6
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "width", least=1)
+        check_range(self, "depth", least=0)
+        check_range(self, "mlp_ratio", above=0)
