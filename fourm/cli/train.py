@@ -63,7 +63,8 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
         run(loaded)
 
 
-@click.command()
-def finetune() -> None:
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, metavar="RECIPE [KEY=VALUE]...")
+def finetune(arguments: tuple[str, ...]) -> None:
     """Train for detection, segmentation, depth or classification (not part of this version yet)."""
     raise FourmError("fine-tuning is not part of this version yet; `fourm --help` lists what is")

@@ -149,7 +149,8 @@ def published_config(model: Multimodal) -> dict[str, Any]:
     activation = next((act for act, own in _ACTIVATIONS.items() if own == c.activation), None)
     if activation is None:
         raise CheckpointError(
-            f"model.activation is '{c.activation}'; the published layout has {', '.join(_ACTIVATIONS.values())}"
+            f"model.activation is '{c.activation}'; the published layout has {', '.join(_ACTIVATIONS.values())}. A "
+            "model to be exported has to be trained with one of these"
         )
     pixels = next((m for m in model.modalities.inputs if m.is_grid and not m.is_discrete), None)
     size, patch = (max(pixels.grid.image_size), pixels.grid.patch_size) if pixels else (224, 16)

@@ -16,6 +16,7 @@ from PIL import Image
 from fourm.files import publish
 from fourm.generate.bundle import Bundle, raw_modality
 from fourm.modality import Modality
+from fourm.report.colors import VOID_COLOR, palette
 
 _FULL_SCALE = 65535
 _VOID = 255
@@ -53,7 +54,7 @@ def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
     array = value.numpy()
     if raw.is_discrete:
         in_png = raw.decode in _LABELS and array.ndim == 2 and raw.vocab_size <= _VOID
-        return {"png": _png(_label_bytes(array, raw))} if in_png else {"npy": _npy(array)}
+        return {"png": _label_png(array, raw)} if in_png else {"npy": _npy(array)}
     if raw.decode == "depth16":
         return _depth_files(array[0], raw)
     if raw.map_channels in (1, 3) and raw.decode != "features":
@@ -83,6 +84,16 @@ def _label_bytes(ids: NDArray[np.int64], raw: Modality) -> NDArray[np.uint8]:
     if raw.decode == "labels_void_first":
         ids = ids - 1
     return np.where(ids < 0, _VOID, ids).astype(np.uint8)
+
+
+def _label_png(ids: NDArray[np.int64], raw: Modality) -> bytes:
+    """Class ids as the pixels of a png with a palette, so that viewers show the colours of the reports."""
+    picture = Image.fromarray(_label_bytes(ids, raw))
+    colors = np.zeros((_VOID + 1, 3), np.uint8)
+    colors[:_VOID] = palette(_VOID)
+    colors[_VOID] = VOID_COLOR
+    picture.putpalette(colors.tobytes())
+    return png(picture)
 
 
 def _depth_files(metres: NDArray[np.float32], raw: Modality) -> dict[str, bytes]:

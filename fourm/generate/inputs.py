@@ -32,6 +32,8 @@ from fourm.tokens import PADDING
 
 _ORIENTATION = 0x0112
 _TEXT_FILES = (".txt", ".json", ".gz")
+_BOUNDED = ("image", "gray", "normal")
+"""Decoders of files whose values end at the value range; far outside of it they are in another unit."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,13 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
         return GivenValue(name, key, facts, modality, [None] * len(next(iter(facts.values()))))
     if not modality.is_grid and modality.is_discrete:
         return _give_sequence(bundle, name, modality, key, value)
-    tensor = torch.as_tensor(value)
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"given {name}: {value!r:.60} is no tensor; expected values in natural units. Read a file first, or name "
+            "it to `fourm generate`"
+        ) from None
     if not tensor.isfinite().all():
         raise DataError(f"given {name}: values that are not finite, NaN or infinity")
     if not modality.is_grid:
@@ -165,6 +173,13 @@ def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
         shape = "(samples, height, width)" if raw.is_discrete else f"(samples, {raw.channels}, height, width)"
         raise DataError(f"{where}: a value of shape {tuple(values.shape)} for '{raw.name}'; expected {shape}")
     planes = values if values.ndim == 4 else values[:, None]
+    low, high = raw.value_range or (-torch.inf, torch.inf)
+    span = high - low
+    if not raw.is_discrete and raw.decode in _BOUNDED and bool(((values < low - span) | (values > high + span)).any()):
+        raise DataError(
+            f"{where}: values from {float(values.min()):.4g} to {float(values.max()):.4g}; '{raw.name}' lies between "
+            f"{low:g} and {high:g}. Divide bytes by 255"
+        )
     height, width = raw.grid.image_size
     top, left, rows, columns = center_box((planes.shape[-2], planes.shape[-1]), width / height)
     planes = planes[..., top : top + rows, left : left + columns].float()

@@ -91,6 +91,8 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(f"--out {out}: there is a file of that name; choose another folder") from None
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made: {error.strerror}; choose another folder") from None
 
 
 def _as_yaml(plan: GenerationPlan) -> bytes:

@@ -133,7 +133,8 @@ def _shared_out(matrices: Tensor) -> Tensor:
     count = -(-len(matrices) // size)
     padded = torch.cat([matrices, matrices.new_zeros(count * size - len(matrices), *matrices.shape[1:])])
     own = orthogonalise(padded[dist.get_rank() * count :][:count])
-    dist.all_gather_into_tensor(padded, own.contiguous())
+    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its new name, from torch 2.14
+    gather(padded, own.contiguous())
     return padded[: len(matrices)]
 
 
