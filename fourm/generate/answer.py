@@ -95,8 +95,10 @@ def make_plan(
         missing = [name for name, m in chosen.items() if m.name not in steps.targets]
         if missing:
             raise ConfigError(f"the plan does not generate '{missing[0]}'; it generates: {', '.join(steps.targets)}")
+        if not chosen:  # all, by the names that the plan itself uses
+            chosen = {own: modalities[full] for own, full in zip(loaded.targets, steps.targets, strict=True)}
     steps.check(modalities, keys)
-    return steps, {name: m.name for name, m in chosen.items()} or {target: target for target in steps.targets}
+    return steps, {name: m.name for name, m in chosen.items()}
 
 
 def sample_seeds(seed: int, count: int) -> Tensor:

@@ -57,7 +57,12 @@ def test_a_decoder_for_a_frozen_encoder_reads_the_same_tokens(first: Path, secon
 
 def test_only_what_is_not_frozen_was_trained(world: Path, first: Path, second: Path, fourm: Any) -> None:
     recipe, output = world / "divae.yaml", f"output={world}/again"
-    assert fourm("train-tokenizer", recipe, *TOKENIZER, "train.optimizer.lr=1e-12", output).status == 0
+    assert (
+        fourm(
+            "train-tokenizer", recipe, *TOKENIZER, "train.optimizer.lr=1e-12", "train.optimizer.matrix_lr=1e-12", output
+        ).status
+        == 0
+    )
 
     trained, fresh = (load_tokenizer(folder).state_dict() for folder in (second, world / "again"))
 
@@ -96,7 +101,12 @@ def test_decoding_options_are_refused_where_nothing_is_decoded_by_diffusion(worl
 
 def test_a_second_stage_goes_on_from_the_first_at_several_resolutions(world: Path, first: Path, fourm: Any) -> None:
     words = ["train-tokenizer", "rooms_depth", f"variables.root={world}", *TOKENIZER, f"output={world}/stage2"]
-    stage = [f"init_from={first}", "data.resolutions=[32,64,96]", "train.optimizer.lr=1e-12"]
+    stage = [
+        f"init_from={first}",
+        "data.resolutions=[32,64,96]",
+        "train.optimizer.lr=1e-12",
+        "train.optimizer.matrix_lr=1e-12",
+    ]
 
     assert fourm(*words, *stage).status == 0
 
