@@ -135,8 +135,14 @@ def load_model(folder: Path) -> Any:
             f"{weights} is missing: the export was not finished. Run the training command again to export"
         )
     try:
-        adopt_weights(model, load_file(weights))
+        state = load_file(weights)
     except Exception as error:
+        raise CheckpointError(
+            f"{weights} is damaged or cut off ({weights.stat().st_size:,} bytes): {error}. Copy or export it again"
+        ) from None
+    try:
+        adopt_weights(model, state)
+    except ValueError as error:
         raise CheckpointError(f"{weights} does not fit its config.json: {error}") from None
     return model.eval()
 
