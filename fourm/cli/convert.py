@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fourm.convert import checkpoints
+from fourm.tokenizers import published_text
 
 
 @click.group()
@@ -28,9 +29,9 @@ def convert() -> None:
 @click.option(
     "--text-tokenizer",
     type=click.Path(path_type=Path),
-    envvar=checkpoints.TEXT_TOKENIZER_VARIABLE,
+    envvar=published_text.TEXT_TOKENIZER_VARIABLE,
     default=None,
-    help=f"For a model: the published file {checkpoints.TEXT_TOKENIZER_FILE}.",
+    help=f"For a model: the published file {published_text.TEXT_TOKENIZER_FILE}.",
 )
 def ml4m(
     source: str, out: Path, modality: str | None, tokenizers: tuple[str, ...], text_tokenizer: Path | None

@@ -8,13 +8,6 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 SAMPLE_CODE = "Apple Sample Code License (LICENSE_WEIGHTS of github.com/apple/ml-4m)"
-TEXT_TOKENIZER_VARIABLE = "FOURM_TEXT_TOKENIZER"
-TEXT_TOKENIZER_FILE = "text_tokenizer_4m_wordpiece_30k.json"
-TEXT_TOKENIZER_REMEDY = (
-    f"published models speak through the file {TEXT_TOKENIZER_FILE}, which is not on the Hub: take it from the folder "
-    "fourm/utils/tokenizer/trained of github.com/apple/ml-4m, and name it with --text-tokenizer PATH or in the "
-    f"variable {TEXT_TOKENIZER_VARIABLE}"
-)
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,8 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         _tokenizer("human-poses_1k_8", "smpl_pose", "body poses, 8 memory codes of 1,024"),
     ]
 }
+SOURCE_FILE = "source.txt"
+"""In the side folder of what was converted: the repository, if it is one of the table."""
 _TOLD: set[str] = set()
 
 
@@ -99,3 +94,10 @@ def tell_licence(source: str | Path) -> None:
     _LOG.warning(
         "the weights of %s are under the %s; read it before you use them", checkpoint.repository, checkpoint.licence
     )
+
+
+def tell_licence_of(folder: Path) -> None:
+    """Say the licence of weights that were converted into a folder of ours, once in a process."""
+    source = folder / "published" / SOURCE_FILE
+    if source.is_file():
+        tell_licence(source.read_text().strip())

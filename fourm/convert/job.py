@@ -22,7 +22,7 @@ from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import adopt_weights
 from fourm.registry import implementation
-from fourm.tokenizers import saved
+from fourm.tokenizers import published_text, saved
 from fourm.tokenizers.autoencoder import Autoencoder
 from fourm.tokenizers.base import load_tokenizer, tokenizer_folder
 
@@ -223,10 +223,12 @@ def _write_side(out: Path, loaded: Loaded) -> None:
 
     found, folder = loaded.imported, out / SIDE_FOLDER
     notes = {"absent": json.dumps(found.absent), "dtypes": json.dumps(found.dtypes)}
+    source = checkpoints.find(loaded.published.source)
     try:
         with replacing(folder / _KEPT_FILE) as path:
             save_file({name: tensor.contiguous() for name, tensor in found.kept.items()}, path, metadata=notes)
         publish(folder / CONFIG_FILE, json.dumps(loaded.published.config, indent=1, default=str) + "\n")
+        publish(folder / checkpoints.SOURCE_FILE, (source.repository if source else "") + "\n")
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error}. Free space or choose another folder") from error
 
@@ -296,7 +298,7 @@ def _told(loaded: Loaded, out: Path, text_tokenizer: Path | None) -> list[str]:
         lines.append(f"reads {', '.join(m.name for m in network.modalities.inputs)}")
         lines.append(f"predicts {', '.join(m.name for m in network.modalities.outputs)}")
         if text_tokenizer is None and any(m.tokenizer == "text" for m in network.modalities.values()):
-            lines.append(f"without a text tokenizer: {checkpoints.TEXT_TOKENIZER_REMEDY}")
+            lines.append(f"without a text tokenizer: {published_text.TEXT_TOKENIZER_REMEDY}")
     elif isinstance(network, Autoencoder):
         lines.append(f"encodes {network.modality.name} into {network.vocab_size:,} codes; kind {network.kind}")
     return lines
@@ -317,3 +319,12 @@ def _naming(source: str) -> Iterator[None]:
         yield
     except (CheckpointError, ConfigError, ValueError) as error:
         raise CheckpointError(f"{source}: {error}") from None
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source}: the tensor or key {error} is missing; its config asks for it. Is the file complete, and the "
+            "config its own?"
+        ) from None
+    except (IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source}: a tensor or a value of the config has not the form of the published ones: {error}"
+        ) from None

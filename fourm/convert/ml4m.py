@@ -5,6 +5,7 @@ Tables that fourm computes itself (fixed positions, zero norm biases) are checke
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from fourm.modality import Continuous, Modality, ModalitySet, Sequence, from_dic
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 
+_LOG = logging.getLogger(__name__)
 _BLOCK = re.compile(r"(encoder|decoder)\.blocks\.(\d+)\.(.+)")
 _OUTSIDE = {
     "encoder.norm": "encoder_norm",
@@ -76,7 +78,16 @@ def complete_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> d
         "norm_bias": "encoder.0.attn.qkv.bias" in state,
         "qk_norm": q_norm in state,
     }
-    return {**found, **{name: value for name, value in config.items() if value is not None}}
+    complete = {**found, **{name: value for name, value in config.items() if value is not None}}
+    if "num_heads" not in config and q_norm not in state:
+        _LOG.warning(
+            "the config does not say num_heads; taken as %d, heads of %d channels as in all published presets",
+            *(found["num_heads"], _HEAD_DIM),
+        )
+    for key in ("domains_in", "domains_out"):
+        if not isinstance(complete[key], list | tuple) or not all(isinstance(name, str) for name in complete[key]):
+            raise CheckpointError(f"{key} is {complete[key]!r}; expected a list of names of modalities")
+    return complete
 
 
 def model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MultimodalConfig:
@@ -154,7 +165,9 @@ def published_config(model: Multimodal) -> dict[str, Any]:
         )
     pixels = next((m for m in model.modalities.inputs if m.is_grid and not m.is_discrete), None)
     size, patch = (max(pixels.grid.image_size), pixels.grid.patch_size) if pixels else (224, 16)
+    registers = {"num_register_tokens": c.num_register_tokens} if c.num_register_tokens else {}
     return {
+        **registers,
         "domains_in": [m.name for m in model.modalities.inputs],
         "domains_out": [m.name for m in model.modalities.outputs],
         "image_size": size,

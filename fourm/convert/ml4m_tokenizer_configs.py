@@ -68,7 +68,7 @@ def tokenizer_config(published: Mapping[str, Any], state: Mapping[str, Tensor]) 
     Raises:
         CheckpointError: for a missing key, and for a family that has no counterpart here.
     """
-    facts = {_OLD_NAMES.get(name, name): value for name, value in published.items()}
+    facts = _by_new_names(published)
     decoder = str(_fact(facts, "dec_type"))
     half: dict[str, Any] = {
         "encoder": _network_config(_fact(facts, "enc_type"), "encoder", facts, state),
@@ -86,6 +86,11 @@ def tokenizer_config(published: Mapping[str, Any], state: Mapping[str, Tensor]) 
         f"dec_type is '{decoder}'; known: unet_patched, uvit_b_p4_f16 and relatives, vit_s_dec, vit_b_dec, vit_l_dec, "
         "BottleneckMLP/B_*-Wi_*"
     )
+
+
+def _by_new_names(published: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the names of today; what is null is left out."""
+    return {_OLD_NAMES.get(name, name): value for name, value in published.items() if value is not None}
 
 
 def _fact(facts: Mapping[str, Any], name: str) -> Any:
@@ -106,7 +111,8 @@ def _vit_config(name: Any, part: str, facts: Mapping[str, Any], state: Mapping[s
     if size is None:
         raise CheckpointError(f"{part} '{name}' is not known.{did_you_mean(str(name), [f'{n}_enc' for n in _VIT])}")
     sizes: dict[str, Any] = dict(VIT_SIZES[size])
-    maps = facts.get("patch_proj") is False  # feature maps: one vector per token
+    projection = state.get("encoder.proj.weight")
+    maps = projection is not None and projection.shape[-1] == 1  # feature maps: one vector per token
     patch = facts.get("patch_size_dec") if part == "decoder" else None
     return ViTConfig(
         **sizes,
@@ -225,7 +231,7 @@ def tokenizer_modality(
         state: the weights.
         source: where it came from; the published repositories and folders called like them are known.
     """
-    facts = {_OLD_NAMES.get(name, name): value for name, value in published.items()}
+    facts = _by_new_names(published)
     checkpoint, channels = checkpoints.find(source), _channels(config, state)
     domain = str(facts.get("domain") or "").partition("@")[0]
     name = (checkpoint.modality if checkpoint else None) or _DOMAINS.get(domain)

@@ -188,7 +188,7 @@ def _parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             )
         try:
             config[name] = yaml.safe_load(re.sub(r"\bNone\b", "null", text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # not a value, but text
             config[name] = text
     return config
 
@@ -199,18 +199,24 @@ def _open_pickle(path: Path, source: str) -> Published:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # damaged and hostile files fail in many ways
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = f"it names {foreign[1]}" if foreign else first.partition(" Re-running")[0]
         raise CheckpointError(
             f"{path} cannot be loaded safely: {reason}. Expected tensors, numbers, texts and an argparse.Namespace, as "
             "the training of the public 4M code writes; objects that would run code are never loaded"
         ) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds {type(loaded).__name__}; expected a dict with 'model' and 'args'")
-    state = loaded.get("model", loaded)
-    arguments = loaded.get("args", {})
-    config = dict(vars(arguments)) if isinstance(arguments, argparse.Namespace) else dict(arguments or {})
-    tensors = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
-    return Published(source, config, tensors)
+    state, arguments = loaded.get("model", loaded), loaded.get("args") or {}
+    config = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+    if not isinstance(state, dict) or not isinstance(config, dict):
+        raise CheckpointError(
+            f"{path} holds 'model' of type {type(state).__name__} and 'args' of type {type(arguments).__name__}; "
+            "expected a state dict and a namespace"
+        )
+    tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
+    return Published(source, dict(config), tensors)
 
 
 def _is_zip(path: Path) -> bool:

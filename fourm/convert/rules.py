@@ -12,7 +12,7 @@ from fourm.errors import CheckpointError
 
 _LISTED = 8
 _CLOSE = 1e-3
-"""Tables that are computed may differ by this much: published ones were computed elsewhere, some in half precision."""
+"""Tables that are computed may differ by this much, or by the rounding of their type: they were computed elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,8 @@ def write(
         kept, absent, dtypes: see `Imported`. Unread tensors that were not kept become zero.
     """
     kept, left_out, result = kept or {}, set(absent), {}
+    rules = list(rules)
     for rule in rules:
-        if rule.key in left_out:
-            continue
         if rule.key in kept:
             value = kept[rule.key]
         elif rule.constant is not None:
@@ -138,6 +137,11 @@ def write(
             value = torch.zeros(rule.shape)
         dtype = getattr(torch, (dtypes or {}).get(rule.key, ""), value.dtype)
         result[rule.key] = value.to(dtype, copy=True).reshape(rule.shape).contiguous()
+    for rule in rules:  # only what a twin still says; either may have been trained since
+        if rule.key in left_out:
+            twins = [result[name] for name in rule.twins if name in result and name not in left_out]
+            if rule.is_unread or any(torch.equal(result[rule.key], twin) for twin in twins):
+                del result[rule.key]
     return result
 
 
@@ -147,7 +151,8 @@ def _shaped(rule: Rule, name: str, value: Tensor) -> Tensor:
         raise CheckpointError(f"{name} has shape {tuple(value.shape)}; its config asks for {rule.shape}")
     if rule.constant is not None and rule.checked:
         value = value.reshape(rule.constant.shape)
-        if not torch.allclose(value.float(), rule.constant.float(), rtol=0, atol=_CLOSE):
+        rounding = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+        if not torch.allclose(value.float(), rule.constant.float(), rtol=0, atol=max(_CLOSE, rounding)):
             raise CheckpointError(
                 f"{name} should be the constant that fourm computes ("
                 f"{'zero' if not rule.constant.any() else f'a table of shape {tuple(rule.constant.shape)}'}), but "

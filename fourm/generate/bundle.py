@@ -10,6 +10,7 @@ import torch
 from fourm.errors import ConfigError
 from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
+from fourm.tokenizers.published_text import TEXT_TOKENIZER_REMEDY
 
 
 class Bundle(Protocol):
@@ -48,9 +49,8 @@ def text_tokenizer(bundle: Bundle, modality: Modality) -> Any:
     """
     if bundle.text is None:
         raise ConfigError(
-            f"'{modality.name}' is text, but this model came without a text tokenizer: name one with --text-tokenizer "
-            "PATH, or in the variable FOURM_TEXT_TOKENIZER for a published model (see docs/published.md), or export "
-            "the model again with `tokenizers: {text: ...}` in its recipe"
+            f"'{modality.name}' is text, but this model came without a text tokenizer. A model trained here is to be "
+            f"exported again with `tokenizers: {{text: ...}}` in its recipe; {TEXT_TOKENIZER_REMEDY}"
         )
     return bundle.text
 

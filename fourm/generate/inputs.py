@@ -244,7 +244,7 @@ def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, valu
     kind = KINDS.get(modality.decode)
     if kind is not None:
         kind.check_bins(modality.name, tokenizer.num_coordinates)
-    several = isinstance(value, list) and value and not (kind is not None and kind.is_value(value))
+    several = isinstance(value, list) and value and not _is_one(kind, value)
     values = value if several else [value]
     texts = []
     for one in values:
@@ -262,6 +262,14 @@ def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, valu
     length = max(map(len, rows))
     ids = torch.tensor([[*row, *[PADDING] * (length - len(row))] for row in rows], dtype=torch.int64)
     return GivenValue(name, key, {"ids": ids}, modality, list(values))
+
+
+def _is_one(kind: Any, value: Any) -> bool:
+    """Whether a list is one value with structure rather than one per sample."""
+    try:
+        return kind is not None and bool(kind.is_value(value))
+    except (TypeError, ValueError, LookupError):
+        return False
 
 
 def sequence_ids(tokenizer: Any, text: str, modality: Modality) -> list[int]:

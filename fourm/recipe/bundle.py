@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from fourm.errors import CheckpointError
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.schema import TEXT
-from fourm.tokenizers import base
+from fourm.tokenizers import base, published_text
 from fourm.tokenizers.deferred import Deferred
 from fourm.tokenizers.text import TextTokenizer
 
@@ -54,6 +53,7 @@ def load_model(path: str | Path) -> Multimodal:
     """
     found = _find(path)
     if _is_ours(found):
+        checkpoints.tell_licence_of(found)
         return folders.load_model(found)
     return _published_model(found, path)
 
@@ -83,6 +83,7 @@ def load_tokenizer(
     found = _find(path)
     options: dict[str, Any] = {"sampling": sampling, "precision": precision, "channels_last": channels_last}
     if _is_ours(found):
+        checkpoints.tell_licence_of(found)
         return base.load_tokenizer(found, device, **options)
     from fourm.convert.job import load_published_tokenizer
 
@@ -104,6 +105,7 @@ def load_bundle(path: str | Path, text_tokenizer: str | Path | None = None) -> B
     if not _is_ours(found):
         model = _published_model(found, path)
         return Bundle(model, _published_tokenizers(model, {}), _published_text(text_tokenizer))
+    checkpoints.tell_licence_of(found)
     paths = folders.tokenizer_paths(found)
     inside = paths.pop(TEXT, None)
     model, tokenizers = folders.load_model(found), {name: load_tokenizer(p) for name, p in paths.items()}
@@ -176,5 +178,5 @@ def _published_tokenizers(model: Multimodal, own: Mapping[str, Any]) -> dict[str
 
 
 def _published_text(path: str | Path | None) -> TextTokenizer | None:
-    given = path or os.environ.get(checkpoints.TEXT_TOKENIZER_VARIABLE)
-    return TextTokenizer.load(given) if given else None
+    found = published_text.published_text_tokenizer(path)
+    return TextTokenizer.load(found) if found is not None else None

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fourm import catalog
+from fourm.generate.names import resolve
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.configs import MultimodalConfig
@@ -173,9 +174,8 @@ def test_every_output_is_generated_in_one_chain_and_written_in_its_usual_format(
     for name in PICTURES:
         with Image.open(files[name]) as picture:
             assert picture.size == (224, 224)
-            assert picture.mode.startswith(
-                "I" if name == "depth" else ("RGB" if name in ("normal", "tok_rgb") else "L")
-            )
+            modes = {"depth": "I;16", "semseg": "P", "normal": "RGB", "tok_rgb": "RGB"}
+            assert picture.mode == modes.get(name, "L")
     check_structures({name: json.loads(files[name].read_text()) for name in TEXTS if name != "caption"})
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 7 * 224
@@ -221,14 +221,16 @@ def test_without_tokenizers_answers_are_ids_which_can_be_drawn_and_given_back(
     )
     assert outcome.status == 0, outcome.err
 
-    answers = {path.stem: np.load(path) for path in (tmp_path / "out").glob("*.npy")}
+    answers = {
+        resolve(path.stem, SET.outputs, "generate").name: np.load(path) for path in (tmp_path / "out").glob("*.npy")
+    }
     assert len(answers) == 17
     for name, ids in answers.items():
         assert ids.ndim == 1
         assert len(ids) == SET[name].num_tokens if SET[name].is_grid else len(ids) <= 60
         assert draw(SET[name], ids).mode == "RGB"
     again = fourm(
-        "generate", tmp_path / "bare", "--given", f"tok_clip={tmp_path / 'out' / 'tok_clip@224.npy'}", "--to",
+        "generate", tmp_path / "bare", "--given", f"tok_clip={tmp_path / 'out' / 'tok_clip.npy'}", "--to",
         "tok_dinov2_global", "--out", tmp_path / "again",
     )  # fmt: skip
     assert again.status == 0, again.err

@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 import fourm
 from fourm import catalog
 from fourm.convert import checkpoints
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, FourmError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.bundle import load_bundle
 from fourm.registry import implementation
+from fourm.tokenizers import published_text
 from fourm.tokenizers.configs import VQVAEConfig
 from fourm.tokenizers.network_configs import MLPConfig
 from fourm.tokenizers.quantizer_configs import MemcodesConfig
@@ -241,6 +242,35 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: Any) -> None
     assert not (tmp_path / "exploded").exists()
 
 
+def test_odd_training_files_are_refused_in_words(tmp_path: Path) -> None:
+    for number, content in enumerate([{"model": [1]}, {"model": {}, "args": "x"}, [1, 2]]):
+        torch.save(content, tmp_path / f"{number}.pth")
+        with pytest.raises(CheckpointError, match="expected a|not a published 4M checkpoint"):
+            fourm.load_model(tmp_path / f"{number}.pth")
+
+
+@pytest.mark.parametrize("key", ["quantize.codes", "encoder.linear_in.weight", "decoder.linear_out.bias"])
+def test_a_missing_tensor_of_a_tokenizer_is_named(poses: Path, tmp_path: Path, key: str) -> None:
+    run("convert", "to-ml4m", poses, tmp_path / "hub")
+    change_state(tmp_path / "hub", **{key: None})
+    with pytest.raises(CheckpointError, match=key):
+        fourm.load_tokenizer(tmp_path / "hub")
+
+
+def test_a_tensor_of_another_rank_is_refused_in_words(broken: Path) -> None:
+    change_state(broken, mask_token=torch.tensor(1.0))
+    with pytest.raises(CheckpointError, match="has not the form of the published ones"):
+        fourm.load_model(broken)
+
+
+def test_a_missing_text_tokenizer_says_where_it_is_found(published: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(FourmError, match="text_tokenizer_4m_wordpiece_30k.json, which is not on the Hub"):
+        fourm.any_to_any(published, {"color_palette": [[1, 2, 3]]}, ["tok_dinov2_global"])
+    monkeypatch.setenv(published_text.TEXT_TOKENIZER_VARIABLE, str(tmp_path / "gone.json"))
+    with pytest.raises(CheckpointError, match=r"no text tokenizer at .*gone\.json; published models speak through"):
+        load_bundle(published)
+
+
 def test_models_and_tokenizers_are_not_mixed_up(published: Path, poses: Path, tmp_path: Path) -> None:
     run("convert", "to-ml4m", poses, tmp_path / "hub")
     with pytest.raises(CheckpointError, match="is a tokenizer; load it with load_tokenizer"):
@@ -260,7 +290,7 @@ def test_a_published_model_finds_its_tokenizers_when_they_are_needed(
         return str(poses)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    monkeypatch.setenv(checkpoints.TEXT_TOKENIZER_VARIABLE, str(tmp_path / "text.json"))
+    monkeypatch.setenv(published_text.TEXT_TOKENIZER_VARIABLE, str(tmp_path / "text.json"))
     bundle = load_bundle(published)
     assert bundle.text is not None
     assert bundle.tokenizers.keys() == {"tok_depth@224", "tok_dinov2_global"}
@@ -288,8 +318,11 @@ def test_the_licence_is_told_once(published: Path, tmp_path: Path, caplog: Any) 
         (published_copy / name).write_bytes((published / name).read_bytes())
     for _ in range(2):
         fourm.load_model(named)
+    assert run("convert", "ml4m", named, tmp_path / "converted") == 0
+    checkpoints._TOLD.clear()
+    fourm.load_model(tmp_path / "converted")
     told = [record.getMessage() for record in caplog.records if "License" in record.getMessage()]
-    assert len(told) == 1
+    assert len(told) == 2
     assert "EPFL-VILAB/4M-21_B are under the Apple Sample Code License" in told[0]
 
 

@@ -20,7 +20,12 @@ def boxes_to_text(instances: Sequence[Mapping[str, Any]], *, num_bins: int = 100
         instances: `{"boxes": [x1, y1, x2, y2], "class_name": ..., "score": ...}` with coordinates in [0, 1].
         num_bins: numbers a coordinate can take; a coordinate c becomes round(c * (num_bins - 1)).
         min_score: instances with a lower score are left out.
+
+    Raises:
+        ValueError: for what is no box: not four coordinates, or some far outside of the image.
     """
+    for one in instances:
+        _check(one)
     kept = [one for one in instances if float(one.get("score", 1.0)) >= min_score]
     kept.sort(key=lambda one: float(one["boxes"][0]) ** 2 + float(one["boxes"][1]) ** 2)
     return " ".join(_box_to_text(one, num_bins) for one in kept)
@@ -46,6 +51,12 @@ def text_to_boxes(text: str, *, num_bins: int = 1000, classes: Collection[str] =
         if ordered and known and max(bins) < num_bins:
             instances.append({"boxes": [b / (num_bins - 1) for b in bins], "class_name": name, "score": 1.0})
     return instances
+
+
+def _check(instance: Mapping[str, Any]) -> None:
+    box = [float(c) for c in instance["boxes"]]
+    if len(box) != 4 or not all(-1 <= c <= 2 for c in box):
+        raise ValueError(f"boxes is {instance['boxes']}; expected [x1, y1, x2, y2] as shares of the image, 0 to 1")
 
 
 def _box_to_text(instance: Mapping[str, Any], num_bins: int) -> str:

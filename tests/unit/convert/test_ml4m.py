@@ -239,14 +239,31 @@ def test_a_twin_that_was_left_out_stays_out(model: Multimodal, published: dict[s
     assert again.keys() == published.keys()
 
 
-def test_half_precision_is_read_exactly_and_written_as_it_came(model: Multimodal, published: dict[str, Tensor]) -> None:
-    half = {key: value.half() for key, value in published.items()}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_exactly_and_written_as_it_came(
+    model: Multimodal, published: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    half = {key: value.to(dtype) for key, value in published.items()}
     found = read(ml4m.rules(model), half, model.state_dict(), spare=ml4m.spare(model), keep=True)
     assert {value.dtype for value in found.state.values()} == {torch.float32}
     again = write(ml4m.rules(model), found.state, kept=found.kept, dtypes=found.dtypes)
-    assert all(torch.equal(again[key], half[key]) and again[key].dtype == torch.float16 for key in half)
+    assert all(torch.equal(again[key], half[key]) and again[key].dtype == dtype for key in half)
 
 
 def test_the_config_of_ours_is_the_published_one() -> None:
     expected = {key: value for key, value in CONFIG.items() if key != "share_modality_embeddings"}
     assert expected.items() <= ml4m.published_config(build()).items()
+
+
+def test_twins_that_were_trained_apart_are_both_written(model: Multimodal, published: dict[str, Tensor]) -> None:
+    del published["encoder_embeddings.caption.mod_emb"]
+    found = read(ml4m.rules(model), published, model.state_dict(), spare=ml4m.spare(model), keep=True)
+    found.state["input_embedder.modality_embedding.weight"] += 1
+    again = write(ml4m.rules(model), found.state, kept=found.kept, absent=found.absent)
+    own = again["encoder_embeddings.caption.mod_emb"]
+    assert torch.equal(own, published["decoder_embeddings.caption.mod_emb"] + 1)
+
+
+def test_domains_that_are_no_list_are_refused(published: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match="domains_in is 'caption'; expected a list"):
+        ml4m.complete_config({**CONFIG, "domains_in": "caption"}, published)

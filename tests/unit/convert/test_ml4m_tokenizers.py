@@ -196,7 +196,8 @@ def test_older_names_and_feature_maps_are_understood():
     published = tensors(encoding_half(8192)) | {
         key.replace("encoder", "decoder"): value for key, value in tensors(encoding_half(1)).items() if "encoder" in key
     }
-    facts = {"encoder_type": "vit_b_enc", "decoder_type": "vit_b_dec", "quantizer_type": "lucid", "patch_proj": False}
+    published["encoder.proj.weight"] = torch.zeros(1).expand(768, 512, 1, 1)  # of which the arguments may not speak
+    facts = {"encoder_type": "vit_b_enc", "decoder_type": "vit_b_dec", "quantizer_type": "lucid", "enc_type": None}
     config = tokenizer_config({**facts, "quantizer_ema_decay": 0.9}, published)
     assert isinstance(config, VQVAEConfig)
     assert config.encoder.patch_size == config.decoder.patch_size == 1

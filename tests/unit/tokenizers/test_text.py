@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fourm.convert.checkpoints import TEXT_TOKENIZER_VARIABLE
 from fourm.errors import CheckpointError, ConfigError, DataError
+from fourm.tokenizers.published_text import TEXT_TOKENIZER_VARIABLE
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 
 TEXTS = [

@@ -73,3 +73,9 @@ def test_parser_finds_the_good_box_among_broken_ones():
 def test_parser_keeps_to_the_classes_it_is_given():
     text = "v0=0 v1=0 v2=1 v3=1 chair v0=0 v1=0 v2=1 v3=1 unicorn"
     assert [one["class_name"] for one in text_to_boxes(text, classes={"chair", "bed"})] == ["chair"]
+
+
+@pytest.mark.parametrize("corners", [[0, 1], [0, 0, 5, 5], [0, 0, float("nan"), 1]])
+def test_what_is_no_box_is_refused(corners):
+    with pytest.raises(ValueError, match="expected \\[x1, y1, x2, y2\\]"):
+        boxes_to_text([{"boxes": corners, "class_name": "cat"}])
