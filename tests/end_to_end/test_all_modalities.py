@@ -230,7 +230,7 @@ def test_without_tokenizers_answers_are_ids_which_can_be_drawn_and_given_back(
         assert len(ids) == SET[name].num_tokens if SET[name].is_grid else len(ids) <= 60
         assert draw(SET[name], ids).mode == "RGB"
     again = fourm(
-        "generate", tmp_path / "bare", "--given", f"tok_clip={tmp_path / 'out' / 'tok_clip.npy'}", "--to",
+        "generate", tmp_path / "bare", "--given", f"tok_clip={tmp_path / 'out' / 'clip.npy'}", "--to",
         "tok_dinov2_global", "--out", tmp_path / "again",
     )  # fmt: skip
     assert again.status == 0, again.err
