@@ -20,7 +20,7 @@ from fourm.evaluate.baselines import one_pixel_per_token
 from fourm.evaluate.configs import DecodingConfig, TokenizerEvaluation
 from fourm.evaluate.networks import NETWORKS
 from fourm.evaluate.outcome import Cell, Outcome, PictureTable
-from fourm.evaluate.scores import CodeUsage, IoUScore, MeanScore, PsnrScore, RatioScore, Score
+from fourm.evaluate.scores import CodeUsage, ExplainedScore, IoUScore, MeanScore, PsnrScore, RatioScore, Score
 from fourm.modality import Modality, ModalitySet
 from fourm.report.pictures import draw
 from fourm.rng import torch_seed
@@ -32,6 +32,7 @@ _BICUBIC = "bicubic_"
 _WHY_NOT_A_NUMBER = {
     "miou": "no pixel of the data has a label",
     "high_frequency_ratio": "the originals are smooth, without any fine detail to compare with",
+    "explained_variance": "all vectors of the data are the same",
 }
 
 
@@ -282,7 +283,7 @@ def scores_of(modality: Modality) -> dict[str, Score]:
                 "high_frequency_ratio": RatioScore(metrics.high_frequency_energy),
             }
         case "features":
-            return {"cosine_similarity": MeanScore(metrics.cosine_similarity)}
+            return {"cosine_similarity": MeanScore(metrics.cosine_similarity), "explained_variance": ExplainedScore()}
 
 
 def use_decoding(tokenizer: Any, decoding: DecodingConfig) -> None:

@@ -100,6 +100,28 @@ class RatioScore:
         return self._predicted / self._true if self._true > 0 else float("nan")
 
 
+class ExplainedScore:
+    """Share of the variance of vectors that a reconstruction explains; always giving their mean explains nothing."""
+
+    def __init__(self) -> None:
+        self._error, self._energy, self._count = 0.0, 0.0, 0
+        self._sum: Tensor | float = 0.0
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add a batch (B, C, ...); dimensions after the second are places, which all share one mean."""
+        predicted, truth = predicted.double(), truth.double()
+        self._error += float((predicted - truth).square().sum())
+        self._energy += float(truth.square().sum())
+        self._sum = self._sum + truth.transpose(0, 1).flatten(1).sum(1)
+        self._count += truth.numel() // truth.shape[1]
+
+    def value(self) -> float:
+        """1 is perfect, 0 the mean vector; not a number if all vectors are the same."""
+        of_mean = float(torch.as_tensor(self._sum).square().sum()) / max(self._count, 1)
+        variance = self._energy - of_mean
+        return 1 - self._error / variance if variance > 1e-9 * self._energy else float("nan")
+
+
 class CodeUsage:
     """How the tokens of a data set spread over the codes.
 

@@ -101,6 +101,12 @@ MEANINGS: dict[str, Meaning] = {
         "Mean cosine of the angle between features and their reconstruction: 1 is perfect.",
         "higher",
     ),
+    "explained_variance": Meaning(
+        "explained variance",
+        "One minus squared error over variance: 100 % is perfect, always giving the mean vector is 0.",
+        "higher",
+        "%",
+    ),
     "ssim": Meaning(
         "SSIM", "Likeness of brightness, contrast and structure in small windows: 1 is a perfect copy.", "higher"
     ),

@@ -109,7 +109,7 @@ def test_features_of_a_teacher_are_drawn_in_training_and_compared_by_direction(w
     outcome = fourm("evaluate", "tokenizer", trained, world / "rooms" / "test", "batch_size=3")
     assert outcome.status == 0, outcome.err
     metrics = json.loads((trained / "evaluation" / "metrics.json").read_text())["features_reconstruction"]
-    assert set(metrics) == {"cosine_similarity", "codes_used", "perplexity", *SPEEDS}
+    assert set(metrics) == {"cosine_similarity", "explained_variance", "codes_used", "perplexity", *SPEEDS}
     assert -1 < metrics["cosine_similarity"] < 1
 
     outcome = fourm("evaluate", "tokenizer", trained, world / "rooms" / "test", f"teacher_weights={world}/nowhere")

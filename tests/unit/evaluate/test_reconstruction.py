@@ -107,8 +107,9 @@ def test_a_perfect_tokenizer_has_perfect_scores(name: str, expected: dict[str, f
         assert found["bicubic_high_frequency_ratio"] < 0.01
 
 
-def test_features_are_compared_by_direction(feature_maps: Path) -> None:
-    assert measure(Perfect(FEATURES), feature_maps)["cosine_similarity"] == pytest.approx(1)
+def test_features_are_compared_by_direction_and_error(feature_maps: Path) -> None:
+    perfect = measure(Perfect(FEATURES), feature_maps)
+    assert (perfect["cosine_similarity"], perfect["explained_variance"]) == pytest.approx((1, 1))
     assert measure(Wrong(FEATURES, image=lambda x: -2 * x), feature_maps)["cosine_similarity"] == pytest.approx(-1)
 
 
