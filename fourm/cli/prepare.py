@@ -90,3 +90,14 @@ def crops(root: Path, **options: Any) -> None:
     from fourm.prepare.crops import write_crops
 
     write_crops(root, **options)
+
+
+@prepare.command()
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--image", "image_source", default="rgb", show_default=True, help="Folder of the images.")
+@click.option("--side", type=click.IntRange(1), default=4, show_default=True, help="Pixels per side of a thumbnail.")
+def thumbnails(root: Path, **options: Any) -> None:
+    """Store the thumbnail of each image with the data set ROOT as one vector, for tokenizers of vectors."""
+    from fourm.prepare.thumbnails import write_thumbnails
+
+    write_thumbnails(root, **options)
