@@ -29,7 +29,7 @@ def grid(
             None stays empty. Rows may be shorter than others.
         columns: label above each column.
         rows: label left of each row.
-        title: line above everything.
+        title: above everything, in as many lines as it needs.
         cell_size: side of a cell in pixels.
 
     Returns:
@@ -44,14 +44,17 @@ def grid(
     left = _left_margin(rows, cell_size)
     heads = [wrap(label, cell_size, _LABEL) for label in columns[:num_columns]]
     head_height = max((len(lines) for lines in heads), default=0) * line_height(_LABEL)
-    head_top = line_height(_LABEL + 4) + _GAP if title else _GAP
-    top = head_top + (head_height + _GAP if heads else 0)
     step = cell_size + _GAP
+    width = left + num_columns * step
+    title_lines = wrap(title, width - left - _GAP, _LABEL + 4) if title else []
+    head_top = len(title_lines) * line_height(_LABEL + 4) + _GAP
+    top = head_top + (head_height + _GAP if heads else 0)
 
-    sheet = Image.new("RGB", (left + num_columns * step, top + len(cells) * step), PAPER)
+    sheet = Image.new("RGB", (width, top + len(cells) * step), PAPER)
     pen = ImageDraw.Draw(sheet)
-    if title:
-        pen.text((left, _GAP // 2), wrap(title, sheet.width, _LABEL + 4)[0], fill=INK, font=font(_LABEL + 4))
+    for number, line in enumerate(title_lines):
+        y = _GAP // 2 + number * line_height(_LABEL + 4)
+        pen.text((left, y), line, fill=INK, font=font(_LABEL + 4))
     for number, lines in enumerate(heads):
         # Labels of one line stand on the pictures, not at the top of the longest label.
         first = head_top + head_height - len(lines) * line_height(_LABEL)

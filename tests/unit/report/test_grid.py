@@ -35,6 +35,12 @@ def test_labels_are_written_outside_the_cells(labels: dict[str, list[str]]) -> N
     assert ink.sum() > 30
 
 
+def test_a_title_wider_than_the_grid_takes_several_lines() -> None:
+    short, long = (grid([[RED]], title=title, cell_size=64) for title in ("One", "Originals beside reconstructions"))
+    assert long.width == short.width
+    assert long.height > short.height + 2 * 14
+
+
 def test_texts_become_cards_of_the_size_of_a_cell() -> None:
     sheet = np.asarray(grid([["a room with a bed"]], cell_size=64))
     assert (sheet[6:70, 6:70] != PAPER).any(axis=-1).mean() > 0.9
