@@ -1,4 +1,4 @@
-"""`SCALE=small make quickstart` and `make fashion`: every stage, then the README's commands on the result."""
+"""The shipped pipelines at small scale, through every stage; then the README's commands on the quick start's result."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fourm.paths import recipe_folder
+from fourm.tokenizers.configs import QUANTIZERS, TOKENIZERS
 from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
 
 pytestmark = pytest.mark.slow
@@ -120,3 +121,18 @@ def test_fashion(tmp_path: Path) -> None:
     assert 0 <= metrics["image_to_caption"]["accuracy"] <= 1
     assert {"accuracy", "upper_bound", "classifier_accuracy"} <= metrics["caption_to_image"].keys()
     assert {"psnr", "baseline_psnr"} <= metrics["half_to_whole"].keys()
+
+
+def test_a_tokenizer_of_every_family(tmp_path: Path) -> None:
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+
+    finish(start("tokenizers", tmp_path))
+
+    trained = tmp_path / "outputs" / "tokenizers" / "tokenizers"
+    families = {folder.name: json.loads((folder / "model" / "config.json").read_text()) for folder in trained.iterdir()}
+    assert {facts["kind"] for facts in families.values()} == set(TOKENIZERS)
+    assert {facts["config"]["quantizer"]["kind"] for facts in families.values()} == set(QUANTIZERS)
+    for name in families:
+        for scores in json.loads((trained / name / "evaluation" / "metrics.json").read_text()).values():
+            assert 0 < scores["codes_used"] <= 1
