@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, download, is_hub_id
+from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, is_hub_id
 from fourm.errors import CheckpointError
 
-__all__ = ["download", "upload"]
 _TAGS = ("fourm", "any-to-any", "multimodal")
 
 

@@ -2,110 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from fourm.convert import checkpoints, ml4m, ml4m_tokenizer_configs, ml4m_tokenizers
-from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, WEIGHTS_FILE, Published, open_published
-from fourm.convert.rules import Imported, Rule, read, write
-from fourm.errors import CheckpointError, ConfigError
+from fourm.convert import ml4m, ml4m_tokenizer_export, ml4m_tokenizers
+from fourm.convert.load import Loaded, load_published_model, load_published_tokenizer
+from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, WEIGHTS_FILE, open_published, read_table
+from fourm.convert.rules import Imported, Rule, write
+from fourm.convert.side import SIDE_FOLDER, read_side, write_side
+from fourm.errors import CheckpointError
 from fourm.files import publish, replacing
-from fourm.modality import Modality, from_dict, to_dict
+from fourm.modality import to_dict
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
-from fourm.nn.init import adopt_weights
-from fourm.registry import implementation
 from fourm.tokenizers import published_text, saved
 from fourm.tokenizers.autoencoder import Autoencoder
 from fourm.tokenizers.base import load_tokenizer, tokenizer_folder
-
-SIDE_FOLDER = "published"
-"""Inside a converted folder: what the published layout holds beyond the weights in use."""
-_KEPT_FILE = "kept.safetensors"
-
-
-class Loaded(NamedTuple):
-    """A published network in memory.
-
-    Args:
-        network: in evaluation mode, on the CPU.
-        published: what it came from.
-        imported: its weights, and what else the file held.
-    """
-
-    network: Any
-    published: Published
-    imported: Imported
-
-
-def load_model(published: Published, *, keep: bool = False) -> Loaded:
-    """A published transformer as a model of ours.
-
-    Args:
-        published: the checkpoint.
-        keep: also read what exporting it again needs.
-
-    Raises:
-        CheckpointError: if weights are missing, left over or of another shape, or a modality is unknown.
-    """
-    if not published.is_transformer:
-        raise CheckpointError(f"{published.source} is a tokenizer; load it with load_tokenizer")
-    checkpoints.tell_licence(published.source)
-    with _naming(published.source):
-        config = ml4m.complete_config(published.config, published.tensors)
-        modalities = ml4m.model_modalities(config, published.modalities)
-        with torch.device("meta"):
-            model = Multimodal(modalities, ml4m.model_config(config, published.tensors))
-        with torch.device("cpu"):
-            found = read(ml4m.rules(model), published.tensors, model.state_dict(), spare=ml4m.spare(model), keep=keep)
-        adopt_weights(model, found.state)
-    return Loaded(model.eval(), published, found)
-
-
-def load_published_tokenizer(
-    published: Published, modality: str | Modality | None = None, *, keep: bool = False
-) -> Loaded:
-    """A published image tokenizer as one of ours.
-
-    Args:
-        published: the checkpoint.
-        modality: raw modality that it encodes, or its name in the catalog; None: as config, name or shapes say.
-        keep: also read what exporting it again needs.
-
-    Raises:
-        CheckpointError: as `load_model`.
-    """
-    from fourm import catalog
-
-    if not published.is_tokenizer:
-        raise CheckpointError(f"{published.source} is a transformer; load it with load_model")
-    checkpoints.tell_licence(published.source)
-    with _naming(published.source):
-        config = ml4m_tokenizer_configs.tokenizer_config(published.config, published.tensors)
-        if modality is None:
-            known = next(iter((published.modalities).items()), None)
-            raw = (
-                from_dict(*known)
-                if known is not None
-                else ml4m_tokenizer_configs.tokenizer_modality(
-                    published.config, config, published.tensors, published.source
-                )
-            )
-        else:
-            raw = catalog.get(modality) if isinstance(modality, str) else modality
-        with torch.device("meta"):
-            model = implementation(config.target)(raw, config)
-        own = ml4m_tokenizers.stored(model)
-        found = read(ml4m_tokenizers.rules(model), published.tensors, own, keep=keep)
-        adopt_weights(model, ml4m_tokenizers.complete_state(found.state, config))
-    return Loaded(model.requires_grad_(False).eval(), published, found)
 
 
 def from_ml4m(
@@ -137,10 +54,10 @@ def from_ml4m(
         loaded.network.save(out)
     else:
         copies = {**(tokenizers or {}), **({"text": text_tokenizer} if text_tokenizer else {})}
-        loaded = load_model(published, keep=True)
+        loaded = load_published_model(published, keep=True)
         _check_tokenizers(loaded.network, copies)
         folders.save_model(loaded.network, out, copies)
-    _write_side(out, loaded)
+    write_side(out, loaded)
     return _told(loaded, out, text_tokenizer)
 
 
@@ -160,9 +77,9 @@ def to_ml4m(source: Path, out: Path) -> list[str]:
     folder = source if (source / CONFIG_FILE).is_file() else source / "model"
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"there is neither a model nor a tokenizer of fourm in {source}")
-    is_tokenizer = "kind" in _read_json(folder / CONFIG_FILE)
+    is_tokenizer = "kind" in read_table(folder / CONFIG_FILE)
     own = _tokenizer_parts(folder) if is_tokenizer else _model_parts(folder)
-    side = _read_side(folder)
+    side = read_side(folder)
     kept = Imported({}) if side is None else side.imported
     config = (side.config if side is not None else None) or own.config()
     state = write(own.rules, own.state, kept=kept.kept, absent=kept.absent, dtypes=kept.dtypes)
@@ -203,50 +120,13 @@ def _model_parts(folder: Path) -> _Own:
 
 def _tokenizer_parts(folder: Path) -> _Own:
     tokenizer = load_tokenizer(tokenizer_folder(folder))
-    config = partial(ml4m_tokenizer_configs.published_config, tokenizer)
+    config = partial(ml4m_tokenizer_export.published_config, tokenizer)
     rules, state = ml4m_tokenizers.rules(tokenizer), ml4m_tokenizers.stored(tokenizer)
     lost = sorted(state.keys() - {name for rule in rules for name in rule.targets})
     if lost:
         config()  # says better what the published layout lacks, where it can
         raise CheckpointError(f"{lost[0]} and {len(lost) - 1} more tensors have no place in the published layout")
     return _Own(state, rules, config, {tokenizer.modality.name: to_dict(tokenizer.modality)})
-
-
-class _Side(NamedTuple):
-    config: dict[str, Any]
-    imported: Imported
-
-
-def _write_side(out: Path, loaded: Loaded) -> None:
-    """Keep what the published layout has and ours has not, for the way back."""
-    from safetensors.torch import save_file
-
-    found, folder = loaded.imported, out / SIDE_FOLDER
-    notes = {"absent": json.dumps(found.absent), "dtypes": json.dumps(found.dtypes)}
-    source = checkpoints.find(loaded.published.source)
-    try:
-        with replacing(folder / _KEPT_FILE) as path:
-            save_file({name: tensor.contiguous() for name, tensor in found.kept.items()}, path, metadata=notes)
-        publish(folder / CONFIG_FILE, json.dumps(loaded.published.config, indent=1, default=str) + "\n")
-        publish(folder / checkpoints.SOURCE_FILE, (source.repository if source else "") + "\n")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error}. Free space or choose another folder") from error
-
-
-def _read_side(folder: Path) -> _Side | None:
-    from safetensors import safe_open
-
-    side = folder / SIDE_FOLDER
-    if not (side / CONFIG_FILE).is_file():
-        return None
-    try:
-        with safe_open(side / _KEPT_FILE, framework="pt") as file:
-            notes = file.metadata() or {}
-            kept = {name: file.get_tensor(name) for name in list(file.keys())}
-        found = Imported({}, kept, json.loads(notes["absent"]), json.loads(notes["dtypes"]))
-    except Exception as error:
-        raise CheckpointError(f"{side} is damaged: {error}. Convert the published checkpoint again") from None
-    return _Side(_read_json(side / CONFIG_FILE), found)
 
 
 def _publish(out: Path, config: Mapping[str, Any], state: dict[str, Tensor], modalities: dict[str, Any]) -> None:
@@ -302,29 +182,3 @@ def _told(loaded: Loaded, out: Path, text_tokenizer: Path | None) -> list[str]:
     elif isinstance(network, Autoencoder):
         lines.append(f"encodes {network.modality.name} into {network.vocab_size:,} codes; kind {network.kind}")
     return lines
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    return found if isinstance(found, dict) else {}
-
-
-@contextlib.contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Errors inside the block name the checkpoint."""
-    try:
-        yield
-    except (CheckpointError, ConfigError, ValueError) as error:
-        raise CheckpointError(f"{source}: {error}") from None
-    except KeyError as error:
-        raise CheckpointError(
-            f"{source}: the tensor or key {error} is missing; its config asks for it. Is the file complete, and the "
-            "config its own?"
-        ) from None
-    except (IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{source}: a tensor or a value of the config has not the form of the published ones: {error}"
-        ) from None

@@ -161,14 +161,19 @@ def _open_folder(path: Path, source: str) -> Published:
                 f"{path} has no {needed}; it holds {', '.join(held) or 'nothing'}. A published checkpoint is a folder "
                 f"with {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
-    modalities = _read_table(path / MODALITIES_FILE) if (path / MODALITIES_FILE).is_file() else {}
-    return Published(source, _read_table(path / CONFIG_FILE), SafetensorsState(path / WEIGHTS_FILE), modalities)
+    modalities = read_table(path / MODALITIES_FILE) if (path / MODALITIES_FILE).is_file() else {}
+    return Published(source, read_table(path / CONFIG_FILE), SafetensorsState(path / WEIGHTS_FILE), modalities)
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """A json file that holds one table.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or holds something else.
+    """
     try:
         table = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Download or copy it again") from None
     if not isinstance(table, dict):
         raise CheckpointError(f"{path} holds no table of keys and values. Download or copy it again")

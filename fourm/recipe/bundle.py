@@ -85,7 +85,7 @@ def load_tokenizer(
     if _is_ours(found):
         checkpoints.tell_licence_of(found)
         return base.load_tokenizer(found, device, **options)
-    from fourm.convert.job import load_published_tokenizer
+    from fourm.convert.load import load_published_tokenizer
 
     published = open_published(found)
     return base.for_use(load_published_tokenizer(published, modality).network.to(device), **options)
@@ -159,10 +159,10 @@ def _is_ours(place: Path) -> bool:
 
 
 def _published_model(found: Path, path: str | Path) -> Multimodal:
-    from fourm.convert.job import load_model as load_published
+    from fourm.convert.load import load_published_model
 
     checkpoints.tell_licence(path)
-    model: Multimodal = load_published(open_published(found)).network
+    model: Multimodal = load_published_model(open_published(found)).network
     return model
 
 

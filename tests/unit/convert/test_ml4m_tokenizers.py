@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fourm import catalog
-from fourm.convert.ml4m_tokenizer_configs import published_config, tokenizer_config, tokenizer_modality
+from fourm.convert.ml4m_tokenizer_configs import tokenizer_config
+from fourm.convert.ml4m_tokenizer_export import published_config
+from fourm.convert.ml4m_tokenizer_modality import tokenizer_modality
 from fourm.convert.ml4m_tokenizers import complete_state, key_map, rules, stored
 from fourm.convert.rules import read, write
 from fourm.errors import CheckpointError

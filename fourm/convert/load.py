@@ -1,0 +1,111 @@
+"""Published checkpoints as networks of ours, in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from fourm import catalog
+from fourm.convert import checkpoints, ml4m, ml4m_tokenizer_configs, ml4m_tokenizers
+from fourm.convert.ml4m_tokenizer_modality import tokenizer_modality
+from fourm.convert.published import Published
+from fourm.convert.rules import Imported, read
+from fourm.errors import CheckpointError, ConfigError
+from fourm.modality import Modality, from_dict
+from fourm.models.multimodal import Multimodal
+from fourm.nn.init import adopt_weights
+from fourm.registry import implementation
+
+
+class Loaded(NamedTuple):
+    """A published network in memory.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        published: what it came from.
+        imported: its weights, and what else the file held.
+    """
+
+    network: Any
+    published: Published
+    imported: Imported
+
+
+def load_published_model(published: Published, *, keep: bool = False) -> Loaded:
+    """A published transformer as a model of ours.
+
+    Args:
+        published: the checkpoint.
+        keep: also read what exporting it again needs.
+
+    Raises:
+        CheckpointError: if weights are missing, left over or of another shape, or a modality is unknown.
+    """
+    if not published.is_transformer:
+        raise CheckpointError(f"{published.source} is a tokenizer; load it with load_tokenizer")
+    checkpoints.tell_licence(published.source)
+    with _naming(published.source):
+        config = ml4m.complete_config(published.config, published.tensors)
+        modalities = ml4m.model_modalities(config, published.modalities)
+        with torch.device("meta"):
+            model = Multimodal(modalities, ml4m.model_config(config, published.tensors))
+        with torch.device("cpu"):
+            found = read(ml4m.rules(model), published.tensors, model.state_dict(), spare=ml4m.spare(model), keep=keep)
+        adopt_weights(model, found.state)
+    return Loaded(model.eval(), published, found)
+
+
+def load_published_tokenizer(
+    published: Published, modality: str | Modality | None = None, *, keep: bool = False
+) -> Loaded:
+    """A published image tokenizer as one of ours.
+
+    Args:
+        published: the checkpoint.
+        modality: raw modality that it encodes, or its name in the catalog; None: as config, name or shapes say.
+        keep: also read what exporting it again needs.
+
+    Raises:
+        CheckpointError: as `load_model`.
+    """
+    if not published.is_tokenizer:
+        raise CheckpointError(f"{published.source} is a transformer; load it with load_model")
+    checkpoints.tell_licence(published.source)
+    with _naming(published.source):
+        config = ml4m_tokenizer_configs.tokenizer_config(published.config, published.tensors)
+        if modality is None:
+            known = next(iter((published.modalities).items()), None)
+            raw = (
+                from_dict(*known)
+                if known is not None
+                else tokenizer_modality(published.config, config, published.tensors, published.source)
+            )
+        else:
+            raw = catalog.get(modality) if isinstance(modality, str) else modality
+        with torch.device("meta"):
+            model = implementation(config.target)(raw, config)
+        own = ml4m_tokenizers.stored(model)
+        found = read(ml4m_tokenizers.rules(model), published.tensors, own, keep=keep)
+        adopt_weights(model, ml4m_tokenizers.complete_state(found.state, config))
+    return Loaded(model.requires_grad_(False).eval(), published, found)
+
+
+@contextlib.contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Errors inside the block name the checkpoint."""
+    try:
+        yield
+    except (CheckpointError, ConfigError, ValueError) as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source}: the tensor or key {error} is missing; its config asks for it. Is the file complete, and the "
+            "config its own?"
+        ) from None
+    except (IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source}: a tensor or a value of the config has not the form of the published ones: {error}"
+        ) from None
