@@ -58,7 +58,7 @@ def to_ml4m(source: Path, out: Path) -> None:
     """Write the model or tokenizer SRC in the published layout.
 
     DST becomes a folder with config.json and model.safetensors, or one file if it ends in .safetensors. What was
-    converted from the published layout comes back byte for byte.
+    converted from the published layout comes back bit for bit.
     """
     from fourm.convert.job import to_ml4m as write
 

@@ -74,15 +74,16 @@ def find(source: str | Path) -> Checkpoint | None:
     text = str(source)
     if text in CHECKPOINTS:
         return CHECKPOINTS[text]
-    names = {part.rpartition("--")[2].removesuffix(".safetensors") for part in Path(text).parts}
+    parts = Path(text).parts
+    cached = [part for part in parts if part.startswith("models--")]
+    names = {part.rpartition("--")[2].removesuffix(".safetensors") for part in (*parts[-1:], *cached)}
     return next((one for one in CHECKPOINTS.values() if one.repository.rpartition("/")[2] in names), None)
 
 
 def tokenizer_repository(modality: str) -> str | None:
-    """The repository of the published tokenizer of a raw modality, whatever its resolution (`depth@448`)."""
-    key = modality.partition("@")[0]
+    """The repository of the published tokenizer of a raw modality, at 224 or 448 pixels."""
     known = (one for one in CHECKPOINTS.values() if one.modality is not None)
-    return next((one.repository for one in known if str(one.modality).partition("@")[0] == key), None)
+    return next((one.repository for one in known if modality.replace("@448", "@224") == one.modality), None)
 
 
 def tell_licence(source: str | Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fourm.convert.checkpoints import CHECKPOINTS, SOURCE_FILE
 from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, is_hub_id
 from fourm.errors import CheckpointError
 
@@ -70,6 +71,9 @@ def model_card(folder: Path, repository: str) -> str:
     else:
         names = ", ".join(facts.get("modalities", {})) or "several modalities"
         what, call = f"An any-to-any model over {names}.", "load_model"
+    source = folder / "published" / SOURCE_FILE
+    if source.is_file() and (origin := CHECKPOINTS.get(source.read_text().strip())):
+        what += f" Converted from {origin.repository}; its weights are under the {origin.licence}."
     name = repository.partition("/")[2]
     code = f'```python\nimport fourm\n\nnetwork = fourm.{call}("{repository}")\n```'
     return f"{head}\n# {name}\n\n{what}\n\n{code}\n"

@@ -130,6 +130,7 @@ def _tokenizer_parts(folder: Path) -> _Own:
 
 
 def _publish(out: Path, config: Mapping[str, Any], state: dict[str, Tensor], modalities: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     is_file = out.suffix == ".safetensors"
@@ -140,7 +141,7 @@ def _publish(out: Path, config: Mapping[str, Any], state: dict[str, Tensor], mod
         if not is_file:
             publish(out / MODALITIES_FILE, json.dumps(modalities, indent=1) + "\n")
             publish(out / CONFIG_FILE, json.dumps(dict(config), indent=2) + "\n")
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {out}: {error}. Free space or choose another place") from error
 
 

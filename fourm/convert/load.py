@@ -69,7 +69,7 @@ def load_published_tokenizer(
         keep: also read what exporting it again needs.
 
     Raises:
-        CheckpointError: as `load_model`.
+        CheckpointError: as `load_published_model`.
     """
     if not published.is_tokenizer:
         raise CheckpointError(f"{published.source} is a transformer; load it with load_model")

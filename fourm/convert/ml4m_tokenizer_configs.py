@@ -85,7 +85,7 @@ def _vit_config(name: Any, part: str, facts: Mapping[str, Any], state: Mapping[s
     size = VIT_NAMES.get(str(name).rpartition("_")[0])
     if size is None:
         raise CheckpointError(
-            f"{part} '{name}' is not known.{did_you_mean(str(name), [f'{n}_enc' for n in VIT_NAMES])}"
+            f"{part} '{name}' is not known.{did_you_mean(str(name), [f'{n}_{part[:3]}' for n in VIT_NAMES])}"
         )
     sizes: dict[str, Any] = dict(VIT_SIZES[size])
     projection = state.get("encoder.proj.weight")

@@ -51,7 +51,7 @@ def tokenizer_modality(
     facts = by_new_names(published)
     checkpoint, channels = checkpoints.find(source), _channels(config, state)
     domain = str(facts.get("domain") or "").partition("@")[0]
-    name = (checkpoint.modality if checkpoint else None) or DOMAINS.get(domain)
+    name = DOMAINS.get(domain) or (checkpoint.modality if checkpoint else None)
     if name is None:
         name = "semseg_coco@224" if "cls_emb.weight" in state else _by_shape(config, channels, source)
     size = facts.get("image_size") or facts.get("input_size")

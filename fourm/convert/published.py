@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ WEIGHTS_FILE = "model.safetensors"
 MODALITIES_FILE = "modalities.json"
 """In folders that fourm exported: the facts of modalities, which the public code has in a table of its own."""
 _LONGEST_VALUE = 10_000
+_DOWNLOADED = ["*.json", "*.safetensors", "tokenizers/*", "published/*"]
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _STRANGERS = {
     "heads.weight": "a model of fourm: give the folder that holds it, with its config.json",
@@ -102,7 +104,7 @@ def download(repository: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "tokenizers/*"]))
+        return Path(snapshot_download(repository, allow_patterns=_DOWNLOADED))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -182,8 +184,6 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def _parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The config that a single file carries: each value written as Python prints it."""
-    import yaml
-
     config: dict[str, Any] = {}
     for name, text in metadata.items():
         if len(text) > _LONGEST_VALUE:
@@ -192,8 +192,8 @@ def _parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
                 f"most {_LONGEST_VALUE:,}"
             )
         try:
-            config[name] = yaml.safe_load(re.sub(r"\bNone\b", "null", text))
-        except (yaml.YAMLError, ValueError, RecursionError):  # not a value, but text
+            config[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # not a value, but text
             config[name] = text
     return config
 

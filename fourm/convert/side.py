@@ -27,6 +27,7 @@ class Side(NamedTuple):
 
 def write_side(out: Path, loaded: Loaded) -> None:
     """Keep what the published layout has and ours has not, for the way back."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     found, folder = loaded.imported, out / SIDE_FOLDER
@@ -37,7 +38,7 @@ def write_side(out: Path, loaded: Loaded) -> None:
             save_file({name: tensor.contiguous() for name, tensor in found.kept.items()}, path, metadata=notes)
         publish(folder / CONFIG_FILE, json.dumps(loaded.published.config, indent=1, default=str) + "\n")
         publish(folder / checkpoints.SOURCE_FILE, (source.repository if source else "") + "\n")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}. Free space or choose another folder") from error
 
 

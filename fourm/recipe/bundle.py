@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fourm import catalog
 from fourm.convert import checkpoints
-from fourm.convert.published import CONFIG_FILE, download, is_hub_id, open_published
+from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, download, is_hub_id, open_published
 from fourm.errors import CheckpointError
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
@@ -104,7 +104,8 @@ def load_bundle(path: str | Path, text_tokenizer: str | Path | None = None) -> B
     found = _find(path)
     if not _is_ours(found):
         model = _published_model(found, path)
-        return Bundle(model, _published_tokenizers(model, {}), _published_text(text_tokenizer))
+        ours = (found / MODALITIES_FILE).is_file()  # exported by fourm: its tokenizers are its own
+        return Bundle(model, {} if ours else _published_tokenizers(model, {}), _published_text(text_tokenizer))
     checkpoints.tell_licence_of(found)
     paths = folders.tokenizer_paths(found)
     inside = paths.pop(TEXT, None)

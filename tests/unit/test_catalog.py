@@ -171,7 +171,8 @@ def test_instance_masks_are_small_masks() -> None:
 def test_the_source_is_a_folder_name_and_labels_fit_their_classes(modality: Modality) -> None:
     assert "@" not in modality.source
     if modality.classes:
-        assert modality.content == Discrete(len(modality.classes))
+        void = modality.decode == "labels_void_first"
+        assert modality.content == Discrete(len(modality.classes) + void)
 
 
 def test_names_resolve_in_the_order_given() -> None:
