@@ -153,7 +153,8 @@ def _recipes(command: str) -> list[Path]:
     """The recipes a command runs: the one after a command that takes a recipe, and YAML files it names."""
     words = command_words(command)
     named = [Path(word) for word in words if word.endswith(".yaml") and Path(word).is_file()]
-    if len(words) > 2 and words[1] in _RECIPE_FOLDERS and not words[2].endswith(".yaml"):
+    takes_recipe = len(words) > 2 and words[1] in _RECIPE_FOLDERS and words[1:3] != ["evaluate", "tokenizer"]
+    if takes_recipe and not words[2].endswith(".yaml"):
         named.append(configs.find(words[2], _RECIPE_FOLDERS[words[1]]))
     return named
 

@@ -62,6 +62,13 @@ def test_a_changed_recipe_runs_its_stage_again(pipeline: Any, tmp_path: Path) ->
     assert content(tmp_path, "a") == "x"
 
 
+def test_measuring_a_tokenizer_names_no_recipe(pipeline: Any, tmp_path: Path) -> None:
+    """`tokenizer` is a command there, though a file of its defaults has that name."""
+    measure = "fourm evaluate tokenizer OUT/none data"
+    with pytest.raises(StageError, match="stage 'one' failed"):
+        run_pipeline(pipeline(one=([measure], ["a"])))
+
+
 def test_an_interrupted_stage_keeps_what_it_has_written(pipeline: Any, tmp_path: Path) -> None:
     fails_once = python(
         "import sys; file = open('OUT/a', 'a'); file.write('x'); file.flush(); sys.exit(file.tell() < 2)"
