@@ -38,6 +38,11 @@ def slot(registry: Registry, default: str | None = None, *, optional: bool = Fal
     return dataclasses.field(default_factory=lambda: registry.resolve(default)(), metadata={"slot": registry})
 
 
+def slots(registry: Registry) -> Any:
+    """A config field `name -> one of several kinds`. An entry without `kind` is of the kind that its name is."""
+    return dataclasses.field(default_factory=dict, metadata={"slots": registry})
+
+
 def load(source: str | Path, schema: type[T], overrides: Sequence[str] = (), *, folder: str = "") -> T:
     """Read a recipe and check it against its schema.
 
@@ -219,8 +224,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str = "", key: str 
     for name, field in fields.items():
         full = prefix + name
         if name in values:
-            registry = field.metadata.get("slot")
-            if registry is None:
+            registry, several = field.metadata.get("slot"), field.metadata.get("slots")
+            if several is not None:
+                arguments[name] = _slot_values(several, values[name], where, full)
+            elif registry is None:
                 arguments[name] = _convert(hints[name], values[name], where, full)
             elif values[name] is not None or field.default is not None:  # null leaves an optional slot empty
                 arguments[name] = _slot_value(registry, values[name], where, full)
@@ -239,9 +246,13 @@ def to_dict(config: Any) -> Any:
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
             values[field.name] = to_dict(value)
-            registry = field.metadata.get("slot")
+            registry, several = field.metadata.get("slot"), field.metadata.get("slots")
             if registry is not None and value is not None:
                 values[field.name] = {"kind": _kind_of(registry, value), **values[field.name]}
+            if several is not None:
+                values[field.name] = {
+                    name: {"kind": _kind_of(several, part), **to_dict(part)} for name, part in value.items()
+                }
         return values
     if isinstance(config, Mapping):
         return {str(key): to_dict(value) for key, value in config.items()}
@@ -264,6 +275,18 @@ def _slot_value(registry: Registry, value: Any, where: str, key: str) -> Any:
     if kind not in registry:
         raise _error(f"{key}.kind is '{kind}'.{did_you_mean(kind, registry)}", where)
     return build(registry.resolve(kind), {k: v for k, v in value.items() if k != "kind"}, where, key)
+
+
+def _slot_values(registry: Registry, values: Any, where: str, key: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise _error(f"{key} is {values!r}; expected names and, for each, keys and values", where)
+    built = {}
+    for name, value in values.items():
+        if value is None:  # leaves out an entry of the base
+            continue
+        named = isinstance(value, Mapping) and "kind" not in value and str(name) in registry
+        built[str(name)] = _slot_value(registry, {"kind": name, **value} if named else value, where, f"{key}.{name}")
+    return built
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:

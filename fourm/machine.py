@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fourm.errors import ConfigError
@@ -10,12 +12,72 @@ from fourm.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+_SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_STEP")
+
 Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of numbered work that needs no agreement with those who do the rest.
+
+    Args:
+        index: which share, from 0.
+        count: how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ConfigError(f"part {self.index} of {self.count}; expected a number from 0 to {self.count - 1}")
+
+    def has(self, number: int) -> bool:
+        """Whether a piece of work belongs to this share."""
+        return number % self.count == self.index
+
+
+WHOLE = Part()
+"""All of the work."""
+
+
+def part_from_environment() -> Part:
+    """This process's share as torchrun says, or SLURM: its array, the tasks of one job, or both together.
+
+    Raises:
+        ConfigError: if the numbers make no sense.
+    """
+    environment = os.environ
+    try:
+        if "RANK" in environment:
+            return Part(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+        task, tasks = int(environment.get("SLURM_PROCID", 0)), int(environment.get("SLURM_NTASKS", 1))
+        if _SLURM_ARRAY[0] not in environment:
+            return Part(task, tasks)
+        index, least, count, step = (
+            int(environment.get(name, d)) for name, d in zip(_SLURM_ARRAY, ("0", "0", "1", "1"))
+        )
+        return Part((index - least) // step * tasks + task, count * tasks)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"the environment names no share of the work: {error}; expected what torchrun or SLURM set"
+        ) from None
 
 
 def num_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_processes(device: str = "auto") -> int:
+    """Processes that keep this machine busy: one per GPU, or one per core. Does not import torch without need."""
+    if device.partition(":")[0] in ("auto", "cuda") and Path("/proc/driver/nvidia").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            return 1 if ":" in device else torch.cuda.device_count()
+    return num_cores()
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
@@ -43,7 +105,7 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
         raise ConfigError(
             f"device is '{name}', which this machine or this build of torch does not have; use device: auto"
         )
-    return torch.device("cuda", local_rank) if name == "cuda" else device
+    return torch.device("cuda", local_rank % torch.cuda.device_count()) if name == "cuda" else device
 
 
 def has_bf16(device: torch.device) -> bool:

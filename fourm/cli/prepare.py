@@ -49,6 +49,44 @@ def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int
 
 
 @prepare.command()
+@click.argument("source", metavar="IN")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--recipe", default="photos", show_default=True, help="YAML file, or name of a shipped one: what to make."
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: GPUs, or else cores]")
+@click.option("--print", "show", is_flag=True, help="Show the resolved recipe, and stop.")
+def photos(source: str, out: Path, overrides: tuple[str, ...], recipe: str, workers: int | None, show: bool) -> None:
+    """Turn photographs into aligned shards with labels: depth, segments, boxes, captions, edges, colours, your own.
+
+    IN is a folder, tars as 'photos/{00000..00099}.tar', a URL of either, or hf:NAME for a data set of the Hub.
+    The same command goes on where an interrupted one stopped, and makes only what is missing. Under torchrun, srun
+    or a SLURM array every process makes its share.
+    """
+    from fourm import config as configs
+    from fourm.cli.recipes import show_recipe
+    from fourm.machine import num_processes, part_from_environment
+    from fourm.prepare.photos.recipe import PhotosRecipe
+
+    given = [f"input={_quoted(source)}", f"output={_quoted(str(out))}"]
+    loaded = configs.load(recipe, PhotosRecipe, [*given, *overrides], folder="prepare")
+    if show:
+        show_recipe(loaded)
+        return
+    from fourm.prepare.photos.job import prepare_photos
+
+    prepare_photos(loaded, workers=workers or num_processes(loaded.device), part=part_from_environment())
+
+
+def _quoted(text: str) -> str:
+    """Text as a value of YAML that stays text."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+@prepare.command()
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--sources", default="", metavar="NAMES", help="Subfolders to pack: rgb,caption. [default: all]")

@@ -92,7 +92,7 @@ def _files(folder: Path) -> dict[str, str]:
     Hidden files, the facts of a source and shards are not samples.
     """
     found: dict[str, str] = {}
-    for path in _walk(folder):
+    for path in walk(folder):
         relative = path.relative_to(folder)
         if relative == Path(FACTS_FILE) or path.name.endswith((".tar", ".index.json")):
             continue
@@ -103,7 +103,7 @@ def _files(folder: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """All files that are not hidden, also those in linked folders; a link back to a folder above it is passed over."""
     here = folder.resolve()
     if here in above:
@@ -114,6 +114,6 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
                 continue
             path = folder / entry.name
             if entry.is_dir():
-                yield from _walk(path, (*above, here))
+                yield from walk(path, (*above, here))
             else:
                 yield path

@@ -1,0 +1,151 @@
+"""`fourm prepare photos`: share the pieces among processes and machines, and go on where an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fourm.config import to_dict
+from fourm.data.files import publish
+from fourm.data.shards import NUM_SHARDS, read_source_facts, write_source_facts
+from fourm.errors import ConfigError, DataError
+from fourm.machine import WHOLE, Part
+from fourm.modality import to_dict as modality_to_dict
+from fourm.prepare.photos.open import open_inputs
+from fourm.prepare.photos.recipe import ORIGIN, PhotosRecipe
+from fourm.prepare.photos.record import (
+    FOLDER,
+    REJECTED,
+    Rejected,
+    keep_pieces,
+    load_record,
+    merge_rejected,
+)
+from fourm.prepare.photos.shard import ShardMaker, ShardTask, missing_sources
+from fourm.prepare.progress import progress_bar
+from fourm.prepare.workers import run_tasks
+
+_LOG = logging.getLogger(__name__)
+_MADE_BY = "fourm prepare photos"
+_SHOWN = 5
+
+
+def prepare_photos(recipe: PhotosRecipe, *, workers: int, part: Part = WHOLE, progress: bool = True) -> list[Rejected]:
+    """Write the shards of a recipe. Only what is missing is made; the bytes do not depend on workers or interruptions.
+
+    Args:
+        recipe: what to make of which photographs.
+        workers: processes on this machine.
+        part: which share of the shards this machine makes.
+        progress: show a progress bar.
+
+    Returns:
+        The files that are not in the data set, and why.
+
+    Raises:
+        ConfigError: if a labeler does not work, or no photograph is left.
+        DataError: if there is no input, or the folder holds other data or cannot be written.
+    """
+    inputs = open_inputs(recipe)
+    out = recipe.output
+    _check_settings(recipe)
+    _check_labels(recipe)
+    pieces = keep_pieces(out, inputs.pieces)
+    _write_facts(recipe, len(pieces))
+    mine = [shard for shard in range(len(pieces)) if part.has(shard)]
+    todo = [ShardTask(n, pieces[n]) for n in mine if missing_sources(recipe, n, load_record(out, n))]
+    _LOG.info("%s: %d of %d shards to make in %s", recipe.input, len(todo), len(mine), out)
+    sizes = [inputs.size(piece) for piece in pieces]
+    total = None if None in sizes else sum(sizes[n] or 0 for n in mine)
+    done = 0 if total is None else total - sum(sizes[task.shard] or 0 for task in todo)
+    start = partial(_start, recipe)
+    try:
+        with progress_bar("photographs", total, done, visible=progress) as advance:
+            run_tasks(start, todo, workers, advance, "labelling process")
+    finally:
+        rejected = merge_rejected(out, len(pieces))
+    _summarise(recipe, len(pieces), rejected)
+    return rejected
+
+
+def _start(recipe: PhotosRecipe, number: int) -> ShardMaker:
+    """The work of one process."""
+    return ShardMaker(recipe, open_inputs(recipe), number)
+
+
+def _check_settings(recipe: PhotosRecipe) -> None:
+    """What all labels rest on has to be as in earlier runs."""
+    image = to_dict(recipe.image)
+    settings = {"input": recipe.input, "shard_size": recipe.shard_size, "image": image}
+    path = recipe.output / FOLDER / "settings.json"
+    try:
+        before: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        if any(recipe.output.glob("*/*.tar")):
+            raise DataError(
+                f"{recipe.output} holds shards that `{_MADE_BY}` did not make; choose another folder for the output"
+            ) from None
+        publish(path, json.dumps(settings, indent=1).encode() + b"\n")
+        return
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}. Choose another output folder") from None
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise DataError(
+                f"{recipe.output} was made with {name} {before.get(name)}, this run asks for {value}: choose another "
+                "output folder, or remove this one"
+            )
+
+
+def _check_labels(recipe: PhotosRecipe) -> None:
+    """Labels of one folder are all made alike."""
+    for source, labeler in recipe.labels.items():
+        found = read_source_facts(recipe.output, source).get("labeler")
+        asked = _identity(labeler)
+        if found is not None and found != asked:
+            changed = {key for key in {*found, *asked} if found.get(key) != asked.get(key)}
+            name = sorted(changed)[0]
+            raise DataError(
+                f"{recipe.output / source} was made with {name} {found.get(name)}, but this run asks for "
+                f"{asked.get(name)}: remove that folder to make it anew, or give this label another name"
+            )
+
+
+def _identity(labeler: Any) -> dict[str, Any]:
+    """What tells the labels of one labeler from those of another: not where its weights lie or how it computes."""
+    facts = {"class": labeler.target, **to_dict(labeler)}
+    return {key: value for key, value in facts.items() if key not in ("weights", "bf16")}
+
+
+def _write_facts(recipe: PhotosRecipe, num_shards: int) -> None:
+    common = {"made_by": _MADE_BY, NUM_SHARDS: num_shards}
+    write_source_facts(recipe.output, ORIGIN, common)
+    for source, modality in recipe.modalities().items():
+        facts = {**common, "modality": {"name": modality.name, **modality_to_dict(modality)}}
+        if source in recipe.labels:
+            facts["labeler"] = _identity(recipe.labels[source])
+        if read_source_facts(recipe.output, source) != facts:
+            write_source_facts(recipe.output, source, facts)
+
+
+def _summarise(recipe: PhotosRecipe, num_shards: int, rejected: Sequence[Rejected]) -> None:
+    records = [load_record(recipe.output, shard) for shard in range(num_shards)]
+    made = sum(record.num_samples for record in records if record)
+    waiting = sum(record is None for record in records)
+    _LOG.info(
+        "%s: %d photographs with %s in %d shards%s",
+        *(recipe.output, made, ", ".join(recipe.labels) or "no labels", num_shards - waiting),
+        f"; {waiting} more shards are for other parts" if waiting else "",
+    )
+    if rejected:
+        _LOG.warning("%d files were left out; %s names each of them:", len(rejected), recipe.output / REJECTED)
+        reasons = Counter(entry.by for entry in rejected)
+        for by, number in reasons.most_common():
+            example = next(entry for entry in rejected if entry.by == by)
+            _LOG.warning("  %d by %s, for instance %s: %s", number, by, example.file, example.reason)
+    if records and not made and not waiting:
+        raise ConfigError(f"none of the {len(rejected)} files became a sample: see {recipe.output / REJECTED}")
