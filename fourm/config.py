@@ -284,8 +284,11 @@ def _slot_values(registry: Registry, values: Any, where: str, key: str) -> dict[
     for name, value in values.items():
         if value is None:  # leaves out an entry of the base
             continue
-        named = isinstance(value, Mapping) and "kind" not in value and str(name) in registry
-        built[str(name)] = _slot_value(registry, {"kind": name, **value} if named else value, where, f"{key}.{name}")
+        if not isinstance(value, Mapping) or ("kind" not in value and str(name) not in registry):
+            raise _error(
+                f"{key}.{name}.kind is missing, and the name is none.{did_you_mean(str(name), registry)}", where
+            )
+        built[str(name)] = _slot_value(registry, {"kind": name, **value}, where, f"{key}.{name}")
     return built
 
 

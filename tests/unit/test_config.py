@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from fourm import config
-from fourm.config import build, load, read, slot, to_dict
+from fourm.config import build, load, read, slot, slots, to_dict
 from fourm.errors import ConfigError
 from fourm.registry import Registry
 
@@ -413,3 +413,30 @@ def test_reading_a_recipe_needs_no_torch(checkout: Path) -> None:
     modules = "fourm, fourm.config, fourm.catalog, fourm.models.configs, fourm.objectives.configs"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=checkout)
+
+
+@dataclass
+class Shapes:
+    parts: dict[str, Any] = slots(SHAPES)
+
+
+def test_named_parts_of_several_kinds() -> None:
+    built = build(Shapes, {"parts": {"circle": {"radius": 2}, "big": {"kind": "square", "side": 9}, "gone": None}})
+    assert built.parts == {"circle": Circle(2.0), "big": Square(9)}
+    assert build(Shapes, to_dict(built)) == built
+    assert build(Shapes, {}).parts == {}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"cirle": {}}, r"parts.cirle.kind is missing.*Did you mean 'circle'"),
+        ({"big": {"kind": "cube"}}, r"parts.big.kind is 'cube'"),
+        ({"square": {"sides": 1}}, r"parts.square.sides is not a known key"),
+        ({"square": 3}, r"parts.square.kind is missing"),
+        ([], "expected names"),
+    ],
+)
+def test_mistakes_in_named_parts(parts: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(Shapes, {"parts": parts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,27 +83,28 @@ class FolderInputs:
     def pieces(self, known: Sequence[Piece] = ()) -> Iterator[Piece]:
         yield from known
         before = {file for piece in known for file in piece["files"]}
-        files = sorted(path.relative_to(self.root).as_posix() for path in walk(self.root))
+        files = [path.relative_to(self.root).as_posix() for path in walk(self.root)]
         if not files and not known:
             raise DataError(f"{self.root} holds no files; expected photographs in it or in its subfolders")
         labels = {beside(template, split(file)[0]) for file in files for template in self.templates}
-        photos = [file for file in files if file not in labels]
-        first = {split(file)[0]: file for file in sorted(before, reverse=True)}
-        twins = {file: first[path] for file in photos if first.setdefault(path := split(file)[0], file) != file}
-        photos = [file for file in photos if file not in before]
-        for start in range(0, len(photos), self.shard_size):
-            chosen = photos[start : start + self.shard_size]
-            yield {"files": chosen, "twins": {file: twins[file] for file in chosen if file in twins}}
+        photos = sorted({*files} - labels - before, key=lambda file: (split(file)[0], file))
+        groups = (list(group) for _, group in groupby(photos, key=lambda file: split(file)[0]))
+        chosen: list[str] = []
+        for group in groups:  # of files that differ in their endings only, of which one can become the sample
+            if len(chosen) + len(group) > self.shard_size and chosen:
+                yield {"files": chosen}
+                chosen = []
+            chosen += group
+        if chosen:
+            yield {"files": chosen}
 
     def read(self, piece: Piece) -> Iterator[Item]:
         for file in piece["files"]:
             path = split(file)[0]
-            reason = f"named like {piece['twins'][file]} but for the ending" if file in piece["twins"] else ""
             try:
-                data, labels = (b"", {}) if reason else (_content(self.root / file), self._beside(path))
+                yield Item(file, safe_key(path), _content(self.root / file), self._beside(path))
             except OSError as error:
-                data, labels, reason = b"", {}, f"cannot be read: {error.strerror or error}"
-            yield Item(file, safe_key(path), data, labels, reason)
+                yield Item(file, safe_key(path), reason=f"cannot be read: {error.strerror or error}")
 
     def _beside(self, path: str) -> dict[str, bytes]:
         files = {template: self.root / beside(template, path) for template in self.templates}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -59,18 +61,27 @@ def load(data: bytes, file: str, config: ImageConfig) -> Loaded:
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes, which are checked here
-            with Image.open(io.BytesIO(data)) as opened:
-                return _load(opened, file, config)
+        with _own_limits(), Image.open(io.BytesIO(data)) as opened:
+            return _load(opened, file, config)
     except UnidentifiedImageError:
         raise DataError(f"not an image, or of a kind that is not known: it begins with {data[:8]!r}") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"too large to be decoded safely: {error}") from None
     except (DataError, MemoryError):
         raise
     except Exception as error:  # image libraries raise anything from OSError to SyntaxError on damaged files
         raise DataError(f"damaged: {str(error).strip() or type(error).__name__}") from None
+
+
+@contextmanager
+def _own_limits() -> Iterator[None]:
+    """Pillow neither warns of damaged metadata nor judges sizes: `max_pixels` is checked before anything is decoded."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _load(image: Image.Image, file: str, config: ImageConfig) -> Loaded:

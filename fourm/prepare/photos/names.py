@@ -30,11 +30,11 @@ def safe_key(path: str) -> str:
     Returns:
         letters, digits and `_ - /`, at most 89 of them; different for different paths.
     """
-    plain = "/".join(part for part in _OTHER.sub("_", path).split("/") if part.strip("_"))
+    plain = "/".join(part for part in _OTHER.sub("_", path).split("/") if part.strip("_")).lstrip("-")
     if plain == path and len(plain) <= _LONGEST:
         return plain
     digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    return f"{plain[:_LONGEST].strip('/')}-{digest}".lstrip("-")
+    return f"{plain[:_LONGEST].rstrip('/')}-{digest}".removeprefix("-")
 
 
 def beside(template: str, path: str) -> str:

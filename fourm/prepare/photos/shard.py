@@ -97,17 +97,23 @@ class ShardMaker:
 
     def _photos(self, items: Iterator[Item], shard: int, rejected: list[Rejected]) -> Iterator[Photo]:
         """The photographs among files, encoded as they are stored; the others are rejected."""
-        seen: set[str] = set()
+        taken: dict[str, str] = {}
         for item in items:
             try:
-                if item.reason or item.key in seen:
-                    by = "input"
-                    raise DataError(item.reason or f"there is another photograph with key '{item.key}' in this shard")
+                by = "input"
+                if item.reason:
+                    raise DataError(item.reason)
+                if item.key in taken:
+                    raise DataError(
+                        f"named like {taken[item.key]} but for the ending, and only one of them can be taken"
+                    )
                 by = "image"
-                seen.add(item.key)
-                yield self._photo(item)
+                photo = self._photo(item)
             except DataError as error:
                 rejected.append(Rejected(item.file, str(error), by, shard))
+            else:
+                taken[item.key] = item.file
+                yield photo
 
     def _photo(self, item: Item) -> Photo:
         loaded = load(item.data, item.file, self.recipe.image)
