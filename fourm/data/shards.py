@@ -178,6 +178,15 @@ class _TarFile:
             self.temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(root: Path, sources: Iterable[str], shard: int) -> None:
+    """Remove what a process that was killed left of a shard. For commands whose shards have one writer at a time."""
+    for source in sources:
+        path = shard_path(root, source, shard)
+        for name in (path.name, index_path(path).name):
+            for leftover in path.parent.glob(f".{name}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+
+
 def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_samples: int | None = None) -> bool:
     """Whether shard number `shard` of all sources is published and aligned.
 

@@ -14,6 +14,30 @@ from fourm.errors import DataError
 from fourm.prepare.photos.names import beside, check_template, safe_key, split
 
 _LARGEST = 2**30
+# Endings of files that often lie among photographs. They are looked into too, but do not fill shards.
+_NO_IMAGES = frozenset(
+    {
+        *(
+            "txt",
+            "md",
+            "html",
+            "pdf",
+            "svg",
+            "json",
+            "jsonl",
+            "csv",
+            "tsv",
+            "xml",
+            "yaml",
+            "yml",
+            "ini",
+            "py",
+            "dat",
+            "db",
+        ),
+        *("mp3", "ogg", "wav", "mp4", "mov", "avi", "mkv", "zip", "tar", "gz", "npy", "npz", "pkl"),
+    }
+)
 
 Piece = dict[str, Any]
 """What becomes one shard, in plain values that JSON holds: what `Inputs.read` needs to find its files."""
@@ -61,7 +85,7 @@ class FolderInputs:
     Args:
         root: the folder.
         templates: of files that labelers read beside the photographs.
-        shard_size: files per piece.
+        shard_size: photographs per piece.
 
     Raises:
         ConfigError: for a template without a place.
@@ -90,11 +114,14 @@ class FolderInputs:
         photos = sorted({*files} - labels - before, key=lambda file: (split(file)[0], file))
         groups = (list(group) for _, group in groupby(photos, key=lambda file: split(file)[0]))
         chosen: list[str] = []
+        num_images = 0
         for group in groups:  # of files that differ in their endings only, of which one can become the sample
-            if len(chosen) + len(group) > self.shard_size and chosen:
+            is_image = any(split(file)[1].lower() not in _NO_IMAGES for file in group)
+            if num_images + is_image > self.shard_size:
                 yield {"files": chosen}
-                chosen = []
+                chosen, num_images = [], 0
             chosen += group
+            num_images += is_image
         if chosen:
             yield {"files": chosen}
 

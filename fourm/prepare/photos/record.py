@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fourm.data.files import publish, write_error
-from fourm.data.index import read_header
+from fourm.data.index import index_path, read_header
 from fourm.data.shards import shard_path
 from fourm.errors import DataError
 from fourm.files import temporary_name
@@ -91,9 +91,10 @@ def _record_path(out: Path, shard: int) -> Path:
 
 
 def is_complete(out: Path, source: str, shard: int, record: Record) -> bool:
-    """Whether a folder holds just the samples that a shard was made with. A tar under its own name is whole."""
+    """Whether a folder holds just the samples that a shard was made with, and the index that comes after them."""
+    tar = shard_path(out, source, shard)
     try:
-        return read_header(shard_path(out, source, shard)).keys_digest == record.keys_digest
+        return index_path(tar).is_file() and read_header(tar).keys_digest == record.keys_digest
     except DataError:
         return False
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fourm.data.index import keys_digest, load_index
-from fourm.data.shards import ShardWriter, shard_path
+from fourm.data.shards import ShardWriter, remove_leftovers, shard_path
 from fourm.data.source import open_source
 from fourm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from fourm.machine import choose_device
@@ -67,6 +67,7 @@ class ShardMaker:
         """
         record = load_record(self.out, task.shard)
         missing = missing_sources(self.recipe, task.shard, record)
+        remove_leftovers(self.out, self.recipe.extensions(), task.shard)
         if record is None or _starts_anew(record, missing):
             self._make_all(task, record, on_step)
         elif missing:
