@@ -73,6 +73,13 @@ def save_record(out: Path, shard: int, record: Record) -> None:
     publish(_record_path(out, shard), json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
 
 
+def remove_record_leftovers(out: Path, shard: int) -> None:
+    """Remove what a process that was killed left of the record of a shard."""
+    path = _record_path(out, shard)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def load_record(out: Path, shard: int) -> Record | None:
     """What is known of a shard; None if nothing is."""
     try:

@@ -22,7 +22,7 @@ from fourm.prepare.labelers.base import Labeler, Origin, Photo
 from fourm.prepare.photos.inputs import Inputs, Item, Piece
 from fourm.prepare.photos.load import load
 from fourm.prepare.photos.recipe import IMAGE, ORIGIN, ImageConfig, PhotosRecipe
-from fourm.prepare.photos.record import Record, Rejected, is_complete, load_record, save_record
+from fourm.prepare.photos.record import Record, Rejected, is_complete, load_record, remove_record_leftovers, save_record
 from fourm.registry import implementation
 
 _LOG = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class ShardMaker:
         record = load_record(self.out, task.shard)
         missing = missing_sources(self.recipe, task.shard, record)
         remove_leftovers(self.out, self.recipe.extensions(), task.shard)
+        remove_record_leftovers(self.out, task.shard)
         if record is None or _starts_anew(record, missing):
             self._make_all(task, record, on_step)
         elif missing:
