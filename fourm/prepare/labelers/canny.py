@@ -35,8 +35,9 @@ class Canny:
         return np.asarray(self._cv2.Canny(grey, self.config.low, self.config.high))
 
     def _png(self, edges: NDArray[np.uint8]) -> bytes:
-        # One bit per pixel would be smaller, but few readers of grey images take it.
-        ok, data = self._cv2.imencode(".png", edges, (self._cv2.IMWRITE_PNG_COMPRESSION, 1))
+        # Edges are long runs of the same value: counting these is as small as the usual search and twice as fast.
+        options = (self._cv2.IMWRITE_PNG_STRATEGY, self._cv2.IMWRITE_PNG_STRATEGY_RLE)
+        ok, data = self._cv2.imencode(".png", edges, options)
         assert ok, "OpenCV encodes any 8-bit image"
         return bytes(data.tobytes())
 

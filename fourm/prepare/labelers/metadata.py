@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fourm.modality import Modality
 from fourm.prepare.labelers.base import Photo
+from fourm.prepare.labelers.canny import opencv
 from fourm.prepare.labelers.configs import MetadataConfig
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LEVELS = np.arange(256, dtype=np.float64)
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _WALKABLE = {
     "floor", "floor-wood", "pavement", "road", "grass", "dirt", "sand", "gravel", "snow", "platform", "playingfield",
@@ -64,22 +65,28 @@ def of_pixels(image: NDArray[np.uint8]) -> dict[str, float]:
 
     Args:
         image: (H, W, 3) RGB.
+
+    Raises:
+        MissingExtraError: if OpenCV is not installed.
     """
-    values = image.reshape(-1, 3).astype(np.float32)
-    red, green, blue = values.T
-    across, along = red - green, (red + green) / 2 - blue
-    spread = np.hypot(across.std(), along.std())
-    grey = values @ _LUMA
-    largest = values.max(1)
-    saturation = np.where(largest > 0, 255 * (1 - values.min(1) / np.maximum(largest, 1)), 0)
-    counts = np.bincount(np.rint(grey).astype(np.int64), minlength=256)
-    shares = counts[counts > 0] / grey.size
+    cv2 = opencv("the label 'metadata'")
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    shares = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel().astype(np.float64) / grey.size
+    brightness = float(shares @ _LEVELS)
+    used = shares[shares > 0]
+    red, green, blue = cv2.split(image)
+    signed = {"dtype": cv2.CV_16S}  # whole numbers, whose sums are exact in any order
+    across = cv2.subtract(red, green, **signed)
+    twice_along = cv2.subtract(cv2.subtract(cv2.add(red, green, **signed), blue, **signed), blue, **signed)
+    (mean_a, spread_a), (mean_b, spread_b) = (
+        (v.item() for v in cv2.meanStdDev(values)) for values in (across, twice_along)
+    )
     return {
-        "colorfulness": float(spread + 0.3 * np.hypot(across.mean(), along.mean())),
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-        "saturation": float(saturation.mean()),
-        "entropy": float(-(shares * np.log2(shares)).sum()) + 0.0,
+        "colorfulness": float(np.hypot(spread_a, spread_b / 2) + 0.3 * np.hypot(mean_a, mean_b / 2)),
+        "brightness": brightness,
+        "contrast": float(np.sqrt(shares @ (_LEVELS - brightness) ** 2)),
+        "saturation": float(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))[1]),
+        "entropy": float(-(used * np.log2(used)).sum()) + 0.0,
     }
 
 

@@ -106,7 +106,9 @@ def _load(image: Image.Image, file: str, config: ImageConfig) -> Loaded:
     alpha = _opacity(picture)
     picture = _to_rgb(picture, image.info.get("icc_profile"))
     if alpha is not None:
-        picture = Image.composite(picture, Image.new("RGB", small, config.background), alpha)
+        behind = Image.new("RGB", small, config.background)
+        behind.paste(picture, mask=alpha)
+        picture = behind
     if orientation in _TURNS:
         notes.append(f"turned upright (EXIF orientation {orientation})")
         picture = picture.transpose(_TURNS[orientation])
