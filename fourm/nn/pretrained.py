@@ -57,6 +57,18 @@ def frozen(build: Callable[[], Any], what: str, remedy: str) -> Any:
     """A network in inference mode, its weights without gradients; random ones are drawn from a fixed seed.
 
     Args:
+        build, what, remedy: see `fetched`.
+
+    Raises:
+        CheckpointError: if it cannot be made.
+    """
+    return fetched(build, what, remedy).requires_grad_(False).eval()
+
+
+def fetched(build: Callable[[], T], what: str, remedy: str) -> T:
+    """What comes with the weights of a published model, or these themselves.
+
+    Args:
         build: makes it, downloading what it needs.
         what: name of it, for errors.
         remedy: what to set so that nothing is downloaded.
@@ -67,7 +79,7 @@ def frozen(build: Callable[[], Any], what: str, remedy: str) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
-            model = build()
+            return build()
     except FourmError:
         raise
     except Exception as error:  # downloads, files and state dicts fail in many ways
@@ -75,7 +87,6 @@ def frozen(build: Callable[[], Any], what: str, remedy: str) -> Any:
         raise CheckpointError(
             f"{what}: its weights cannot be loaded: {reason}. Run once with access to the internet, or set {remedy}"
         ) from error
-    return model.requires_grad_(False).eval()
 
 
 def check_file(path: Path | None, key: str) -> None:

@@ -219,5 +219,17 @@ LABELER_KINDS = Registry(
             "alpha": "AlphaConfig",
             "text_file": "TextFileConfig",
         }.items()
+    }
+    | {
+        kind: f"fourm.prepare.labelers.network_configs:{name}"
+        for kind, name in {
+            "depth": "DepthConfig",
+            "normal": "NormalConfig",
+            "normal_from_depth": "NormalFromDepthConfig",
+            "semseg": "SemsegConfig",
+            "det": "DetConfig",
+            "torchvision_det": "TorchvisionDetConfig",
+            "caption": "CaptionConfig",
+        }.items()
     },
 )

@@ -14,6 +14,8 @@ from fourm.modality import Modality
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.canny import opencv
 from fourm.prepare.labelers.configs import MetadataConfig
+from fourm.prepare.labelers.network_configs import FARTHEST
+from fourm.prepare.labelers.normal_from_depth import inverse_of_relative, is_relative
 
 _LEVELS = np.arange(256, dtype=np.float64)
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
@@ -53,7 +55,10 @@ class Metadata:
         if c.normal in found:
             facts["geometric_complexity"] = geometric_complexity(found[c.normal])
         if c.depth in found:
-            facts["occlusion_score"] = occlusion_score(found[c.depth])
+            depth = found[c.depth]
+            if is_relative(photo.modalities[c.depth]):  # which begins at 0: shares of it would say nothing
+                depth = 1 / inverse_of_relative(depth, FARTHEST)
+            facts["occlusion_score"] = occlusion_score(depth)
         return {
             name: value if isinstance(value, int) else round(float(value), _DIGITS) for name, value in facts.items()
         }

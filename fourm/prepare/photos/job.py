@@ -118,7 +118,7 @@ def _check_labels(recipe: PhotosRecipe) -> None:
 def _identity(labeler: Any) -> dict[str, Any]:
     """What tells the labels of one labeler from those of another: not where its weights lie or how it computes."""
     facts = {"class": labeler.target, **to_dict(labeler)}
-    return {key: value for key, value in facts.items() if key not in ("weights", "bf16")}
+    return {key: value for key, value in facts.items() if key not in ("weights", "bf16", "precision", "batch_size")}
 
 
 def _write_facts(recipe: PhotosRecipe, num_shards: int) -> None:
