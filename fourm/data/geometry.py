@@ -46,7 +46,7 @@ class Geometry:
         if size == self.image_size:
             return self.top, self.left, self.top + self.height, self.left + self.width
         rows, columns = size[0] / self.image_size[0], size[1] / self.image_size[1]
-        if abs(size[0] - size[1] * self.image_size[0] / self.image_size[1]) > 1 + rows:
+        if not same_shape(size, self.image_size):
             raise ValueError(
                 f"the image is {_shape(size)}, which is not the shape of its aligned image, {_shape(self.image_size)}"
             )
@@ -59,6 +59,11 @@ class Geometry:
         """The box as top, left, height, width in shares of the image."""
         height, width = self.image_size
         return self.top / height, self.left / width, self.height / height, self.width / width
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one image, (height, width), is the other in another resolution, but for the rounding of its sides."""
+    return abs(size[0] - size[1] * other[0] / other[1]) <= 1 + size[0] / other[0]
 
 
 def whole(image_size: tuple[int, int], *, hflip: bool = False, row: int = 0) -> Geometry:

@@ -18,7 +18,7 @@ from fourm.errors import ConfigError
 from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 
 _SMALLEST_DEPTH = 1e-3
-_RESAMPLING = {
+RESAMPLING = {
     "image": Image.Resampling.BICUBIC,
     "gray": Image.Resampling.BICUBIC,
     "normal": Image.Resampling.BICUBIC,
@@ -26,6 +26,7 @@ _RESAMPLING = {
     "labels": Image.Resampling.NEAREST,
     "labels_void_first": Image.Resampling.NEAREST,
 }
+"""Decoder of images -> how they are made smaller or larger."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Jitter:
 
 def is_image(modality: Modality) -> bool:
     """Whether its files are images: something to crop."""
-    return modality.decode in _RESAMPLING
+    return modality.decode in RESAMPLING
 
 
 def apply(
@@ -78,7 +79,7 @@ def apply(
         ValueError: if the value does not go with the geometry.
     """
     if is_image(modality):
-        pixels = crop_resize(value, geometry, size or modality.grid.image_size, _RESAMPLING[modality.decode])
+        pixels = crop_resize(value, geometry, size or modality.grid.image_size, RESAMPLING[modality.decode])
         if modality.decode == "normal" and geometry.hflip:
             pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)

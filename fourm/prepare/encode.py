@@ -22,3 +22,10 @@ def png(image: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def jpg(image: NDArray[np.uint8]) -> bytes:
+    """An image (H, W[, 3]), 8-bit, as jpg that hardly loses."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()

@@ -31,6 +31,7 @@ def over(base: str, block: str, folder: Path) -> Path:
 def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline.schema import Pipeline
+    from fourm.prepare.photos.recipe import PhotosRecipe
     from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 
     keys = yaml.safe_load(block).keys()
@@ -38,6 +39,8 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
         path = tmp_path / "whole.yaml"
         path.write_text(block)
         configs.load(path, GenerationPlan if "steps" in keys else Pipeline)
+    elif "labels" in keys:
+        configs.load(over("prepare/photos", block, tmp_path), PhotosRecipe, ["input=in", "output=out"])
     elif keys & {"tokenizer", "modality"}:
         configs.load(over("tokenizers/rooms_depth", block, tmp_path), TokenizerRecipe)
     else:

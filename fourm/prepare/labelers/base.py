@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.modality import Modality
+
+TURNED = "turned upright (EXIF orientation {})"
+"""What is noted of a photograph that did not lie upright in its file."""
+_TURNED = re.compile(re.escape(TURNED).replace(r"\{\}", "([1-8])"))
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class Origin:
     height: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation from which it was turned upright; 1: it lay so in its file."""
+        return next((int(found[1]) for note in self.notes if (found := _TURNED.fullmatch(note))), 1)
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -40,6 +50,7 @@ class Photo:
         modalities: what those files hold: source -> modality.
         alpha: (H, W) uint8 opacity of a photograph that was cut out; None if it is opaque.
         beside: files of the user's that go with it: template, such as `{path}.txt` -> content.
+        namesake: there is a photograph of the same name in another folder, so that the name alone does not tell.
     """
 
     key: str
@@ -49,6 +60,7 @@ class Photo:
     modalities: Mapping[str, Modality] = field(default_factory=dict)
     alpha: NDArray[np.uint8] | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    namesake: bool = False
 
     def label(self, source: str) -> Any:
         """What another labeler made of this photograph, decoded; None if it made nothing.

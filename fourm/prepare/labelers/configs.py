@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from fourm.catalog import MODALITIES
 from fourm.modality import Continuous, Discrete, Grid, Modality, from_dict
@@ -42,6 +42,15 @@ class LabelerConfig:
     def files(self) -> Sequence[str]:
         """The user's files that it reads, as templates: `{path}.txt` is `cats/tom.txt` for `cats/tom.jpg`."""
         return ()
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """The user's files that say something of many photographs, as the recipe names them."""
+        return ()
+
+    def located(self, folder: str) -> LabelerConfig:
+        """This config with its tables where they are, for an input folder."""
+        return self
 
     def modality(self, source: str) -> Modality:
         """What its files hold, under the name of the folder they lie in."""
@@ -177,36 +186,6 @@ class AlphaConfig(LabelerConfig):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TextFileConfig(LabelerConfig):
-    """Text of the user's beside each photograph.
-
-    Args:
-        file: where it is, within the input: `{path}.txt` is `cats/tom.txt` for `cats/tom.jpg`, and so is
-            `{folder}/{stem}.txt`.
-        lines: `all`: one text; `first`: only its first line; `alternatives`: every line is a text of its own, one of
-            which is drawn in training.
-        missing: a photograph without such a file is rejected, or has an `empty` text.
-        max_tokens: of the modality.
-    """
-
-    target: ClassVar[str] = "fourm.prepare.labelers.text_file:TextFile"
-    extension: ClassVar[str] = "json"
-    reads_input: ClassVar[bool] = True
-
-    file: str = "{path}.txt"
-    lines: Literal["all", "first", "alternatives"] = "all"
-    missing: Literal["reject", "empty"] = "reject"
-    max_tokens: int = 256
-
-    @property
-    def files(self) -> Sequence[str]:
-        return (self.file,)
-
-    def modality(self, source: str) -> Modality:
-        return like("caption", source, layout={"kind": "sequence", "max_tokens": self.max_tokens})
-
-
 LABELER_KINDS = Registry(
     "labeler",
     {
@@ -217,7 +196,17 @@ LABELER_KINDS = Registry(
             "metadata": "MetadataConfig",
             "crop_settings": "CropSettingsConfig",
             "alpha": "AlphaConfig",
+        }.items()
+    }
+    | {
+        kind: f"fourm.prepare.labelers.user_configs:{name}"
+        for kind, name in {
             "text_file": "TextFileConfig",
+            "text_table": "TextTableConfig",
+            "file": "FileConfig",
+            "coco": "CocoConfig",
+            "voc": "VocConfig",
+            "yolo": "YoloConfig",
         }.items()
     }
     | {

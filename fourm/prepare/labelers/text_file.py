@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fourm.errors import DataError
 from fourm.prepare.labelers.base import Photo
-from fourm.prepare.labelers.configs import TextFileConfig
+from fourm.prepare.labelers.user_configs import TextFileConfig
 
 
 class TextFile:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Protocol
 
 from fourm.data.folder import walk
-from fourm.errors import DataError
+from fourm.errors import ConfigError, DataError
 from fourm.prepare.photos.names import beside, check_template, safe_key, split
 
 _LARGEST = 2**30
@@ -52,6 +54,7 @@ class Item:
         key: of the sample it becomes.
         data: its bytes.
         beside: the user's other files that go with it: template -> content.
+        namesake: a file in another folder has the same name.
         reason: why it cannot be taken, where that is known before it is decoded.
     """
 
@@ -59,6 +62,7 @@ class Item:
     key: str
     data: bytes = b""
     beside: dict[str, bytes] = field(default_factory=dict)
+    namesake: bool = False
     reason: str = ""
 
 
@@ -86,13 +90,14 @@ class FolderInputs:
         root: the folder.
         templates: of files that labelers read beside the photographs.
         shard_size: photographs per piece.
+        tables: files that say something of many photographs, and are none themselves.
 
     Raises:
         ConfigError: for a template without a place.
         DataError: if the folder does not exist.
     """
 
-    def __init__(self, root: Path, templates: Sequence[str], shard_size: int) -> None:
+    def __init__(self, root: Path, templates: Sequence[str], shard_size: int, tables: Sequence[Path] = ()) -> None:
         for template in templates:
             check_template(template)
         if not root.is_dir():
@@ -100,6 +105,7 @@ class FolderInputs:
         self.root = root
         self.templates = templates
         self.shard_size = shard_size
+        self.tables = {PurePath(os.path.relpath(table, root)).as_posix() for table in tables}
 
     def size(self, piece: Piece) -> int | None:
         return len(piece["files"])
@@ -111,31 +117,68 @@ class FolderInputs:
         if not files and not known:
             raise DataError(f"{self.root} holds no files; expected photographs in it or in its subfolders")
         labels = {beside(template, split(file)[0]) for file in files for template in self.templates}
+        labels |= self.tables
+        self._check_templates(files, labels)
+        if taken := sorted(filter(_may_be_image, before & labels)):
+            raise DataError(
+                f"{taken[0]} was taken as a photograph by an earlier run, and is a label now: choose another output "
+                "folder"
+            )
+        names = Counter(PurePosixPath(file).name for file in {*files, *before} - labels)
         photos = sorted({*files} - labels - before, key=lambda file: (split(file)[0], file))
         groups = (list(group) for _, group in groupby(photos, key=lambda file: split(file)[0]))
         chosen: list[str] = []
         num_images = 0
         for group in groups:  # of files that differ in their endings only, of which one can become the sample
-            is_image = any(split(file)[1].lower() not in _NO_IMAGES for file in group)
+            is_image = any(map(_may_be_image, group))
             if num_images + is_image > self.shard_size:
-                yield {"files": chosen}
+                yield _piece(chosen, names)
                 chosen, num_images = [], 0
             chosen += group
             num_images += is_image
         if chosen:
-            yield {"files": chosen}
+            yield _piece(chosen, names)
+
+    def _check_templates(self, files: Sequence[str], labels: Collection[str]) -> None:
+        """See that every template means some file of some photograph.
+
+        Raises:
+            ConfigError: naming the one that does not.
+        """
+        photos = [file for file in files if file not in labels]
+        for template in self.templates if files else ():
+            meant = (beside(template, split(file)[0]) for file in photos)
+            if any((self.root / file).exists() for file in meant):
+                continue
+            if not photos:
+                raise ConfigError(f"'{template}' means every file in {self.root}, so that no photograph is left")
+            some = min(filter(_may_be_image, photos), default=photos[0])
+            raise ConfigError(
+                f"no photograph in {self.root} has a file '{template}': that of {some}, for instance, would be "
+                f"{beside(template, split(some)[0])}"
+            )
 
     def read(self, piece: Piece) -> Iterator[Item]:
+        namesakes = {*piece.get("namesakes", ())}
         for file in piece["files"]:
-            path = split(file)[0]
+            path, namesake = split(file)[0], file in namesakes
             try:
-                yield Item(file, safe_key(path), _content(self.root / file), self._beside(path))
+                yield Item(file, safe_key(path), _content(self.root / file), self._beside(path), namesake)
             except OSError as error:
                 yield Item(file, safe_key(path), reason=f"cannot be read: {error.strerror or error}")
 
     def _beside(self, path: str) -> dict[str, bytes]:
         files = {template: self.root / beside(template, path) for template in self.templates}
         return {template: _content(file) for template, file in files.items() if file.exists()}
+
+
+def _may_be_image(file: str) -> bool:
+    return split(file)[1].lower() not in _NO_IMAGES
+
+
+def _piece(files: list[str], names: Counter[str]) -> Piece:
+    namesakes = [file for file in files if names[PurePosixPath(file).name] > 1]
+    return {"files": files, "namesakes": namesakes} if namesakes else {"files": files}
 
 
 def _content(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from fourm.errors import DataError
-from fourm.prepare.labelers.base import Origin
+from fourm.prepare.labelers.base import TURNED, Origin
 from fourm.prepare.photos.recipe import ImageConfig
 
 _ORIENTATION = 0x0112
@@ -110,7 +110,7 @@ def _load(image: Image.Image, file: str, config: ImageConfig) -> Loaded:
         behind.paste(picture, mask=alpha)
         picture = behind
     if orientation in _TURNS:
-        notes.append(f"turned upright (EXIF orientation {orientation})")
+        notes.append(TURNED.format(orientation))
         picture = picture.transpose(_TURNS[orientation])
         alpha = None if alpha is None else alpha.transpose(_TURNS[orientation])
         size = size[::-1] if orientation in _SIDEWAYS else size

@@ -12,6 +12,7 @@ def open_inputs(recipe: PhotosRecipe) -> Inputs:
     """The photographs a recipe names.
 
     Raises:
+        ConfigError: if a table of labels is not there.
         DataError: if they are not there.
     """
-    return FolderInputs(Path(recipe.input), recipe.templates(), recipe.shard_size)
+    return FolderInputs(Path(recipe.input), recipe.templates(), recipe.shard_size, recipe.tables())

@@ -12,6 +12,7 @@ from fourm.config import slots
 from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality
 from fourm.prepare.labelers.configs import LABELER_KINDS, LabelerConfig, like
+from fourm.prepare.labelers.tables import find_table
 from fourm.ranges import check_range
 
 IMAGE = "rgb"
@@ -129,3 +130,17 @@ class PhotosRecipe:
     def templates(self) -> list[str]:
         """Templates of the user's files that labelers read."""
         return list(dict.fromkeys(template for labeler in self.labels.values() for template in labeler.files))
+
+    def tables(self) -> list[Path]:
+        """The user's files that labelers read of many photographs, where they are.
+
+        Raises:
+            ConfigError: if one is not there.
+        """
+        found = []
+        for source, labeler in self.labels.items():
+            try:
+                found += [find_table(file, self.input) for file in labeler.tables]
+            except ConfigError as error:
+                raise ConfigError(f"labels.{source}: {error}") from None
+        return found

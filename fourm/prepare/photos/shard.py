@@ -121,7 +121,9 @@ class ShardMaker:
         loaded = load(item.data, item.file, self.recipe.image)
         data = _encode(loaded.image, self.recipe.image)
         labels = {IMAGE: data, ORIGIN: json.dumps(asdict(loaded.origin)).encode()}
-        return Photo(item.key, _pixels(data), loaded.origin, labels, self.modalities, loaded.alpha, item.beside)
+        return Photo(
+            item.key, _pixels(data), loaded.origin, labels, self.modalities, loaded.alpha, item.beside, item.namesake
+        )
 
     def _add(self, task: ShardTask, record: Record, missing: Sequence[str], on_step: Callable[[], None]) -> None:
         """Sources that a shard has not yet, from its stored photographs. What cannot be labelled leaves all of them."""
@@ -152,15 +154,16 @@ class ShardMaker:
         pattern = f"{self.out}/[{','.join([IMAGE, ORIGIN, *made])}]/shard-{{{task.shard:05d}..{task.shard:05d}}}.tar"
         stored = open_source(pattern, [IMAGE, ORIGIN, *made], "shards")
         reads_input = any(self.recipe.labels[source].reads_input for source in sources)
-        items = {item.key: item for item in self.inputs.read(task.piece)} if reads_input else {}
+        items = self.inputs.read(task.piece) if reads_input else iter(())
         for n in range(len(stored)):
             files, key = stored.read(n), stored.key(n)
             facts = json.loads(files[ORIGIN])
             origin = Origin(**{**facts, "notes": tuple(facts["notes"])})
             photo = Photo(key, _pixels(files[IMAGE]), origin, files, self.modalities)
-            if key in items:
-                item = items[key]
-                photo = replace(photo, alpha=load(item.data, item.file, self.recipe.image).alpha, beside=item.beside)
+            item = next((item for item in items if item.file == origin.file), None)  # both are in the same order
+            if item is not None and not item.reason:
+                alpha = load(item.data, item.file, self.recipe.image).alpha
+                photo = replace(photo, alpha=alpha, beside=item.beside, namesake=item.namesake)
             yield photo
 
     def _remove(self, shard: int, before: Record, after: Record, keys: Sequence[str]) -> None:
@@ -197,7 +200,7 @@ class ShardMaker:
         if not photos:
             return []
         if source not in self._labelers:
-            config = self.recipe.labels[source]
+            config = self.recipe.labels[source].located(self.recipe.input)
             device = str(choose_device(self.recipe.device, self.number)) if config.network else "cpu"
             self._labelers[source] = implementation(config.target)(config, device)
         try:

@@ -1,0 +1,88 @@
+"""Texts of many photographs in one table, as Hugging Face's ImageFolder has them in `metadata.csv` or `.jsonl`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fourm.errors import ConfigError, did_you_mean
+from fourm.prepare.labelers.base import Photo
+from fourm.prepare.labelers.tables import Names
+from fourm.prepare.labelers.user_configs import TextTableConfig
+
+_LONGEST = 2**24
+
+
+class TextTable:
+    """Photographs to JSON: one text, or a list of alternatives.
+
+    Raises:
+        ConfigError: if the table cannot be read, or has no such columns.
+    """
+
+    def __init__(self, config: TextTableConfig, device: str) -> None:
+        self.config = config
+        self.path = Path(config.file)
+        self._texts: dict[str, list[str]] = {}
+        try:
+            for file, texts in self._rows():
+                self._texts.setdefault(file, []).extend(text.strip() for text in texts if text.strip())
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{self.path}: {error}; expected a table in UTF-8") from None
+        self._names = Names(self._texts, self.path.name)
+
+    def label(self, photos: Sequence[Photo]) -> list[bytes]:
+        return [json.dumps(self._text(photo)).encode() for photo in photos]
+
+    def _text(self, photo: Photo) -> str | list[str]:
+        name = self._names.find(photo)
+        if name is None and self.config.missing == "reject":
+            raise self._names.unknown(photo)
+        texts = self._texts[name] if name is not None else []
+        return texts if len(texts) > 1 else "".join(texts)
+
+    def _rows(self) -> Iterator[tuple[str, list[str]]]:
+        """Name of a photograph, and its texts, row by row."""
+        c, path = self.config, self.path
+        ending = path.suffix.lower()
+        if ending not in (".csv", ".tsv", ".jsonl"):
+            raise ConfigError(f"file is '{c.file}'; expected a table that ends in .csv, .tsv or .jsonl")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = (
+                _json_lines(file, path) if ending == ".jsonl" else _separated(file, "\t" if ending == ".tsv" else ",")
+            )
+            for number, row in rows:
+                for key, column in (("file_column", c.file_column), ("text_column", c.text_column)):
+                    if column not in row:
+                        raise ConfigError(
+                            f"{path}, line {number}: {key} is '{column}', which is no column."
+                            f"{did_you_mean(column, [str(name) for name in row if name is not None])}"
+                        )
+                text = row[c.text_column]
+                texts = text if isinstance(text, list) else [] if text is None else [text]
+                if not all(isinstance(value, str) for value in [row[c.file_column], *texts]):
+                    raise ConfigError(f"{path}, line {number}: expected text in {c.file_column} and {c.text_column}")
+                yield row[c.file_column], texts
+
+
+def _separated(file: Any, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_LONGEST)
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_lines(file: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}, line {number}: expected names of columns and values, in braces")
+        yield number, row
