@@ -25,12 +25,12 @@ from fourm.prepare.labelers.configs import (
     LabelerConfig,
     MetadataConfig,
     PaletteConfig,
-    TextFileConfig,
 )
 from fourm.prepare.labelers.crop_settings import CropSettings
 from fourm.prepare.labelers.metadata import Metadata
 from fourm.prepare.labelers.palette import Palette, palettes
 from fourm.prepare.labelers.text_file import TextFile
+from fourm.prepare.labelers.user_configs import TextFileConfig
 from tests.photographs import photograph, quadrants
 
 
