@@ -50,6 +50,7 @@ class DatasetConfig:
         mirror_words: swap "left" and "right" in captions of mirrored samples.
         aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
         max_samples: use only the first so many samples.
+        shards: first and last shard to use, of a folder of shards; the others may be another data set, to evaluate on.
     """
 
     path: str
@@ -63,9 +64,13 @@ class DatasetConfig:
     mirror_words: bool = False
     aligned_captions: bool = False
     max_samples: int | None = None
+    shards: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "weight", least=0)
+        check_range(self, "shards", least=0)
+        if self.shards and self.shards[0] > self.shards[1]:
+            raise ConfigError(f"shards is {list(self.shards)}; expected the first and the last to use")
         check_range(self, "hflip", least=0, most=1)
         check_range(self, "jitter", least=0, below=1)
         check_range(self, "max_samples", least=1)

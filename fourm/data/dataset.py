@@ -12,7 +12,7 @@ from fourm.data import geometry as geometries
 from fourm.data import transforms
 from fourm.data.configs import DatasetConfig
 from fourm.data.geometry import Geometry
-from fourm.data.paths import facts_folder
+from fourm.data.paths import facts_folder, some_shards
 from fourm.data.shards import CROPS, check_crops, check_tokenizer_hash, crops_digest
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
@@ -211,9 +211,8 @@ def build_dataset(
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
     folders = source_folders(name, config, chosen)
     needed = [*folders.values(), *([CROPS] if config.crop.kind == CROPS else [])]
-    return AlignedDataset(
-        name, open_source(config.path, needed, config.format), chosen, encoders or {}, config, folders
-    )
+    path = config.path if config.shards is None else some_shards(config.path, needed, *config.shards)
+    return AlignedDataset(name, open_source(path, needed, config.format), chosen, encoders or {}, config, folders)
 
 
 def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) -> dict[str, str]:

@@ -29,6 +29,22 @@ def expand_braces(pattern: str) -> Iterator[str]:
         yield from expand_braces(pattern[: match.start()] + str(number).zfill(len(first)) + pattern[match.end() :])
 
 
+def some_shards(path: str, sources: Iterable[str], first: int, last: int) -> str:
+    """The pattern of a part of the shards in a folder.
+
+    Args:
+        path: the folder.
+        sources: its folders that are needed.
+        first, last: numbers of the shards at both ends.
+
+    Raises:
+        DataError: if the path is a pattern already.
+    """
+    if is_pattern(path):
+        raise DataError(f"data path {path} names its shards already: give the folder alone, or leave out `shards`")
+    return f"{path}/[{','.join(sources)}]/shard-{{{first:05d}..{last:05d}}}.tar"
+
+
 def find_tars(path: str, sources: Iterable[str]) -> dict[str, list[Path]]:
     """The tars of each source, in order.
 

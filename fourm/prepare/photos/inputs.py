@@ -14,32 +14,14 @@ from typing import Any, Protocol
 from fourm.data.folder import walk
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.photos.names import beside, check_template, safe_key, split
+from fourm.rng import generator
 
 _LARGEST = 2**30
 # Endings of files that often lie among photographs. They are looked into too, but do not fill shards.
-_NO_IMAGES = frozenset(
-    {
-        *(
-            "txt",
-            "md",
-            "html",
-            "pdf",
-            "svg",
-            "json",
-            "jsonl",
-            "csv",
-            "tsv",
-            "xml",
-            "yaml",
-            "yml",
-            "ini",
-            "py",
-            "dat",
-            "db",
-        ),
-        *("mp3", "ogg", "wav", "mp4", "mov", "avi", "mkv", "zip", "tar", "gz", "npy", "npz", "pkl"),
-    }
-)
+_NO_IMAGES = {
+    *("txt", "md", "html", "pdf", "svg", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "ini", "py", "dat", "db"),
+    *("mp3", "ogg", "wav", "mp4", "mov", "avi", "mkv", "zip", "tar", "gz", "npy", "npz", "pkl"),
+}  # fmt: skip
 
 Piece = dict[str, Any]
 """What becomes one shard, in plain values that JSON holds: what `Inputs.read` needs to find its files."""
@@ -91,13 +73,21 @@ class FolderInputs:
         templates: of files that labelers read beside the photographs.
         shard_size: photographs per piece.
         tables: files that say something of many photographs, and are none themselves.
+        seed: photographs are shuffled once, so that every shard holds all kinds; None: they stay in their order.
 
     Raises:
         ConfigError: for a template without a place.
         DataError: if the folder does not exist.
     """
 
-    def __init__(self, root: Path, templates: Sequence[str], shard_size: int, tables: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        templates: Sequence[str],
+        shard_size: int,
+        tables: Sequence[Path] = (),
+        seed: int | None = None,
+    ) -> None:
         for template in templates:
             check_template(template)
         if not root.is_dir():
@@ -105,6 +95,7 @@ class FolderInputs:
         self.root = root
         self.templates = templates
         self.shard_size = shard_size
+        self.seed = seed
         self.tables = {PurePath(os.path.relpath(table, root)).as_posix() for table in tables}
 
     def size(self, piece: Piece) -> int | None:
@@ -126,7 +117,9 @@ class FolderInputs:
             )
         names = Counter(PurePosixPath(file).name for file in {*files, *before} - labels)
         photos = sorted({*files} - labels - before, key=lambda file: (split(file)[0], file))
-        groups = (list(group) for _, group in groupby(photos, key=lambda file: split(file)[0]))
+        groups = [list(group) for _, group in groupby(photos, key=lambda file: split(file)[0])]
+        if self.seed is not None:
+            groups = [groups[n] for n in generator(self.seed, "photographs", len(before)).permutation(len(groups))]
         chosen: list[str] = []
         num_images = 0
         for group in groups:  # of files that differ in their endings only, of which one can become the sample

@@ -80,7 +80,7 @@ def _start(recipe: PhotosRecipe, number: int) -> ShardMaker:
 def _check_settings(recipe: PhotosRecipe) -> None:
     """What all labels rest on has to be as in earlier runs."""
     image = to_dict(recipe.image)
-    settings = {"input": recipe.input, "shard_size": recipe.shard_size, "image": image}
+    settings = {"input": recipe.input, "shard_size": recipe.shard_size, "seed": recipe.seed, "image": image}
     path = recipe.output / FOLDER / "settings.json"
     try:
         before: Any = json.loads(path.read_bytes())

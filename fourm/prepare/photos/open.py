@@ -15,4 +15,4 @@ def open_inputs(recipe: PhotosRecipe) -> Inputs:
         ConfigError: if a table of labels is not there.
         DataError: if they are not there.
     """
-    return FolderInputs(Path(recipe.input), recipe.templates(), recipe.shard_size, recipe.tables())
+    return FolderInputs(Path(recipe.input), recipe.templates(), recipe.shard_size, recipe.tables(), recipe.seed)

@@ -64,6 +64,8 @@ class PhotosRecipe:
         image: how photographs are stored.
         labels: folder -> labeler. The folder names the modality in recipes.
         shard_size: photographs per shard, of a folder; every tar becomes one shard.
+        seed: the photographs of a folder are shuffled once, so that every shard holds all kinds; null keeps their
+            order.
         batch_size: photographs labelled at a time.
         device: that labelers with networks use; `auto` is the first of cuda, mps and cpu.
     """
@@ -73,6 +75,7 @@ class PhotosRecipe:
     image: ImageConfig = field(default_factory=ImageConfig)
     labels: dict[str, LabelerConfig] = slots(LABELER_KINDS)
     shard_size: int = 1000
+    seed: int | None = 0
     batch_size: int = 32
     device: str = "auto"
 

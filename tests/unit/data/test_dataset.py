@@ -132,6 +132,14 @@ def test_only_the_first_samples_are_used_when_limited(shards: Path, modalities: 
     assert len(build(shards, modalities, max_samples=100)) == 8
 
 
+def test_a_part_of_the_shards_is_a_data_set(shards: Path, modalities: ModalitySet) -> None:
+    whole, last = build(shards, modalities), build(shards, modalities, shards=(1, 1))
+    assert last.shard_sizes == [3]
+    assert last.sample(0, generator(0))["caption"] == whole.sample(5, generator(0))["caption"]
+    with pytest.raises(ConfigError, match="first and the last"):
+        build(shards, modalities, shards=(1, 0))
+
+
 def test_data_without_images_still_mirrors_words_with_tokens(shards: Path, modalities: ModalitySet) -> None:
     dataset = build(
         shards, modalities.subset(["tok_rgb", "caption"]), crop=CropConfig("crop_settings"), mirror_words=True

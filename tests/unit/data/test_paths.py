@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fourm.data.paths import expand_braces, find_tars, is_pattern
+from fourm.data.paths import expand_braces, find_tars, is_pattern, some_shards
 from fourm.errors import DataError
 
 
@@ -67,3 +67,10 @@ def test_a_source_that_the_brackets_do_not_list_is_an_error() -> None:
 def test_remote_paths_say_what_to_do(path: str) -> None:
     with pytest.raises(DataError, match="remote; copy"):
         find_tars(path, ["rgb"])
+
+
+def test_a_part_of_the_shards_is_a_pattern() -> None:
+    path = some_shards("data/x", ["rgb", "caption"], 2, 3)
+    assert find_tars(path, ["caption"])["caption"] == [Path(f"data/x/caption/shard-0000{n}.tar") for n in (2, 3)]
+    with pytest.raises(DataError, match="already"):
+        some_shards(path, ["rgb"], 0, 1)

@@ -187,6 +187,16 @@ def test_photographs_that_come_later_get_shards_of_their_own(photos: Path, tmp_p
     assert data.key(12) == "another"
 
 
+def test_photographs_are_shuffled_once_or_stay_in_their_order(photos: Path, tmp_path: Path) -> None:
+    prepare(photos, tmp_path / "shuffled")
+    prepare(photos, tmp_path / "sorted", seed=None)
+    keys = {}
+    for name in ("shuffled", "sorted"):
+        data = open_source(str(tmp_path / name), ["rgb", *LABELS])
+        keys[name] = [data.key(n) for n in range(len(data))]
+    assert keys["shuffled"] != keys["sorted"] == sorted(keys["shuffled"])
+
+
 def test_settings_are_not_mixed(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(photos, out)
@@ -243,10 +253,11 @@ def test_captions_and_masks_of_the_users_come_along(tmp_path: Path) -> None:
     modalities = recipe(folder, tmp_path / "out", labels=labels).modalities()
     for n in range(4):
         files = data.read(n)
-        assert decode(files["caption"], modalities["caption"], str) == f"Stamp number {n}."
+        number = int(data.key(n))
+        assert decode(files["caption"], modalities["caption"], str) == f"Stamp number {number}."
         mask = decode(files["mask"], modalities["mask"], str)
         expected = np.zeros((40, 60), int)
-        expected[10:30, n * 10 : n * 10 + 20] = 1
+        expected[10:30, number * 10 : number * 10 + 20] = 1
         assert (mask == expected).all()
 
 

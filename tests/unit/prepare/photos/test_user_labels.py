@@ -102,7 +102,7 @@ LABELS: dict[str, Any] = {
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("user-labels")
     make_input(root)
-    assert prepare(root / "in", root / "out", LABELS, image={"size": 120}) == []
+    assert prepare(root / "in", root / "out", LABELS, image={"size": 120}, seed=None) == []
     return root
 
 
