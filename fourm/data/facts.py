@@ -25,6 +25,7 @@ _OF_A_PERSON = {
     "pred_cam": ("camera", 3),
     "pose_tokenized": ("pose_tokens", 8),
     "pose_tokenized_mirrored": ("mirrored_pose_tokens", 8),
+    "keypoints": ("keypoints", 51),
 }
 _INSTANCE_ARRAYS = ("points", "num_points", "bbox", "token_ids", "num_instances")
 
@@ -82,8 +83,9 @@ def poses(data: bytes, modality: Modality) -> list[dict[str, Any]]:
     """People, JSON with one entry per person in each list, or empty -> one mapping per person.
 
     `bbox_xyxy` in pixels of the image; `pred_smpl_params` with `global_orient` (3 x 3) and `betas` (10); `pred_cam`
-    (3); `pose_tokenized` (8 ids); and, optionally, `pose_tokenized_mirrored`, the ids of the mirrored body. All but the
-    boxes may be missing; `body_pose` is not read, since its ids stand for it.
+    (3); `pose_tokenized` (8 ids); and, optionally, `pose_tokenized_mirrored`, the ids of the mirrored body, and
+    `keypoints`, COCO's 17 rows of x, y in pixels and a score. All but the boxes may be missing; `body_pose` is not
+    read, since its ids stand for it.
     """
     value = json.loads(unzip(data))
     if not value and isinstance(value, list | dict):
@@ -103,7 +105,7 @@ def poses(data: bytes, modality: Modality) -> list[dict[str, Any]]:
             raise ValueError(f"{name} has {rows.size} numbers; expected {count} for each of {len(people)} people")
         rows = rows.reshape(len(people), count)
         for person, row in zip(people, _whole(rows, NUM_CODES, name) if name.startswith("pose_tokenized") else rows):
-            person[key] = row.tolist()
+            person[key] = row.reshape(-1, 3).tolist() if name == "keypoints" else row.tolist()
     return people
 
 

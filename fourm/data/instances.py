@@ -19,6 +19,9 @@ INSTANCE_SIZE = 224
 _MIRRORED = np.array([1, -1, -1, -1, 1, 1, -1, 1, 1], np.float64)
 """M R M with M = diag(-1, 1, 1), number by number: a rotation as it is seen in a mirror."""
 
+_OTHER_SIDE = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+"""COCO's key point that each one is in a mirror: the left wrist is a right one."""
+
 Corners = tuple[float, float, float, float]
 
 
@@ -40,8 +43,19 @@ def crop_people(people: Sequence[Mapping[str, Any]], geometry: Geometry) -> list
         x1, y1, x2, y2 = person["bbox"]
         box = _cut((x1 / width, y1 / height, x2 / width, y2 / height), geometry)
         if box is not None:
-            kept.append({**(_mirror_body(person) if geometry.hflip else person), "bbox": box})
+            seen = {**person}
+            if "keypoints" in person:
+                seen["keypoints"] = _crop_keypoints(person["keypoints"], geometry)
+            kept.append({**(_mirror_body(seen) if geometry.hflip else seen), "bbox": box})
     return kept
+
+
+def _crop_keypoints(keypoints: Any, geometry: Geometry) -> list[list[float]]:
+    """Rows x, y, score in pixels of the image as shares of the box; the score of those outside it becomes 0."""
+    rows = np.array(keypoints, np.float64)
+    rows[:, :2] = (rows[:, :2] - (geometry.left, geometry.top)) / (geometry.width, geometry.height)
+    rows[((rows[:, :2] < 0) | (rows[:, :2] > 1)).any(1), 2] = 0
+    return rows.tolist()
 
 
 def mirror_person(person: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +78,10 @@ def _mirror_body(person: Mapping[str, Any]) -> dict[str, Any]:
     if "camera" in seen:
         scale, x, y = seen["camera"]
         seen["camera"] = [scale, -x, y]
+    if "keypoints" in seen:
+        rows = np.array(seen["keypoints"], np.float64)[_OTHER_SIDE]
+        rows[:, 0] = 1 - rows[:, 0]
+        seen["keypoints"] = rows.tolist()
     return seen
 
 

@@ -17,6 +17,13 @@ def npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
+def npz(**arrays: NDArray[Any]) -> bytes:
+    """Named arrays as compressed `.npz`, without pickles; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
 def png(image: NDArray[Any]) -> bytes:
     """An image (H, W[, 3]), 8-bit or 16-bit grey, as png."""
     buffer = io.BytesIO()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fourm.data import decode as decoding
-from fourm.data import geometry, transforms
+from fourm.data.crops import cut_all
 from fourm.data.shards import CROPS
 from fourm.data.source import open_source
 from fourm.errors import DataError
@@ -55,7 +55,7 @@ class CropShards:
     def _crops(self, n: int) -> np.ndarray:
         m, raw = self.modality, self.source.read(n)
         value = decoding.decode(raw[m.source], m, lambda: self.source.where(n, m.source))
-        size = value.shape[:2] if transforms.is_image(m) else (1, 1)
+        stored = None
         if self.has_crops:
             try:
                 stored = decoding.crop_settings(raw[CROPS])
@@ -63,14 +63,7 @@ class CropShards:
                 raise DataError(
                     f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
                 ) from error
-        else:
-            height, width = m.grid.image_size
-            stored = np.array([[*geometry.center_box(size, width / height), 0]])
         try:
-            if transforms.is_image(m):
-                cuts = [geometry.from_settings(stored, row, size) for row in range(len(stored))]
-            else:  # features were made crop by crop
-                cuts = [geometry.whole(size, row=row) for row in range(len(stored))]
-            return np.stack([transforms.apply(value, m, cut, generator("tokenize", n)) for cut in cuts])
+            return cut_all(value, m, stored, generator("tokenize", n))
         except (DataError, ValueError) as error:
             raise DataError(f"{self.source.where(n, m.source)}: {error}") from None

@@ -12,7 +12,7 @@ from fourm.modality import Modality
 from fourm.registry import Registry
 
 Output = Literal["blocks", "norm", "projection"]
-Tokens = Literal["patches", "class"]
+Tokens = Literal["patches", "class", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class TeacherConfig:
 
     Args:
         output: what is read of the network: its last block, the norm behind it, or the projection behind that.
-        tokens: vectors of the patches, as a map, or that of the class token, as the one vector of the image.
+        tokens: vectors of the patches, as a map; or the one vector of the image, that of the class token or the one
+            that the network itself pools (SigLIP has no class token).
         weights: local file or folder; None: from the Hub.
         pretrained: False draws random weights, for tests.
         bf16: compute in bfloat16.
@@ -32,6 +33,10 @@ class TeacherConfig:
     weights: Path | None = None
     pretrained: bool = True
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tokens == "pooled" and self.output == "blocks":
+            raise ConfigError("tokens is pooled, which is done behind the norm: use output: norm or projection")
 
 
 @dataclass(frozen=True, kw_only=True)

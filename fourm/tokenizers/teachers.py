@@ -52,20 +52,20 @@ class Teacher(nn.Module):
             images: (B, 3, H, W), normalised as the modality says.
 
         Returns:
-            (B, dim, H / patch_size, W / patch_size) float32; (B, dim, 1, 1) of the class token.
+            (B, dim, H / patch_size, W / patch_size) float32; (B, dim, 1, 1) of a single vector.
         """
         with self._precision(images.device):
             tokens = self._tokens(images)
         height, width = self.map_size(images.shape[-2], images.shape[-1])
-        tokens = tokens[:, :1] if self.config.tokens == "class" else tokens[:, -height * width :]
+        tokens = tokens[:, -height * width :] if self.config.tokens == "patches" else tokens[:, :1]
         return tokens.float().transpose(1, 2).unflatten(2, (height, width))
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Places of the map of an image of this size."""
-        return (1, 1) if self.config.tokens == "class" else (height // self.patch_size, width // self.patch_size)
+        return (height // self.patch_size, width // self.patch_size) if self.config.tokens == "patches" else (1, 1)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """(B, n, dim): the class token first, the patches last."""
+        """(B, n, dim): the class token first, the patches last; or (B, 1, dim), what the network pools."""
         raise NotImplementedError
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -100,6 +100,8 @@ class VisionTransformerTeacher(Teacher):
 
     def _tokens(self, images: Tensor) -> Tensor:
         model, normed = self.model, self.config.output != "blocks"
+        if self.config.tokens == "pooled":
+            return model.forward_head(model.forward_features(images), self.config.output != "projection")[:, None]
         found = model.forward_intermediates(
             images, indices=1, norm=normed, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
         )[0]
@@ -139,6 +141,8 @@ class TransformersTeacher(Teacher):
         CheckpointError: if its weights cannot be loaded.
     """
 
+    config: TransformersTeacherConfig
+
     def __init__(self, config: TransformersTeacherConfig) -> None:
         super().__init__(config)
         check_file(config.weights, f"{KEY}.weights")
@@ -164,7 +168,13 @@ class TransformersTeacher(Teacher):
         self._options = {"interpolate_pos_encoding": True} if resizes else {}
 
     def _tokens(self, images: Tensor) -> Tensor:
-        tokens = self.tower(pixel_values=images, output_hidden_states=True, **self._options).hidden_states[-1]
+        found = self.tower(pixel_values=images, output_hidden_states=True, **self._options)
+        if self.config.tokens == "pooled":
+            vector = getattr(found, "pooler_output", None)
+            if vector is None:
+                raise ConfigError(f"{KEY}.tokens is pooled, but '{self.config.name}' pools nothing; use another one")
+            return (self.projection(vector) if self.config.output == "projection" else vector)[:, None]
+        tokens = found.hidden_states[-1]
         if self.config.output == "blocks" or self.norm is None:
             return tokens
         tokens = self.norm(tokens)

@@ -29,6 +29,7 @@ def load(path: Path, *overrides: str) -> Any:
     from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
+    from fourm.prepare.photos.recipe import PhotosRecipe
     from fourm.recipe.schema import PretrainRecipe, TextTokenizerRecipe, TokenizerRecipe
 
     schema = {
@@ -37,9 +38,13 @@ def load(path: Path, *overrides: str) -> Any:
         "pipelines": Pipeline,
         "evaluate": TokenizerEvaluation if path.stem == "tokenizer" else EvaluateConfig,
         "generate": GenerationPlan,
+        "prepare": PhotosRecipe,
     }[path.parent.name]
-    if path.stem == "tokenizer":  # the command line gives what stands for a value
+    # The command line gives what stands for a value.
+    if path.stem == "tokenizer":
         overrides = ("tokenizer=outputs/depth", "data=data/val", *overrides)
+    if path.parent.name == "prepare":
+        overrides = ("input=photos", "output=data/photos", *overrides)
     return configs.load(path, schema, overrides)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fourm.catalog import MODALITIES
+from fourm.config import to_dict
 from fourm.modality import Continuous, Discrete, Grid, Modality, from_dict
 from fourm.ranges import check_range
 from fourm.registry import Registry
+
+COMPUTING = ("weights", "precision", "batch_size")
+"""Keys of configs that do not change what is computed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class LabelerConfig:
     def modality(self, source: str) -> Modality:
         """What its files hold, under the name of the folder they lie in."""
         raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """What tells its labels from those of another, as JSON: not where weights lie, or how it computes."""
+        return {"class": self.target, **{k: v for k, v in to_dict(self).items() if k not in COMPUTING}}
 
 
 def like(name: str, source: str, **facts: object) -> Modality:
@@ -219,6 +227,16 @@ LABELER_KINDS = Registry(
             "det": "DetConfig",
             "torchvision_det": "TorchvisionDetConfig",
             "caption": "CaptionConfig",
+        }.items()
+    }
+    | {
+        kind: f"fourm.prepare.labelers.feature_configs:{name}"
+        for kind, name in {
+            "features": "FeaturesConfig",
+            "t5": "T5Config",
+            "sam_edge": "SamEdgeConfig",
+            "sam_instance": "SamInstanceConfig",
+            "human_poses": "PosesConfig",
         }.items()
     },
 )

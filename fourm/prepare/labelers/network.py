@@ -82,15 +82,22 @@ class TransformersNetwork(Network):
     """What it is called in errors."""
     model_class: ClassVar[str]
     processor_class: ClassVar[str] = "AutoImageProcessor"
+    safetensors: ClassVar[bool] = True
+    """Whether no other files are read; otherwise also torch's, of which only tensors are."""
 
     def __init__(self, config: NetworkConfig, device: str) -> None:
         super().__init__(config, device)
-        self.model = load_model(config, self.model_class, self.what).float().to(self.device)
+        model = load_model(config, self.model_class, self.what, self.safetensors)
+        self.model = model.to(self.device, self.weights_type())
         self.processor = load_processor(config, self.processor_class, self.what)
 
     def prepare(self, photo: Photo) -> Inputs:
         found = self.processor(images=[Image.fromarray(photo.image)], return_tensors="pt", **self.options())
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def weights_type(self) -> torch.dtype:
+        """What weights are kept in; computing in bfloat16 rounds them anyway, but not the sums between layers."""
+        return torch.float32
 
     def options(self) -> dict[str, Any]:
         """What else the processor is told."""
@@ -105,13 +112,14 @@ class TransformersNetwork(Network):
         return outputs
 
 
-def load_model(config: NetworkConfig, model_class: str, what: str) -> Any:
-    """A network of the transformers library in inference mode. Only safetensors are read, and no code of the model's.
+def load_model(config: NetworkConfig, model_class: str, what: str, safetensors: bool = True) -> Any:
+    """A network of the transformers library in inference mode. Only tensors are read, and no code of the model's.
 
     Args:
         config: which one.
         model_class: of the library.
         what: it is called in errors.
+        safetensors: False reads torch's own files too, where there are no others.
 
     Raises:
         MissingExtraError: if the library is not installed.
@@ -123,8 +131,10 @@ def load_model(config: NetworkConfig, model_class: str, what: str) -> Any:
 
     def build() -> Any:
         if not config.pretrained:
-            return loader.from_config(library.AutoConfig.from_pretrained(**_place(config)))
-        model, info = loader.from_pretrained(**_place(config), use_safetensors=True, output_loading_info=True)
+            make = getattr(loader, "from_config", None) or loader._from_config  # which classes of one network have
+            return make(library.AutoConfig.from_pretrained(**_place(config)))
+        files = {"use_safetensors": True} if safetensors else {"use_safetensors": None, "weights_only": True}
+        model, info = loader.from_pretrained(**_place(config), **files, output_loading_info=True)
         _check_complete(model, info, f"{what} '{config.name}'")
         return model
 

@@ -105,7 +105,7 @@ def _check_labels(recipe: PhotosRecipe) -> None:
     """Labels of one folder are all made alike."""
     for source, labeler in recipe.labels.items():
         found = read_source_facts(recipe.output, source).get("labeler")
-        asked = _identity(labeler)
+        asked = labeler.identity()
         if found is not None and found != asked:
             changed = {key for key in {*found, *asked} if found.get(key) != asked.get(key)}
             name = sorted(changed)[0]
@@ -115,19 +115,13 @@ def _check_labels(recipe: PhotosRecipe) -> None:
             )
 
 
-def _identity(labeler: Any) -> dict[str, Any]:
-    """What tells the labels of one labeler from those of another: not where its weights lie or how it computes."""
-    facts = {"class": labeler.target, **to_dict(labeler)}
-    return {key: value for key, value in facts.items() if key not in ("weights", "bf16", "precision", "batch_size")}
-
-
 def _write_facts(recipe: PhotosRecipe, num_shards: int) -> None:
     common = {"made_by": _MADE_BY, NUM_SHARDS: num_shards}
     write_source_facts(recipe.output, ORIGIN, common)
     for source, modality in recipe.modalities().items():
         facts = {**common, "modality": {"name": modality.name, **modality_to_dict(modality)}}
         if source in recipe.labels:
-            facts["labeler"] = _identity(recipe.labels[source])
+            facts["labeler"] = recipe.labels[source].identity()
         if read_source_facts(recipe.output, source) != facts:
             write_source_facts(recipe.output, source, facts)
 

@@ -94,11 +94,17 @@ def test_the_ids_of_mirrored_bodies_may_come_too() -> None:
     assert read("poses", value)[0]["mirrored_pose_tokens"] == [5] * 8
 
 
+def test_key_points_are_rows_of_a_place_and_a_score() -> None:
+    value = people(1) | {"keypoints": [[[1, 2, 0.5]] * 17]}
+    assert read("poses", value)[0]["keypoints"] == [[1.0, 2.0, 0.5]] * 17
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"bbox_xyxy": [[1, 2, 3]]}, "bbox_xyxy: 3 numbers; expected rows of 4"),
         ({"bbox_xyxy": [[1, 2, 3, None]]}, "bbox_xyxy: values that are not finite"),
+        ({"keypoints": [[[1, 2, 0.5]] * 16] * 2}, "keypoints has 96 numbers; expected 51 for each of 2 people"),
         ({"pose_tokenized": [[1] * 8]}, "pose_tokenized has 8 numbers; expected 8 for each of 2 people"),
         ({"pose_tokenized": [[1024] * 8] * 2}, "whole numbers from 0 to 1023"),
         ({"pred_cam": [["a"] * 3] * 2}, "pred_cam: expected numbers"),

@@ -91,6 +91,19 @@ def test_ids_of_poses_are_exchanged_for_those_of_the_mirrored_body_or_dropped() 
     assert mirror_person(mirrored) == both
 
 
+def test_key_points_follow_their_person_and_change_sides_in_a_mirror() -> None:
+    joints = [[4.0, 8.0, 0.9]] * 9 + [[6.0, 8.0, 0.8]] + [[12.0, 4.0, 0.7]] * 7  # 9 is the left wrist, 10 the right one
+
+    (plain,) = crop_people([person(0, 0, 16, 16, keypoints=joints)], LEFT_HALF)
+    (seen,) = crop_people([person(0, 0, 16, 16, keypoints=joints)], dataclasses.replace(LEFT_HALF, hflip=True))
+
+    assert plain["keypoints"][9] == [0.75, 0.5, 0.8]
+    assert plain["keypoints"][10] == [1.5, 0.25, 0.0]  # out of the crop, so it is not seen
+    assert seen["keypoints"][10] == [0.25, 0.5, 0.8]
+    assert seen["keypoints"][9] == [-0.5, 0.25, 0.0]
+    assert mirror_person(seen)["keypoints"] == plain["keypoints"]
+
+
 def test_without_a_mirror_people_are_as_they_were() -> None:
     facts = {"pose_tokens": [1] * 8, "global_orient": [0.1] * 9, "camera": [1, 2, 3]}
     assert crop_people([person(0, 0, 16, 16, **facts)], whole(SIZE)) == [person(0.0, 0.0, 1.0, 1.0, **facts)]

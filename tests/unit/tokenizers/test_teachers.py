@@ -23,7 +23,7 @@ from fourm.tokenizers.teacher_configs import (
     TransformersTeacherConfig,
     teacher_of,
 )
-from fourm.tokenizers.teachers import build_teacher
+from fourm.tokenizers.teachers import VisionTransformerTeacher, build_teacher
 
 TINY = TimmTeacherConfig(name="test_vit", pretrained=False)  # 64 numbers, patches of 16 pixels
 SMALL_IMAGEBIND = ImageBindConfig(dim=32, depth=2, num_heads=2, projection_dim=8, image_size=28)
@@ -54,6 +54,24 @@ def test_the_class_token_is_the_one_vector_of_an_image() -> None:
     teacher = build_teacher(features(places=1, patch=32), replace(TINY, tokens="class"))
 
     torch.testing.assert_close(teacher(images())[:, :, 0, 0], teacher.model.forward_features(images())[:, 0])
+
+
+def test_a_network_without_class_token_pools_its_own_vector() -> None:
+    torch.manual_seed(4)
+    siglip = timm.create_model(
+        "vit_base_patch16_siglip_224", num_classes=0, depth=1, embed_dim=24, num_heads=3, img_size=32
+    ).eval()
+    config = replace(TINY, tokens="pooled")
+
+    found = VisionTransformerTeacher(config, siglip, "siglip")(images())
+
+    assert found.shape == (2, 24, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(found[:, :, 0, 0], siglip(images()))
+    with pytest.raises(ConfigError, match="tokens is class, but 'siglip' has no class token"):
+        VisionTransformerTeacher(replace(TINY, tokens="class"), siglip, "siglip")
+    with pytest.raises(ConfigError, match="tokens is pooled, which is done behind the norm"):
+        replace(config, output="blocks")
 
 
 def test_what_is_read_may_lie_before_the_norm_or_behind_the_projection() -> None:
@@ -316,19 +334,29 @@ def test_networks_of_transformers_give_the_same_outputs_by_the_same_names(tmp_pa
             projection_dim=16,
         )
     ).eval()
-    for name, model in (("dino", dino), ("clip", clip)):
+    siglip = transformers.SiglipModel(
+        transformers.SiglipConfig(
+            vision_config={**sizes, "intermediate_size": 32},
+            text_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9},
+        )
+    ).eval()
+    for name, model in (("dino", dino), ("clip", clip), ("siglip", siglip)):
         model.save_pretrained(tmp_path / name)
 
     norm = TransformersTeacherConfig(name=str(tmp_path / "dino"))
     projection = TransformersTeacherConfig(name="clip", weights=tmp_path / "clip", output="projection", tokens="class")
     found = build_teacher(features(32, places=4, patch=8), norm)(images())
     single = build_teacher(features(16, places=1, patch=32), projection)(images())
+    pooling = TransformersTeacherConfig(name=str(tmp_path / "siglip"), tokens="pooled")
+    pooled = build_teacher(features(32, places=1, patch=32), pooling)(images())
 
     with torch.no_grad():
         expected = dino(pixel_values=images()).last_hidden_state[:, 1:]
         hidden = clip.vision_model(pixel_values=images()).pooler_output
+        attended = siglip.vision_model(pixel_values=images()).pooler_output
     torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
     torch.testing.assert_close(single[:, :, 0, 0], clip.visual_projection(hidden).detach())
+    torch.testing.assert_close(pooled[:, :, 0, 0], attended)
     with pytest.raises(ConfigError, match="output is projection, but .* has none"):
         build_teacher(features(32, places=4, patch=8), replace(norm, output="projection"))
     with pytest.raises(CheckpointError, match="weights cannot be loaded"):
