@@ -52,12 +52,7 @@ def uniform(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
         float32 tensor of the broadcast shape. It depends on nothing but its arguments: not on the batch size, the
         device or the order.
     """
-    import torch
-
-    state = _mix(seeds.to(torch.int64))
-    for counter in counters:
-        state = _mix(state ^ torch.as_tensor(counter, device=seeds.device, dtype=torch.int64))
-    return ((state >> 41 & 0x7F_FFFF).to(torch.float32) + 0.5) * 2.0**-23
+    return _open_interval(_hash(seeds, counters) >> 41)
 
 
 def normal(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
@@ -70,10 +65,26 @@ def normal(seeds: torch.Tensor, *counters: torch.Tensor | int) -> torch.Tensor:
     Returns:
         float32 tensor of the broadcast shape, within +-5.8.
     """
+    bits = _hash(seeds, counters)  # 64 of them, enough for both numbers a draw needs
+    radius, angle = _open_interval(bits >> 41), _open_interval(bits >> 18)
+    return radius.log_().mul_(-2.0).sqrt_() * angle.mul_(2.0 * math.pi).cos_()
+
+
+def _hash(seeds: torch.Tensor, counters: tuple[torch.Tensor | int, ...]) -> torch.Tensor:
+    """64 random bits per combination of seed and counters."""
     import torch
 
-    radius, angle = uniform(seeds, *counters, 0), uniform(seeds, *counters, 1)
-    return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * angle)
+    state = _mix(seeds.to(torch.int64))
+    for counter in counters:
+        state = _mix(state ^ torch.as_tensor(counter, device=seeds.device, dtype=torch.int64))
+    return state
+
+
+def _open_interval(bits: torch.Tensor) -> torch.Tensor:
+    """The lowest 23 bits as a number in (0, 1)."""
+    import torch
+
+    return (bits & 0x7F_FFFF).to(torch.float32).add_(0.5).mul_(2.0**-23)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
