@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,30 +18,15 @@ from PIL import Image
 
 from fourm.data.shards import shard_path
 from fourm.data.source import open_source
-from tests.end_to_end.conftest import TOKENIZER
+from tests.end_to_end.pages import blocks, small, words
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-TEST_BLOCKS = dict(re.findall(r"<!-- test: ([\w-]+) -->\n```\w+\n(.*?)```", README, re.DOTALL))
-FILE_BLOCKS = dict(re.findall(r"<!-- file: ([\w.-]+) -->\n```\w+\n(.*?)```", README, re.DOTALL))
-SMALL = {
-    "train-tokenizer": TOKENIZER,
-    "pretrain": [
-        "train.max_steps=2", "train.batch_size=4", "train.device=cpu", "train.precision=fp32",
-        "train.tensorboard=false",
-        "model.dim=32", "model.encoder_depth=1", "model.decoder_depth=1",
-    ],
-}  # fmt: skip
+TEST_BLOCKS, FILE_BLOCKS = blocks(README)
 
 
 def commands(block: str) -> list[list[str]]:
-    """The words of a block's commands, without comments."""
-    return [words for line in TEST_BLOCKS[block].splitlines() if (words := shlex.split(line, comments=True))]
-
-
-def small(words: list[str]) -> list[str]:
-    """The words behind `fourm`, with settings that make the command small."""
-    assert words[0] == "fourm"
-    return [*words[1:], *(SMALL.get(words[1], []) if "--print" not in words and "--check" not in words else [])]
+    """The words of a block's commands."""
+    return words(TEST_BLOCKS[block])
 
 
 def test_the_readme_is_short_and_every_block_of_commands_is_tested() -> None:
@@ -79,32 +64,32 @@ def test_modalities_of_the_documentation_are_declared_correctly(checkout: Path) 
         catalog.resolve(yaml.safe_load(block)["modalities"])
 
 
-@pytest.mark.parametrize("words", commands("make"), ids=" ".join)
+@pytest.mark.parametrize("command", commands("make"), ids=" ".join)
 @pytest.mark.parametrize("scale", ["", "small"])
-def test_make_targets(checkout: Path, words: list[str], scale: str) -> None:
+def test_make_targets(checkout: Path, command: list[str], scale: str) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
 
-    dry = subprocess.run([*words, "-n", f"SCALE={scale}"], cwd=checkout, capture_output=True, text=True)
+    dry = subprocess.run([*command, "-n", f"SCALE={scale}"], cwd=checkout, capture_output=True, text=True)
 
     assert dry.returncode == 0, dry.stderr
-    assert ("scale=small" in dry.stdout) == bool(scale and words[1] != "test")
+    assert ("scale=small" in dry.stdout) == bool(scale and command[1] != "test")
 
 
 @pytest.fixture
 def folder(world: Path, monkeypatch: Any) -> Path:
     """Where the commands run: files of one's own, and a tiny model where `make quickstart` would put one."""
     monkeypatch.chdir(world)
-    source = open_source(str(world / "rooms" / "train"), ["rgb", "depth", "caption"])
+    source = open_source(str(world / "rooms" / "train"), ["rgb", "caption"])
+    photos, thermal = world / "data" / "mine" / "photos" / "kitchen", world / "data" / "mine" / "thermal" / "kitchen"
+    photos.mkdir(parents=True)
+    thermal.mkdir(parents=True)
     for n in range(len(source)):
         files = source.read(n)
-        for name in ("rgb", "thermal", "caption"):
-            (world / "data" / "mine" / name / "kitchen").mkdir(parents=True, exist_ok=True)
-        place = world / "data" / "mine"
-        (place / "rgb" / "kitchen" / f"{n:04d}.png").write_bytes(files["rgb"])
-        (place / "caption" / "kitchen" / f"{n:04d}.json").write_bytes(files["caption"])
+        (photos / f"{n:04d}.png").write_bytes(files["rgb"])
+        (photos / f"{n:04d}.txt").write_text(json.loads(files["caption"])[0])
         heat = np.random.default_rng(n).integers(0, 65536, (32, 32)).astype(np.uint16)
-        Image.fromarray(heat).save(place / "thermal" / "kitchen" / f"{n:04d}.png")
+        Image.fromarray(heat).save(thermal / f"{n:04d}.png")
     with tarfile.open(shard_path(world / "rooms" / "test", "rgb", 0)) as tar:
         tar.extract("000000.png", world, filter="data")
     Image.open("000000.png").save("photo.jpg")
@@ -115,9 +100,9 @@ def folder(world: Path, monkeypatch: Any) -> Path:
 
 
 def test_own_data_and_an_own_modality(folder: Path, fourm: Any) -> None:
-    for words in [*commands("pack"), *commands("own")]:
-        outcome = fourm(*small(words))
-        assert outcome.status == 0, f"{words}: {outcome.err}"
+    for command in [*commands("pack"), *commands("own")]:
+        outcome = fourm(*small(command))
+        assert outcome.status == 0, f"{command}: {outcome.err}"
 
     seen = folder / "outputs" / "mine" / "seen"
     assert Image.open(seen / "thermal.png").size == (64, 64)
@@ -135,29 +120,29 @@ def test_the_library_is_used_as_shown(folder: Path, fourm: Any) -> None:
 
 
 def test_recipes_are_shown_and_checked(fourm: Any) -> None:
-    shown = [words for words in commands("commands") if words[-1] in ("--print", "--check")]
+    shown = [command for command in commands("commands") if command[-1] in ("--print", "--check")]
     assert len(shown) == 2
-    for words in shown:
-        outcome = fourm(*small(words))
+    for command in shown:
+        outcome = fourm(*small(command))
         assert outcome.status == 0
         assert outcome.out
 
 
-@pytest.mark.parametrize("words", commands("cluster"), ids=" ".join)
-def test_cluster_commands_name_a_recipe_that_loads(checkout: Path, words: list[str], fourm: Any) -> None:
-    script = words.index("run_pretrain.py")
+@pytest.mark.parametrize("command", commands("cluster"), ids=" ".join)
+def test_cluster_commands_name_a_recipe_that_loads(checkout: Path, command: list[str], fourm: Any) -> None:
+    script = command.index("run_pretrain.py")
 
-    assert words[0] == "torchrun"
-    assert (checkout / words[script]).is_file()
-    assert fourm("pretrain", *words[script + 1 :], "--print").status == 0
+    assert command[0] == "torchrun"
+    assert (checkout / command[script]).is_file()
+    assert fourm("pretrain", *command[script + 1 :], "--print").status == 0
 
 
 @pytest.mark.slow
 def test_two_ranks_under_torchrun(checkout: Path, folder: Path) -> None:
-    words = commands("cluster")[0]
-    words = words[: words.index("run_pretrain.py")]
-    words[words.index("--nproc-per-node") + 1] = "2"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
+    command = commands("cluster")[0]
+    command = command[: command.index("run_pretrain.py")]
+    command[command.index("--nproc-per-node") + 1] = "2"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:]]
 
     ended = subprocess.run(
         [*launcher, str(checkout / "run_pretrain.py"), str(folder / "tiny.yaml")],
