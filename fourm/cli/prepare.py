@@ -139,3 +139,47 @@ def thumbnails(root: Path, **options: Any) -> None:
     from fourm.prepare.thumbnails import write_thumbnails
 
     write_thumbnails(root, **options)
+
+
+@prepare.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: cores]")
+@click.option(
+    "--report", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write all problems here, as JSON."
+)
+@click.option("--lines", type=click.IntRange(0), default=20, show_default=True, help="Most problems to show.")
+def verify(out: Path, workers: int | None, report: Path | None, lines: int) -> None:
+    """Check all shards below OUT: complete, aligned, unchanged, decodable, in range. Every bad file is named.
+
+    The exit status is 1 if anything is wrong.
+    """
+    import sys
+
+    from rich.console import Console
+
+    from fourm.prepare.verify import table
+    from fourm.prepare.verify import verify as check
+
+    verdict = check(out, workers=workers or num_cores())
+    if report is not None:
+        verdict.save(report)
+    for problem in verdict.problems[:lines]:
+        click.echo(problem)
+    if len(verdict.problems) > lines:
+        click.echo(f"... and {len(verdict.problems) - lines} more problems; {report or '--report FILE'} names all")
+    Console().print(table(verdict))
+    sys.exit(1 if verdict.problems else 0)
+
+
+@prepare.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--num", type=click.IntRange(1), default=12, show_default=True, help="Number of samples.")
+@click.option(
+    "--out", "page", type=click.Path(path_type=Path), default=None, metavar="FILE.html",
+    help="The page. [default: OUT/overview.html]",
+)  # fmt: skip
+def show(out: Path, num: int, page: Path | None) -> None:
+    """Write a page that shows what is below OUT: its sources, what was rejected, and aligned samples as pictures."""
+    from fourm.prepare.show import show as write
+
+    click.echo(write(out, page or out / "overview.html", num=num))

@@ -17,7 +17,6 @@ from fourm.data.shards import CROPS, check_crops, check_tokenizer_hash, crops_di
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
-from fourm.rng import generator
 
 Encoder = Callable[[Any, np.random.Generator], Any]
 
@@ -254,19 +253,6 @@ def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hash
             check_tokenizer_hash(*where, hashes[modality])
             if crops is not None:
                 check_crops(*where, crops)
-
-
-def verify(dataset: AlignedDataset, most: int = 20) -> list[str]:
-    """Read every sample once; the messages of the first `most` that cannot be used. Empty: all are good."""
-    problems: list[str] = []
-    for n in range(len(dataset)):
-        try:
-            dataset.sample(n, generator(0, dataset.name, n))
-        except DataError as error:
-            problems.append(str(error))
-            if len(problems) >= most:
-                break
-    return problems
 
 
 def _limited(sizes: Any, limit: int | None) -> list[int]:

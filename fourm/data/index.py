@@ -1,4 +1,7 @@
-"""The index beside each tar: which keys it holds and at which byte each starts, so that any sample is one read."""
+"""The index beside each tar: its keys, where each file starts, so that any sample is one read, and checksums.
+
+What reads samples never computes checksums; `fourm prepare verify` does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from fourm.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _HEADER_BYTES = 4096
 
 
@@ -44,26 +47,52 @@ class ShardHeader:
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """Keys and byte ranges of one tar, in the order of the tar."""
+    """Keys and byte ranges of one tar, in the order of the tar.
+
+    Args:
+        header: the rest of what is known.
+        keys: of its members.
+        offsets: where the content of each starts.
+        sizes: bytes of each.
+        checksums: CRC-32 of each, as of when the tar was written; empty for tars of other tools.
+    """
 
     header: ShardHeader
     keys: list[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
 
     @classmethod
     def of(
-        cls, keys: list[str], extension: str, offsets: Sequence[int], sizes: Sequence[int], tar_bytes: int
+        cls,
+        keys: list[str],
+        extension: str,
+        offsets: Sequence[int],
+        sizes: Sequence[int],
+        tar_bytes: int,
+        checksums: Sequence[int] = (),
     ) -> ShardIndex:
         header = ShardHeader(len(keys), extension, tar_bytes, keys_digest(keys))
-        return cls(header, keys, np.asarray(offsets, np.int64), np.asarray(sizes, np.int64))
+        lists = np.asarray(offsets, np.int64), np.asarray(sizes, np.int64), np.asarray(checksums, np.uint32)
+        return cls(header, keys, *lists)
 
     def to_json(self) -> bytes:
         """One JSON object; all but the lists is on the first line, so that `read_header` need not parse the rest."""
         head = {"version": VERSION, **vars(self.header)}
-        lists = {"keys": self.keys, "offsets": self.offsets.tolist(), "sizes": self.sizes.tolist()}
+        lists = {
+            "keys": self.keys,
+            "offsets": self.offsets.tolist(),
+            "sizes": self.sizes.tolist(),
+            "checksums": self.checksums.tolist(),
+        }
         lines = [_json(head)[:-1]] + [f'"{name}":{_json(values)}' for name, values in lists.items()]
         return (",\n".join(lines) + "}\n").encode()
+
+    def describes_same(self, other: ShardIndex) -> bool:
+        """Whether two indexes have the same keys at the same bytes of a tar of the same size."""
+        same = self.header.tar_bytes == other.header.tar_bytes and self.keys == other.keys
+        return same and np.array_equal(self.offsets, other.offsets) and np.array_equal(self.sizes, other.sizes)
 
     def member(self, row: int) -> tuple[list[str], list[int], list[int]]:
         """Key, offset and size of a member; nothing if there are fewer."""
@@ -84,10 +113,13 @@ class ShardIndex:
         """The index, or None if the content is not one of this version."""
         try:
             facts = json.loads(content)
-            if facts["version"] != VERSION or not len(facts["keys"]) == len(facts["offsets"]) == len(facts["sizes"]):
+            keys, offsets, sizes = facts["keys"], facts["offsets"], facts["sizes"]
+            checksums = facts.get("checksums", ())
+            fits = len(keys) == len(offsets) == len(sizes) and len(checksums) in (0, len(keys))
+            if facts["version"] != VERSION or not fits:
                 return None
-            return cls.of(facts["keys"], facts["extension"], facts["offsets"], facts["sizes"], facts["tar_bytes"])
-        except (ValueError, KeyError, TypeError):
+            return cls.of(keys, facts["extension"], offsets, sizes, facts["tar_bytes"], checksums)
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
 
 
@@ -135,7 +167,7 @@ def load_index(tar: Path) -> ShardIndex:
     """The index of a tar.
 
     If it is missing or outdated it is built by scanning the tar, and kept beside it where the folder is writable. A
-    copy may have a tar that is newer than its index: it is scanned once.
+    copy may have a tar that is newer than its index: it is scanned once, and the checksums are kept if all else agrees.
 
     Raises:
         DataError: if the tar is missing, truncated or not a tar.
@@ -144,7 +176,8 @@ def load_index(tar: Path) -> ShardIndex:
     index = ShardIndex.from_json(content)
     if index is not None and index.header.tar_bytes == size:
         return index
-    index = scan_tar(tar)
+    index, before = scan_tar(tar), stored_index(tar)
+    index = before if before is not None and before.describes_same(index) else index
     try:
         publish(index_path(tar), index.to_json())
     except DataError as error:
@@ -152,13 +185,23 @@ def load_index(tar: Path) -> ShardIndex:
     return index
 
 
+def stored_index(tar: Path) -> ShardIndex | None:
+    """The index beside a tar as it is, whatever it says of the tar; None if there is none of this version."""
+    try:
+        return ShardIndex.from_json(index_path(tar).read_bytes())
+    except OSError:
+        return None
+
+
 def _stat(tar: Path) -> os.stat_result:
     try:
         return tar.stat()
     except OSError as error:
-        raise DataError(
-            f"cannot read shard {tar}: {error.strerror}. Check data.*.path, or make the shard again"
-        ) from error
+        raise _unreadable(tar, error) from error
+
+
+def _unreadable(tar: Path, error: OSError) -> DataError:
+    return DataError(f"cannot read shard {tar}: {error.strerror or error}. Check data.*.path, or make the shard again")
 
 
 def scan_tar(tar: Path) -> ShardIndex:
@@ -172,21 +215,27 @@ def scan_tar(tar: Path) -> ShardIndex:
     offsets: list[int] = []
     sizes: list[int] = []
     extensions: set[str] = set()
-    end = 0
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if member.isfile() and not Path(member.name).name.startswith("."):
                     key, extension = _split(member.name)
                     keys.append(key)
                     offsets.append(member.offset_data)
                     sizes.append(member.size)
                     extensions.add(extension)
+            end = archive.offset
+        with tar.open("rb") as file:
+            file.seek(end)
+            mark = file.read(tarfile.BLOCKSIZE)
     except tarfile.TarError as error:
         raise _damaged(tar, f"{error}, after {len(keys)} samples") from error
-    if end + tarfile.BLOCKSIZE > size:
+    except OSError as error:
+        raise _unreadable(tar, error) from error
+    if len(mark) < tarfile.BLOCKSIZE:
         raise _damaged(tar, f"it ends at byte {size} without an end mark, after {len(keys)} samples")
+    if mark.strip(b"\0"):  # the library takes a damaged header for the end
+        raise _damaged(tar, f"at byte {end} is neither a member nor an end mark, after {len(keys)} samples")
     if len(set(keys)) != len(keys):
         twice = Counter(keys).most_common(1)[0][0]
         raise DataError(

@@ -87,7 +87,7 @@ def facts_folder(path: str, source: str) -> tuple[Path, str]:
 
 def _tars_in(root: Path, source: str) -> list[Path]:
     folder = source_folder(root, source)
-    tars = [*folder.glob("shard-*.tar")] or [p for p in folder.glob("*.tar") if not p.name.startswith(".")]
+    tars = list_tars(folder)
     said = num_shards(root, source)
     missing = sorted({shard_path(root, source, shard) for shard in range(said)}.difference(tars))
     if missing:
@@ -100,6 +100,12 @@ def _tars_in(root: Path, source: str) -> list[Path]:
         raise DataError(
             f"{folder} has no shards (shard-00000.tar, ...). Make them, or leave this modality out of the recipe"
         )
+    return tars
+
+
+def list_tars(folder: Path) -> list[Path]:
+    """The shards in the folder of a source, in order."""
+    tars = [*folder.glob("shard-*.tar")] or [p for p in folder.glob("*.tar") if not p.name.startswith(".")]
     return sorted(tars, key=_natural)
 
 

@@ -1,4 +1,4 @@
-"""Shards: one tar per source and shard, published atomically, with an index of byte offsets beside it.
+"""Shards: one tar per source and shard, published atomically, with an index of byte offsets and checksums beside it.
 
 Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar`, the same keys in the same order in the tars of all
 sources, members
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -124,6 +125,7 @@ class _TarFile:
         self.keys: list[str] = []
         self.offsets: list[int] = []
         self.sizes: list[int] = []
+        self.checksums: list[int] = []
         self.position = 0
         self.file: BinaryIO | None = None
         self.opened = 0
@@ -147,6 +149,7 @@ class _TarFile:
         self.keys.append(key)
         self.offsets.append(self.position + len(header))
         self.sizes.append(len(data))
+        self.checksums.append(zlib.crc32(data))
         self._append(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def _append(self, data: bytes) -> None:
@@ -169,7 +172,7 @@ class _TarFile:
         self.file.close()
 
     def index(self) -> ShardIndex:
-        return ShardIndex.of(self.keys, self.extension, self.offsets, self.sizes, self.position)
+        return ShardIndex.of(self.keys, self.extension, self.offsets, self.sizes, self.position, self.checksums)
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):

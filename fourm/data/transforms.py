@@ -153,6 +153,24 @@ def to_input(pixels: NDArray[Any], modality: Modality, jitter: Jitter | None = N
     return normalize(values if jitter is None else jitter_colours(values, jitter), modality)
 
 
+def natural(value: Any, modality: Modality) -> Any:
+    """A decoded file in natural units, neither cropped nor normalised, as it is drawn and compared.
+
+    Returns:
+        colours in [0, 1], metres or unit normals (C, H, W) float32; labels (H, W) int64; all else as it is.
+    """
+    if not is_image(modality):
+        return value
+    if modality.is_discrete:
+        return np.asarray(value, np.int64)
+    planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
+    if value.dtype != np.uint8:
+        return np.ascontiguousarray(planes, np.float32)
+    low, high = modality.value_range or (0.0, 1.0)
+    numbers = planes.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+    return numbers / np.linalg.norm(numbers, axis=0).clip(1e-6) if modality.decode == "normal" else numbers
+
+
 @lru_cache(maxsize=128)
 def _affine(modality: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     low, high = modality.value_range or (0.0, 1.0)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from fourm.data import decode as decoding
-from fourm.data import transforms
 from fourm.data.source import open_source
+from fourm.data.transforms import natural
 from fourm.errors import DataError
 from fourm.modality import Modality
 
@@ -70,20 +70,6 @@ class Samples:
 
     def _where(self, n: int, modality: Modality) -> Any:
         return lambda: self._source.where(n, modality.source)
-
-
-def natural(value: Any, modality: Modality) -> Any:
-    """A decoded file in natural units: (C, H, W) float32, (H, W) int64, or the value itself."""
-    if not transforms.is_image(modality):
-        return value
-    if modality.is_discrete:
-        return np.asarray(value, np.int64)
-    planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
-    if value.dtype != np.uint8:
-        return np.ascontiguousarray(planes, np.float32)
-    low, high = modality.value_range or (0.0, 1.0)
-    numbers = planes.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
-    return numbers / np.linalg.norm(numbers, axis=0).clip(1e-6) if modality.decode == "normal" else numbers
 
 
 def _stack(values: list[Any]) -> Any:

@@ -1,6 +1,7 @@
 """Shards made in several processes.
 
-Each process is driven through its own pipe: it is sent one task at a time and reports every step. If the parent dies,
+Each process is driven through its own pipe: it is sent one task at a time, and reports every step and what the task
+gave. If the parent dies,
 the pipe breaks and the process ends by itself. If a process dies, the parent starts another one in its place and gives
 it the same task once more.
 """
@@ -22,17 +23,26 @@ Task_in = TypeVar("Task_in", contravariant=True)
 
 
 class Work(Protocol[Task_in]):
-    """What a process does for each task."""
+    """What a process does for each task; what it returns has to be picklable."""
 
-    def __call__(self, task: Task_in, on_step: Callable[[], None]) -> None: ...
+    def __call__(self, task: Task_in, on_step: Callable[[], None]) -> object: ...
 
 
 Start = Callable[[int], Work[Task]]
 """Makes the work of the process of a number. It has to be picklable, and is called in the process."""
 
 
+def _ignore(task: Any, result: Any) -> None:
+    pass
+
+
 def run_tasks(
-    start: Start[Task], tasks: Sequence[Task], workers: int, on_step: Callable[[int], None], what: str = "worker"
+    start: Start[Task],
+    tasks: Sequence[Task],
+    workers: int,
+    on_step: Callable[[int], None],
+    what: str = "worker",
+    on_done: Callable[[Task, Any], None] = _ignore,
 ) -> None:
     """Do all tasks in `workers` processes; in this one if that is enough.
 
@@ -42,6 +52,7 @@ def run_tasks(
         workers: processes.
         on_step: called with the number of steps that were done, or, negative, that have to be done again.
         what: what a process is called in errors.
+        on_done: called with each task and what it returned, in the order in which they end.
 
     Raises:
         FourmError: what a worker met; or that one was killed, twice with the same task. What others have finished
@@ -50,10 +61,10 @@ def run_tasks(
     if workers <= 1 or len(tasks) <= 1:
         work = start(0)
         for task in tasks:
-            work(task, lambda: on_step(1))
+            on_done(task, work(task, lambda: on_step(1)))
         return
     with _one_thread_each(), contextlib.ExitStack() as stack:
-        crew = _Crew(start, list(reversed(tasks)), on_step, what)
+        crew = _Crew(start, list(reversed(tasks)), on_step, what, on_done)
         stack.callback(crew.stop)
         crew.run(min(workers, len(tasks)))
 
@@ -89,11 +100,19 @@ class _Worker(Generic[Task]):
 class _Crew(Generic[Task]):
     """The processes, and the tasks that wait."""
 
-    def __init__(self, start: Start[Task], waiting: list[Task], on_step: Callable[[int], None], what: str) -> None:
+    def __init__(
+        self,
+        start: Start[Task],
+        waiting: list[Task],
+        on_step: Callable[[int], None],
+        what: str,
+        on_done: Callable[[Task, Any], None],
+    ) -> None:
         self.start = start
         self.waiting = waiting
         self.on_step = on_step
         self.what = what
+        self.on_done = on_done
         self.busy: dict[Connection, _Worker[Task]] = {}
         self.workers: list[_Worker[Task]] = []
         self.again: list[Task] = []
@@ -123,10 +142,13 @@ class _Crew(Generic[Task]):
             self.on_step(1)
         elif kind == "error":
             raise getattr(errors, message[0], FourmError)(message[1])
-        elif self.waiting:
-            worker.give(self.waiting.pop())
         else:
-            del self.busy[worker.pipe]
+            assert worker.task is not None
+            self.on_done(worker.task, message)
+            if self.waiting:
+                worker.give(self.waiting.pop())
+            else:
+                del self.busy[worker.pipe]
 
     def _replace(self, worker: _Worker[Task]) -> None:
         """A process has ended unexpectedly: another one does its task, but not a third one."""
@@ -156,8 +178,8 @@ def _work(start: Start[Any], number: int, pipe: Connection) -> None:
         try:
             work = start(number)
             while True:
-                work(pipe.recv(), lambda: pipe.send(("step", "")))
-                pipe.send(("done", ""))
+                result = work(pipe.recv(), lambda: pipe.send(("step", "")))
+                pipe.send(("done", result))
         except FourmError as error:
             pipe.send(("error", (type(error).__name__, str(error))))
 

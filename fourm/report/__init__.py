@@ -3,7 +3,7 @@
 Values are in natural units: RGB and grey in [0, 1], depth in metres, normals as unit vectors, labels as class ids.
 
 * `pictures.draw(modality, value)` turns one value into an image, by the drawing that suits it: `maps`, `features`,
-  `boxes`, `instances`, `poses`, `facts`, `swatches`,
+  `boxes`, `crops`, `instances`, `poses`, `facts`, `swatches`,
 * `legend.legend(names)` explains the colours of label maps,
 * `grid.grid(cells, columns=..., rows=...)` lays images and captions out in one labelled picture,
 * `plots.curves(...)` and `plots.bars(...)` give charts as SVG text,

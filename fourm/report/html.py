@@ -16,6 +16,7 @@ from fourm.report.colors import color_scale, palette
 from fourm.report.metrics import MetricRow, format_value
 
 Cell = Image.Image | str | None
+_NUMBER = re.compile(r"[\d.,]+( \w+)?")
 
 
 class Page:
@@ -71,6 +72,25 @@ class Page:
             f"{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
         )
 
+    def table(self, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+        """Add a table of words and numbers; columns of numbers are aligned to the right.
+
+        Args:
+            columns: name of each column.
+            lines: their cells.
+        """
+        numeric = [all(_NUMBER.fullmatch(line[place]) for line in lines) for place in range(len(columns))]
+        kinds = [' class="number"' if number else "" for number in numeric]
+        heads = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True))
+        body = "".join(
+            "<tr>" + "".join(f"<td{k}>{escape(cell)}</td>" for cell, k in zip(line, kinds, strict=True)) + "</tr>"
+            for line in lines
+        )
+        self._add(
+            f'<div class="scroll"><table class="metrics"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+            "</div>"
+        )
+
     def charts(self, *svgs: str, caption: str = "") -> None:
         """Add charts side by side.
 
@@ -124,12 +144,17 @@ class Page:
         table = f'<table class="grid" style="--cell:{cell}px">{head}<tbody>{"".join(lines)}</tbody></table>'
         self._add(f'<figure><div class="scroll">{table}</div>{_caption(caption)}</figure>')
 
-    def legend(self, names: Sequence[str]) -> None:
-        """Add the colours of class labels, in the palette of `maps.labels`."""
-        colors = palette(len(names))
+    def legend(self, names: Sequence[str], present: Sequence[int] | None = None) -> None:
+        """Add the colours of class labels, in the palette of `maps.labels`.
+
+        Args:
+            names: of all classes.
+            present: ids to list; by default all.
+        """
+        colors = palette(len(names)).tolist()
         entries = "".join(
-            f'<li><i style="background:rgb({red},{green},{blue})"></i>{escape(name)}</li>'
-            for name, (red, green, blue) in zip(names, colors.tolist(), strict=True)
+            f'<li><i style="background:rgb({",".join(map(str, colors[i]))})"></i>{escape(names[i])}</li>'
+            for i in (range(len(names)) if present is None else present)
         )
         self._add(f'<ul class="legend">{entries}</ul>')
 

@@ -17,6 +17,7 @@ from fourm.modality import Grid, Modality
 from fourm.report.arrays import to_array, to_planes
 from fourm.report.boxes import boxes
 from fourm.report.canvas import CARD_SIZE, nothing
+from fourm.report.crops import crops
 from fourm.report.facts import facts
 from fourm.report.features import features
 from fourm.report.instances import instances
@@ -38,6 +39,7 @@ class _Setting:
 
 _DRAWINGS: dict[str, Callable[[Modality, Any, _Setting], Image.Image]] = {
     "boxes": lambda m, value, at: boxes(value, at.background, classes=at.classes or m.classes),
+    "crop_settings": lambda m, value, at: crops(value, at.background),
     "metadata": lambda m, value, at: facts(value),
     "palette": lambda m, value, at: swatches(value),
     "poses": lambda m, value, at: poses(value, at.background),
@@ -64,9 +66,9 @@ def draw(
         modality: what the value is.
         value: natural units: (C, H, W) floats for images, depth and normals, (H, W) ids for labels, (N,) or (h, w) ids
             for tokens of any modality, a string (or the list of alternatives, whose first is shown) for text, and what
-            `boxes`, `facts`, `swatches`, `poses` and `instances` take. None gives a card that says so, and so does an
-            empty answer.
-        background: picture that boxes, people and instances are drawn on.
+            `boxes`, `crops`, `facts`, `swatches`, `poses` and `instances` take. None gives a card that says so,
+            and so does an empty answer.
+        background: picture that boxes, crops, people and instances are drawn on.
         classes: class names that give boxes the colours of a label map; by default the modality's own.
         like: features, or several, whose colours are used, so that pictures can be compared.
 

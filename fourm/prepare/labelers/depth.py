@@ -58,7 +58,7 @@ class Depth(TransformersNetwork):
     def _file(self, values: NDArray[np.float32]) -> bytes:
         c = self.config
         if c.scale == "metric":
-            return png(_sixteen_bit(values / c.value_range[1]))
+            return png(_sixteen_bit(np.clip(values, *c.value_range) / c.value_range[1]))
         return png(_sixteen_bit(turned(values if self.gives == "inverse" else 1 / np.maximum(values, _NEAREST))))
 
     def _gives(self) -> Literal["inverse", "metres"]:

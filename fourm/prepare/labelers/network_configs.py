@@ -58,7 +58,7 @@ class DepthConfig(NetworkConfig):
         name, weights, pretrained, batch_size: see `NetworkConfig`.
         scale: what is stored: `relative`, the inverse depth turned round, 0 at the nearest point of the photograph
             and 1 at the farthest; or `metric`, metres, for networks that know them.
-        value_range: least and largest metres of metric depth. What is farther is stored as the largest.
+        value_range: least and largest metres of metric depth. What is nearer or farther is stored as these.
         gives: what the network computes; `auto` asks its config. DPT is taken to give inverse depth, which its
             versions for NYU and KITTI do not: they give `metres`.
         precision: see `NetworkConfig`. Depth in bfloat16 has steps of half a percent.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fourm.data.configs import CropConfig, DatasetConfig
-from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders, verify
+from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import ConfigError, DataError
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
@@ -265,10 +265,3 @@ def test_tokens_are_checked_in_the_folder_the_map_names(shards: Path, modalities
     config = DatasetConfig(str(shards), modality_name_map={"tokens_v2": "tok_rgb"})
     with pytest.raises(DataError, match="tokens_v2"):
         check_tokens("rooms", config, modalities, {"tok_rgb": "bbb"})
-
-
-def test_verifying_lists_what_cannot_be_read(shards: Path, modalities: ModalitySet) -> None:
-    assert verify(build(shards, modalities)) == []
-    rewrite(shards, "depth", "png", b"broken")
-    problems = verify(build(shards, modalities), most=3)
-    assert [f"key '{n:06d}'" in problem for n, problem in enumerate(problems)] == [True] * 3

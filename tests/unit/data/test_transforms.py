@@ -10,7 +10,7 @@ from PIL import Image
 
 from fourm.data import transforms
 from fourm.data.geometry import Geometry, whole
-from fourm.data.transforms import Jitter, apply, crop_resize, normalize, standardize, swap_left_right
+from fourm.data.transforms import Jitter, apply, crop_resize, natural, normalize, standardize, swap_left_right
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 
@@ -65,6 +65,17 @@ def test_depth_is_in_the_units_of_its_normalization(rng: np.random.Generator, mo
     found = apply(metres, modalities["depth"], whole(SIZE), rng)
     assert found.shape == (1, 16, 16)
     np.testing.assert_allclose(found[0, :4, 0], [1, 0, -1, -1], atol=1e-6)
+
+
+def test_natural_units_are_colours_metres_unit_normals_and_ids(modalities: ModalitySet) -> None:
+    corner = np.array([[[0, 128, 255]]], np.uint8)
+    assert np.allclose(natural(corner, modalities["rgb"])[:, 0, 0], [0, 128 / 255, 1])
+    metres = np.array([[3.5]], np.float32)
+    assert natural(metres, modalities["depth"]).tolist() == [[[3.5]]]
+    direction = natural(corner, modalities["normal"])[:, 0, 0]
+    assert np.allclose(direction, np.array([-1, 1 / 255, 1]) / np.sqrt(2), atol=1e-4)
+    assert natural(np.array([[-1, 3]]), modalities["semseg"]).tolist() == [[-1, 3]]
+    assert natural("a text", modalities["caption"]) == "a text"
 
 
 def test_a_mirrored_normal_map_has_mirrored_normals(rng: np.random.Generator, modalities: ModalitySet) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fourm.report import metrics, plots
+from fourm.report.colors import palette
 from fourm.report.html import Page
 
 ATTACK = '<script>alert("x")</script> & "quotes"'
@@ -30,6 +31,7 @@ def full_page() -> Page:
     page.section("Second")
     page.grid([[PICTURE, f"a {ATTACK}", None]], columns=["RGB", "caption", ATTACK], rows=[f"room {ATTACK}"])
     page.legend(["floor", ATTACK])
+    page.table(["name", ATTACK], [[ATTACK, "1"]])
     page.color_scale("0.25 m", "16 m")
     page.picture(PICTURE, f"Picture {ATTACK}")
     return page
@@ -139,3 +141,20 @@ def test_a_failed_save_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.Mo
         page.save(path)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
+    page = Page("t")
+    page.table(["source", "samples", "note"], [["rgb", "1,200", "3 of them"], ["depth", "7 MB", "many"]])
+    html = page.render()
+    assert re.findall(r'<t[hd](?: scope="col")? class="number">(.*?)</t[hd]>', html) == ["samples", "1,200", "7 MB"]
+    assert re.findall(r"<td>(.*?)</td>", html) == ["rgb", "3 of them", "depth", "many"]
+
+
+def test_a_legend_of_some_classes_keeps_their_colours() -> None:
+    page = Page("t")
+    page.legend(["floor", "wall", "ceiling"], [2])
+    red, green, blue = palette(3)[2].tolist()
+    assert re.findall(r"<li>(.*?)</li>", page.render()) == [
+        f'<i style="background:rgb({red},{green},{blue})"></i>ceiling'
+    ]
