@@ -48,14 +48,17 @@ def folder(tmp_path: Path, monkeypatch: Any) -> Path:
 
 def test_photographs_give_thermal_images(folder: Path, fourm: Any) -> None:
     small = ["train.batch_size=16", "train.device=cpu", "train.precision=fp32", "train.tensorboard=false"]
+    tokens = ["objective.num_input_tokens=64", "objective.num_target_tokens=64"]
+    model = ["model.dim=64", "model.encoder_depth=2", "model.decoder_depth=2", "model.num_heads=1"]
+    model += ["model.tie_heads=false", "model.embedding_std=0.4", "model.codebook_init=true"]  # as the quick start
+    model += ["train.optimizer={kind: muon, lr: 2.0e-3, matrix_lr: 0.02}", "train.save_every_steps=1000"]
     for command in (
         ["prepare", "photos", "data/mine/photos", "data/shards", "--recipe", "labels.yaml"],
         ["prepare", "verify", "data/shards"],
         ["train-tokenizer", "thermal.yaml", "train.max_steps=200", *small],
         ["tokenize", "outputs/mine/thermal", "data/shards"],
-        ["pretrain", "mine.yaml", "train.max_steps=300", "model.dim=64", "model.encoder_depth=2", "model.decoder_depth=2",
-         "model.num_heads=1", *small, "objective.num_input_tokens=64", "objective.num_target_tokens=64"],
-    ):  # fmt: skip
+        ["pretrain", "mine.yaml", "train.max_steps=300", *model, *tokens, *small],
+    ):
         outcome = fourm(*command)
         assert outcome.status == 0, f"{command}: {outcome.err}"
     ours, baseline = [], []
