@@ -112,6 +112,7 @@ def test_a_tokenizer_reads_the_values_that_its_teacher_would_make(tmp_path: Path
                 },
             },
             "device": "cpu",
+            "seed": None,
         },
     )  # fmt: skip
     prepare_photos(recipe, workers=1, progress=False)
