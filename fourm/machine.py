@@ -12,8 +12,6 @@ from fourm.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-_SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_STEP")
-
 Precision = Literal["auto", "bf16", "fp32"]
 
 
@@ -43,26 +41,52 @@ WHOLE = Part()
 
 
 def part_from_environment() -> Part:
-    """This process's share as torchrun says, or SLURM: its array, the tasks of one job, or both together.
+    """This process's share: of the ranks that torchrun started or the tasks of a step that srun did, in each element of
+    a SLURM array.
 
     Raises:
         ConfigError: if the numbers make no sense.
     """
-    environment = os.environ
     try:
-        if "RANK" in environment:
-            return Part(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
-        task, tasks = int(environment.get("SLURM_PROCID", 0)), int(environment.get("SLURM_NTASKS", 1))
-        if _SLURM_ARRAY[0] not in environment:
-            return Part(task, tasks)
-        index, least, count, step = (
-            int(environment.get(name, d)) for name, d in zip(_SLURM_ARRAY, ("0", "0", "1", "1"))
-        )
-        return Part((index - least) // step * tasks + task, count * tasks)
+        element, within = _array(), _rank()
+        return Part(element.index * within.count + within.index, element.count * within.count)
     except (KeyError, ValueError) as error:
+        raise ConfigError(f"the environment names no share of the work: {error}. torchrun and SLURM set it") from None
+
+
+def _rank() -> Part:
+    if "RANK" in os.environ:
+        return Part(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    # SLURM_NTASKS is there in a batch script too, which runs once and may start no other task.
+    if "SLURM_STEP_NUM_TASKS" in os.environ:
+        return Part(int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_STEP_NUM_TASKS"]))
+    return WHOLE
+
+
+def _array() -> Part:
+    if "SLURM_ARRAY_TASK_ID" not in os.environ:
+        return WHOLE
+    names = ("ID", "MIN", "MAX", "COUNT")
+    index, least, most, count = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in names)
+    step = (most - least) // max(1, count - 1) or 1
+    if least + step * (count - 1) != most or (index - least) % step:
         raise ConfigError(
-            f"the environment names no share of the work: {error}; expected what torchrun or SLURM set"
-        ) from None
+            f"the {count} elements of the SLURM array from {least} to {most} are not evenly spaced: give a range, "
+            "--array=0-15"
+        )
+    return Part((index - least) // step, count)
+
+
+def local_place() -> Part:
+    """This process among those that torchrun or srun started on this machine."""
+    environment = os.environ
+    if "LOCAL_RANK" in environment:
+        return Part(int(environment["LOCAL_RANK"]), int(environment["LOCAL_WORLD_SIZE"]))
+    if "SLURM_LOCALID" in environment and "SLURM_STEP_TASKS_PER_NODE" in environment:
+        # `4(x2),3`: four tasks on each of two nodes, three on another one.
+        most = max(int(part.partition("(")[0]) for part in environment["SLURM_STEP_TASKS_PER_NODE"].split(","))
+        return Part(int(environment["SLURM_LOCALID"]), most)
+    return WHOLE
 
 
 def num_cores() -> int:
@@ -71,13 +95,17 @@ def num_cores() -> int:
 
 
 def num_processes(device: str = "auto") -> int:
-    """Processes that keep this machine busy: one per GPU, or one per core. Does not import torch without need."""
+    """Processes that keep this machine busy: one per GPU, or one per core. Does not import torch without need.
+
+    Where torchrun or srun started several, it is this one's share. srun's tasks are bound to their own cores already.
+    """
+    place = local_place()
     if device.partition(":")[0] in ("auto", "cuda") and Path("/proc/driver/nvidia").exists():
         import torch
 
         if torch.cuda.is_available():
-            return 1 if ":" in device else torch.cuda.device_count()
-    return num_cores()
+            return 1 if ":" in device else max(1, torch.cuda.device_count() // place.count)
+    return max(1, num_cores() // (place.count if "LOCAL_RANK" in os.environ else 1))
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:

@@ -56,17 +56,27 @@ def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int
     "--recipe", default="photos", show_default=True, help="YAML file, or name of a shipped one: what to make."
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: GPUs, or else cores]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the processes run: on this machine, or on a Ray cluster.",
+)
 @click.option("--print", "show", is_flag=True, help="Show the resolved recipe, and stop.")
-def photos(source: str, out: Path, overrides: tuple[str, ...], recipe: str, workers: int | None, show: bool) -> None:
+def photos(
+    source: str, out: Path, overrides: tuple[str, ...], recipe: str, workers: int | None, engine: Any, show: bool
+) -> None:
     """Turn photographs into aligned shards with labels: depth, segments, boxes, captions, edges, colours, your own.
 
-    IN is a folder, tars as 'photos/{00000..00099}.tar', a URL of either, or hf:NAME for a data set of the Hub.
+    IN is a folder of photographs or of tars, tars as 'photos/{00000..00099}.tar' or pipe:COMMAND, a URL of any, a data
+    set of the Hub as hf:NAME[:CONFIG][:SPLIT], or Parquet files.
     The same command goes on where an interrupted one stopped, and makes only what is missing. Under torchrun, srun
     or a SLURM array every process makes its share.
     """
     from fourm import config as configs
     from fourm.cli.recipes import show_recipe
-    from fourm.machine import num_processes, part_from_environment
+    from fourm.machine import part_from_environment
     from fourm.prepare.photos.recipe import PhotosRecipe
 
     given = [f"input={_quoted(source)}", f"output={_quoted(str(out))}"]
@@ -76,7 +86,7 @@ def photos(source: str, out: Path, overrides: tuple[str, ...], recipe: str, work
         return
     from fourm.prepare.photos.job import prepare_photos
 
-    prepare_photos(loaded, workers=workers or num_processes(loaded.device), part=part_from_environment())
+    prepare_photos(loaded, workers=workers, part=part_from_environment(), engine=engine)
 
 
 def _quoted(text: str) -> str:

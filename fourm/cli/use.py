@@ -17,6 +17,7 @@ import click
 @click.option("--source", default=None, help="Name of the tokens' folder. [default: tok_ and the modality's name]")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--device", default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: GPUs, or else cores]")
 @click.option("--overwrite", is_flag=True, help="Replace tokens that another tokenizer made.")
 @click.option(
     "--teacher-weights",
@@ -27,8 +28,8 @@ import click
 def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
     """Turn a modality of the data set ROOT into token shards with a trained TOKENIZER, one row for each stored crop.
 
-    Complete shards are skipped, so an interrupted run goes on where it stopped. Under torchrun the ranks share the
-    shards.
+    Complete shards are skipped, so an interrupted run goes on where it stopped. Under torchrun, srun or a SLURM array
+    every process makes its share of them. The tokens are the same for any number of processes.
     """
     from fourm.recipe.tokenize import run
 

@@ -219,7 +219,7 @@ def scan_tar(tar: Path) -> ShardIndex:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
                 if member.isfile() and not Path(member.name).name.startswith("."):
-                    key, extension = _split(member.name)
+                    key, extension = split_member(member.name)
                     keys.append(key)
                     offsets.append(member.offset_data)
                     sizes.append(member.size)
@@ -245,7 +245,7 @@ def scan_tar(tar: Path) -> ShardIndex:
     return ShardIndex.of(keys, sorted(extensions)[0] if len(extensions) == 1 else "", offsets, sizes, size)
 
 
-def _split(name: str) -> tuple[str, str]:
+def split_member(name: str) -> tuple[str, str]:
     """Key and extension of a member; as in webdataset, the extension starts at the first dot of the file name."""
     folder, slash, file = name.removeprefix("./").rpartition("/")
     stem, _, extension = file.partition(".")

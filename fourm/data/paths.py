@@ -106,7 +106,7 @@ def _tars_in(root: Path, source: str) -> list[Path]:
 def list_tars(folder: Path) -> list[Path]:
     """The shards in the folder of a source, in order."""
     tars = [*folder.glob("shard-*.tar")] or [p for p in folder.glob("*.tar") if not p.name.startswith(".")]
-    return sorted(tars, key=_natural)
+    return sorted(tars, key=lambda path: natural(path.name))
 
 
 def source_folder(root: Path, source: str) -> Path:
@@ -129,6 +129,6 @@ def source_folder(root: Path, source: str) -> Path:
     return root / source
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
+def natural(name: str) -> list[tuple[int, int | str]]:
     """Sort key that takes numbers as numbers: shard-99999 comes before shard-100000."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name) if part]
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +18,9 @@ from fourm.catalog import FASHION_CLASSES
 from fourm.data.shards import ShardWriter, begin_shards, shard_is_complete
 from fourm.errors import DataError, MissingExtraError
 from fourm.paths import FASHION_FOLDERS
+from fourm.prepare.progress import progress_bar
 from fourm.rng import generator
+from fourm.workers import Work, run_tasks
 
 Split = Literal["train", "test"]
 Image = NDArray[np.uint8]
@@ -88,10 +88,9 @@ def prepare_fashion(
     ]
     missing = [job for job in jobs if not shard_is_complete(job.root, SOURCES, job.shard, job.stop - job.start)]
     _LOG.info("Fashion-MNIST: %d of %d shards to write in %s", len(missing), len(jobs), out)
-    from rich.progress import track
-
-    for _ in track(_run(missing, workers), "photographs to shards", total=len(missing), transient=True):
-        pass
+    total = sum(job.stop - job.start for job in missing)
+    with progress_bar("photographs", total) as advance:
+        run_tasks(_start, missing, workers, advance)
 
 
 @dataclass(frozen=True)
@@ -115,22 +114,18 @@ def _jobs(out: Path, folder: Path, split: Split, limit: int | None, shard_size: 
     return [_Shard(root, folder, split, n, at, min(at + shard_size, total)) for n, at in enumerate(starts)]
 
 
-def _run(jobs: list[_Shard], workers: int) -> Iterator[None]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(_write_shard, jobs)
-        return
-    # Fresh processes: forking one that has started OpenCV's or torch's threads can hang.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_write_shard, jobs)
+def _start(number: int) -> Work[_Shard]:
+    return _write_shard
 
 
-def _write_shard(job: _Shard) -> None:
+def _write_shard(job: _Shard, on_photo: Callable[[], None]) -> None:
     images, labels = (read_idx(job.folder, name, rank) for name, rank in zip(_FILES[job.split], (3, 1), strict=True))
     if len(images) != len(labels):
         raise DataError(f"{job.folder}: {len(images)} photographs but {len(labels)} labels. Fetch the files again")
     with ShardWriter(job.root, job.shard, SOURCES) as writer:
         for n in range(job.start, job.stop):
             writer.write(f"{n:06d}", _sample(job.split, n, images[n], int(labels[n])))
+            on_photo()
 
 
 def _sample(split: Split, n: int, image: Image, label: int) -> dict[str, bytes]:

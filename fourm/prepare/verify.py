@@ -16,7 +16,7 @@ from fourm.prepare.photos.record import FOLDER, Record, load_record
 from fourm.prepare.progress import progress_bar
 from fourm.prepare.sources import StoredSource, as_size, find_data_sets, photograph
 from fourm.prepare.tars import Counts, Problem, Samples, compare_keys, read_files, scan
-from fourm.prepare.workers import Work, run_tasks
+from fourm.workers import Work, run_tasks
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -228,8 +228,9 @@ class TextTokenizerRecipe:
     """Train a WordPiece tokenizer on the texts of a data set.
 
     Args:
-        path: folder of the data set; `sources` are read from it.
-        sources: folders with texts.
+        path: folder of the data set; `sources` are read from it. Or a data set of the Hub,
+            `hf:NAME[:CONFIG][:SPLIT]`, or Parquet files, which are streamed.
+        sources: folders with texts, or columns.
         output: the tokenizer's file.
         vocab_size: largest vocabulary.
         classes: class names that become tokens of their own.

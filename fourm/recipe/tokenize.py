@@ -8,14 +8,14 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fourm.data.shards import (
     CROPS,
@@ -25,17 +25,20 @@ from fourm.data.shards import (
     check_crops,
     crops_digest,
     read_source_facts,
+    remove_leftovers,
     shard_is_complete,
     write_source_facts,
 )
-from fourm.errors import DataError
+from fourm.errors import ConfigError, DataError
+from fourm.machine import WHOLE, Part, choose_device, local_place, num_processes, part_from_environment
+from fourm.prepare.progress import progress_bar
 from fourm.recipe.crops import CropShards, RawCrops
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
 from fourm.tokenizers.quantizer_configs import TWO_BYTES
-from fourm.train.distributed import session
+from fourm.train.distributed import World, num_threads, session
+from fourm.workers import Start, Work, run_tasks
 
 _LOG = logging.getLogger(__name__)
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def run(
@@ -48,32 +51,79 @@ def run(
     device: str = "auto",
     overwrite: bool = False,
     teacher_weights: Path | None = None,
+    workers: int | None = None,
 ) -> None:
     """Write the tokens of a data set; see `fourm tokenize --help`.
 
     Raises:
         CheckpointError: if the tokenizer or the weights of its teacher are missing or damaged.
+        ConfigError: if processes that know nothing of each other should overwrite.
         DataError: if data is missing or damaged, or other tokens are in the way.
     """
-    with session(device) as world:
-        model: Any = load_tokenizer(tokenizer, world.device)
-        if model.modality.teacher or teacher_weights:
-            model.load_teacher(teacher_weights)
+    part = part_from_environment()
+    # One thread on the CPU: sums over another number of threads may round otherwise, and tokens would differ.
+    with session(device, threads=1) as world:
+        if overwrite and part.count != world.size:
+            raise ConfigError(
+                f"--overwrite in part {part.index} of {part.count}: each would remove what the others have made. "
+                "Remove the folder of the tokens once, then start all parts without --overwrite"
+            )
+        workers = workers or _num_processes(world)
+        first = local_place().index * workers
+        job = _Job(tokenizer, teacher_weights, root, out or root, source or "", batch_size, device, first)
+        model = job.load("cpu" if workers > 1 else str(world.device))
+        modality = model.modality
         # The files that a teacher reads are of another modality: `tok_clip`, not `tok_rgb`.
-        name = source or f"tok_{model.modality.key if model.modality.teacher else model.modality.source}"
-        destination = out or root
+        name = source or f"tok_{modality.key if modality.teacher else modality.source}"
         crops = crops_digest(root)
-        world.on_main(lambda: _make_room(destination, name, overwrite, crops))
+        world.on_main(lambda: _make_room(job.out, name, overwrite, crops))
         tokenize_shards(
             model,
-            CropShards(root, model.modality),
-            destination,
+            CropShards(root, modality),
+            job.out,
             name,
             facts={CROPS: crops},
             batch_size=batch_size,
-            rank=world.rank,
-            world_size=world.size,
             device=str(world.device),
+            part=part,
+            workers=workers,
+            start=replace(job, source=name) if workers > 1 else None,
+        )
+
+
+def _num_processes(world: World) -> int:
+    """Processes that keep this machine busy. On the CPU, OMP_NUM_THREADS is how much of it the user grants."""
+    if world.device.type == "cuda":
+        return num_processes("cuda")
+    return num_threads(None, world.local_size) if world.device.type == "cpu" else 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process has to know to tokenize shards; it makes its work by itself."""
+
+    tokenizer: Path
+    teacher_weights: Path | None
+    root: Path
+    out: Path
+    source: str
+    batch_size: int
+    device: str
+    first: int
+
+    def load(self, device: str) -> Any:
+        """The tokenizer on a device."""
+        model = load_tokenizer(self.tokenizer, device)
+        if model.modality.teacher or self.teacher_weights:
+            model.load_teacher(self.teacher_weights)
+        return model
+
+    def __call__(self, number: int) -> Work[int]:
+        torch.set_num_threads(1)
+        device = str(choose_device(self.device, self.first + number))
+        model = self.load(device)
+        return ShardTokenizer(
+            model, CropShards(self.root, model.modality), self.out, self.source, self.batch_size, device
         )
 
 
@@ -104,13 +154,14 @@ def tokenize_shards(
     *,
     facts: Mapping[str, Any] | None = None,
     batch_size: int = 64,
-    rank: int = 0,
-    world_size: int = 1,
     device: str = "cpu",
+    part: Part = WHOLE,
+    workers: int = 1,
+    start: Start[int] | None = None,
 ) -> int:
     """Write `ROOT/<source>/shard-*.tar` with one npy of ids (n_crops, n_tokens) per sample, and `source.json`.
 
-    Shards that are complete are skipped.
+    Shards that are complete are skipped. Batches form within a shard, so its bytes depend on nothing else.
 
     Args:
         tokenizer: in inference mode, on `device`.
@@ -119,8 +170,10 @@ def tokenize_shards(
         source: folder of the tokens below it, for instance `tok_depth`.
         facts: what else `source.json` should say.
         batch_size: crops encoded at a time.
-        rank: this process writes the shards whose number is `rank` modulo `world_size`.
         device: where the tokenizer is.
+        part: which share of the shards to write.
+        workers: processes on this machine.
+        start: makes the work of each of them; None: one process does it, this one.
 
     Returns:
         Number of samples tokenized now, those of skipped shards not counted.
@@ -128,41 +181,52 @@ def tokenize_shards(
     Raises:
         DataError: if the folder holds tokens of another tokenizer, or a sample does not fit the tokenizer.
     """
-    before = read_source_facts(root, source).get("tokenizer_hash", tokenizer.hash)
+    found = read_source_facts(root, source)
+    before = found.get("tokenizer_hash", tokenizer.hash)
     if before != tokenizer.hash:
         raise DataError(
             f"{root / source} holds tokens of another tokenizer ({str(before)[:12]}, now {tokenizer.hash[:12]}): "
             "replace them with --overwrite, or write elsewhere with --source or --out"
         )
     sizes = list(reader.shard_sizes)
-    if rank == 0:
-        # Written first, so that a second run recognises what an interrupted one left.
-        made = {
-            "tokenizer_hash": tokenizer.hash,
-            "modality": source,
-            "raw_modality": tokenizer.modality.name,
-            "vocab_size": tokenizer.vocab_size,
-            "grid": [tokenizer.grid.height, tokenizer.grid.width],
-            NUM_SHARDS: len(sizes),
-        }
-        write_source_facts(root, source, {**made, **(facts or {})})
-    extensions = {source: "npy"}
-    todo = [
-        shard
-        for shard in range(rank, len(sizes), world_size)
-        if not shard_is_complete(root, extensions, shard, sizes[shard])
-    ]
-    encode = _Encoder(tokenizer, batch_size, device)
-    total = sum(sizes[shard] for shard in todo)
-    with Progress(*_COLUMNS, disable=rank != 0, transient=True) as bar:
-        task = bar.add_task(f"tokenize {source}", total=total)
-        for shard in todo:
-            with ShardWriter(root, shard, extensions) as writer:
-                for raw, ids in encode.samples(reader.read(shard)):
-                    writer.write(raw.key, {source: _npy(ids)})
-                    bar.advance(task)
+    made = {
+        "tokenizer_hash": tokenizer.hash,
+        "modality": source,
+        "raw_modality": tokenizer.modality.name,
+        "vocab_size": tokenizer.vocab_size,
+        "grid": [tokenizer.grid.height, tokenizer.grid.width],
+        NUM_SHARDS: len(sizes),
+        **(facts or {}),
+    }
+    if found != made:  # written first, so that a second run recognises what an interrupted one left
+        write_source_facts(root, source, made)
+    mine = [shard for shard in range(len(sizes)) if part.has(shard)]
+    todo = [shard for shard in mine if not shard_is_complete(root, {source: "npy"}, shard, sizes[shard])]
+    total, whole = sum(sizes[shard] for shard in todo), sum(sizes[shard] for shard in mine)
+    here = ShardTokenizer(tokenizer, reader, root, source, batch_size, device)
+    with progress_bar(f"{source} samples", whole, whole - total, visible=part.index == 0) as advance:
+        run_tasks(start or (lambda number: here), todo, workers if start else 1, advance, "tokenizing process")
     _LOG.info("%s: tokenized %d samples in %d of %d shards", source, total, len(todo), len(sizes))
     return total
+
+
+class ShardTokenizer:
+    """Makes the tokens of one shard after the other; see `tokenize_shards`."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, reader: CropShards, root: Path, source: str, batch_size: int, device: str
+    ) -> None:
+        self.encode = _Encoder(tokenizer, batch_size, device)
+        self.reader = reader
+        self.root = root
+        self.source = source
+
+    def __call__(self, shard: int, on_step: Callable[[], None]) -> None:
+        remove_leftovers(self.root, [self.source], shard)
+        with ShardWriter(self.root, shard, {self.source: "npy"}) as writer:
+            for raw, ids in self.encode.samples(self.reader.read(shard)):
+                writer.write(raw.key, {self.source: _npy(ids)})
+                on_step()
 
 
 class _Encoder:

@@ -8,6 +8,7 @@ from functools import partial
 
 from fourm.data import decode as decoding
 from fourm.data.source import open_source
+from fourm.data.tables import Table, is_table
 from fourm.errors import ConfigError
 from fourm.modality import Discrete, Modality, Sequence
 from fourm.recipe.schema import TextTokenizerRecipe
@@ -38,6 +39,11 @@ def run(recipe: TextTokenizerRecipe) -> None:
 
 def texts(recipe: TextTokenizerRecipe) -> Iterator[str]:
     """Every text of every sample, all alternatives of a caption included."""
+    if is_table(str(recipe.path)):
+        table = Table(str(recipe.path))
+        for column in recipe.sources:
+            yield from table.texts(column)
+        return
     for name in recipe.sources:
         source = open_source(str(recipe.path), [name])
         modality = Modality("text", Sequence(1), Discrete(1), source=name, decode="text")

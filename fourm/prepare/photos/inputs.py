@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from fourm.data.folder import walk
 from fourm.errors import ConfigError, DataError
+from fourm.prepare.photos.files import Files
 from fourm.prepare.photos.names import beside, check_template, safe_key, split
 from fourm.rng import generator
 
-_LARGEST = 2**30
 # Endings of files that often lie among photographs. They are looked into too, but do not fill shards.
 _NO_IMAGES = {
     *("txt", "md", "html", "pdf", "svg", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "ini", "py", "dat", "db"),
@@ -36,7 +34,7 @@ class Item:
         key: of the sample it becomes.
         data: its bytes.
         beside: the user's other files that go with it: template -> content.
-        namesake: a file in another folder has the same name.
+        namesake: a file in another folder has, or may have, the same name.
         reason: why it cannot be taken, where that is known before it is decoded.
     """
 
@@ -69,7 +67,7 @@ class FolderInputs:
     """All files below a folder, but for hidden ones and those that belong to photographs.
 
     Args:
-        root: the folder.
+        files: of the folder.
         templates: of files that labelers read beside the photographs.
         shard_size: photographs per piece.
         tables: files that say something of many photographs, and are none themselves.
@@ -77,26 +75,23 @@ class FolderInputs:
 
     Raises:
         ConfigError: for a template without a place.
-        DataError: if the folder does not exist.
     """
 
     def __init__(
         self,
-        root: Path,
+        files: Files,
         templates: Sequence[str],
         shard_size: int,
-        tables: Sequence[Path] = (),
+        tables: Collection[str] = (),
         seed: int | None = None,
     ) -> None:
         for template in templates:
             check_template(template)
-        if not root.is_dir():
-            raise DataError(f"there is no folder {root} with photographs; it is relative to where the command runs")
-        self.root = root
+        self.files = files
         self.templates = templates
         self.shard_size = shard_size
         self.seed = seed
-        self.tables = {PurePath(os.path.relpath(table, root)).as_posix() for table in tables}
+        self.tables = tables
 
     def size(self, piece: Piece) -> int | None:
         return len(piece["files"])
@@ -104,11 +99,11 @@ class FolderInputs:
     def pieces(self, known: Sequence[Piece] = ()) -> Iterator[Piece]:
         yield from known
         before = {file for piece in known for file in piece["files"]}
-        files = [path.relative_to(self.root).as_posix() for path in walk(self.root)]
+        files = [*self.files.all()]
         if not files and not known:
-            raise DataError(f"{self.root} holds no files; expected photographs in it or in its subfolders")
+            raise DataError(f"{self.files.name} holds no files; expected photographs in it or in its subfolders")
         labels = {beside(template, split(file)[0]) for file in files for template in self.templates}
-        labels |= self.tables
+        labels.update(self.tables)
         self._check_templates(files, labels)
         if taken := sorted(filter(_may_be_image, before & labels)):
             raise DataError(
@@ -141,13 +136,13 @@ class FolderInputs:
         photos = [file for file in files if file not in labels]
         for template in self.templates if files else ():
             meant = (beside(template, split(file)[0]) for file in photos)
-            if any((self.root / file).exists() for file in meant):
+            if any(self.files.exists(file) for file in meant):
                 continue
             if not photos:
-                raise ConfigError(f"'{template}' means every file in {self.root}, so that no photograph is left")
+                raise ConfigError(f"'{template}' means every file in {self.files.name}, so that no photograph is left")
             some = min(filter(_may_be_image, photos), default=photos[0])
             raise ConfigError(
-                f"no photograph in {self.root} has a file '{template}': that of {some}, for instance, would be "
+                f"no photograph in {self.files.name} has a file '{template}': that of {some}, for instance, would be "
                 f"{beside(template, split(some)[0])}"
             )
 
@@ -156,13 +151,16 @@ class FolderInputs:
         for file in piece["files"]:
             path, namesake = split(file)[0], file in namesakes
             try:
-                yield Item(file, safe_key(path), _content(self.root / file), self._beside(path), namesake)
+                yield Item(file, safe_key(path), self.files.read(file), self._beside(path), namesake)
             except OSError as error:
                 yield Item(file, safe_key(path), reason=f"cannot be read: {error.strerror or error}")
 
     def _beside(self, path: str) -> dict[str, bytes]:
-        files = {template: self.root / beside(template, path) for template in self.templates}
-        return {template: _content(file) for template, file in files.items() if file.exists()}
+        found = {}
+        for template in self.templates:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found[template] = self.files.read(beside(template, path))
+        return found
 
 
 def _may_be_image(file: str) -> bool:
@@ -172,17 +170,3 @@ def _may_be_image(file: str) -> bool:
 def _piece(files: list[str], names: Counter[str]) -> Piece:
     namesakes = [file for file in files if names[PurePosixPath(file).name] > 1]
     return {"files": files, "namesakes": namesakes} if namesakes else {"files": files}
-
-
-def _content(path: Path) -> bytes:
-    """A file's bytes.
-
-    Raises:
-        OSError: if it is no file that can be read as a whole.
-    """
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise OSError("it is not a regular file")
-    if state.st_size > _LARGEST:
-        raise OSError(f"its {state.st_size:,} bytes are too many for one photograph")
-    return path.read_bytes()

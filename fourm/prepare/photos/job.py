@@ -7,13 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fourm.config import to_dict
 from fourm.data.files import publish
 from fourm.data.shards import NUM_SHARDS, read_source_facts, write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.machine import WHOLE, Part
+from fourm.machine import WHOLE, Part, local_place, num_processes
 from fourm.modality import to_dict as modality_to_dict
 from fourm.prepare.photos.open import open_inputs
 from fourm.prepare.photos.recipe import ORIGIN, PhotosRecipe
@@ -27,20 +27,28 @@ from fourm.prepare.photos.record import (
 )
 from fourm.prepare.photos.shard import ShardMaker, ShardTask, missing_sources
 from fourm.prepare.progress import progress_bar
-from fourm.prepare.workers import run_tasks
+from fourm.workers import run_tasks
 
 _LOG = logging.getLogger(__name__)
 _MADE_BY = "fourm prepare photos"
 _SHOWN = 5
 
 
-def prepare_photos(recipe: PhotosRecipe, *, workers: int, part: Part = WHOLE, progress: bool = True) -> list[Rejected]:
+def prepare_photos(
+    recipe: PhotosRecipe,
+    *,
+    workers: int | None = None,
+    part: Part = WHOLE,
+    engine: Literal["local", "ray"] = "local",
+    progress: bool = True,
+) -> list[Rejected]:
     """Write the shards of a recipe. Only what is missing is made; the bytes do not depend on workers or interruptions.
 
     Args:
         recipe: what to make of which photographs.
-        workers: processes on this machine.
+        workers: processes, on this machine or of the cluster; None: as many as keep it busy.
         part: which share of the shards this machine makes.
+        engine: who runs them: this machine, or a Ray cluster.
         progress: show a progress bar.
 
     Returns:
@@ -49,6 +57,7 @@ def prepare_photos(recipe: PhotosRecipe, *, workers: int, part: Part = WHOLE, pr
     Raises:
         ConfigError: if a labeler does not work, or no photograph is left.
         DataError: if there is no input, or the folder holds other data or cannot be written.
+        MissingExtraError: if a library is not installed.
     """
     inputs = open_inputs(recipe)
     out = recipe.output
@@ -62,19 +71,32 @@ def prepare_photos(recipe: PhotosRecipe, *, workers: int, part: Part = WHOLE, pr
     sizes = [inputs.size(piece) for piece in pieces]
     total = None if None in sizes else sum(sizes[n] or 0 for n in mine)
     done = 0 if total is None else total - sum(sizes[task.shard] or 0 for task in todo)
-    start = partial(_start, recipe)
     try:
         with progress_bar("photographs", total, done, visible=progress) as advance:
-            run_tasks(start, todo, workers, advance, "labelling process")
+            if engine == "ray":
+                from fourm.prepare.photos.ray import run_on_ray
+
+                gpu = any(labeler.network for labeler in recipe.labels.values()) and recipe.device != "cpu"
+                run_on_ray(partial(_start, recipe, 0), todo, workers, advance, gpu=gpu)
+            else:
+                workers = workers or num_processes(recipe.device)
+                start = partial(_start, recipe, local_place().index * workers)
+                run_tasks(start, todo, workers, advance, "labelling process")
     finally:
         rejected = merge_rejected(out, len(pieces))
     _summarise(recipe, len(pieces), rejected)
     return rejected
 
 
-def _start(recipe: PhotosRecipe, number: int) -> ShardMaker:
-    """The work of one process."""
-    return ShardMaker(recipe, open_inputs(recipe), number)
+def _start(recipe: PhotosRecipe, first: int, number: int) -> ShardMaker:
+    """The work of one process.
+
+    Args:
+        recipe: what to make.
+        first: number of the first process of this command on this machine, where several commands share it.
+        number: of the process within its command.
+    """
+    return ShardMaker(recipe, open_inputs(recipe), first + number)
 
 
 def _check_settings(recipe: PhotosRecipe) -> None:

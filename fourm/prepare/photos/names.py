@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from fourm.errors import ConfigError
@@ -11,6 +12,7 @@ from fourm.errors import ConfigError
 _LONGEST = 80
 _OTHER = re.compile(r"[^A-Za-z0-9_/-]+")
 _PLACE = re.compile(r"\{([^{}]*)\}")
+_COLUMN = re.compile(r"\{column:([^{}]+)\}(?:\.\w+)?")
 _PLACES = ("path", "folder", "stem")
 
 
@@ -38,7 +40,7 @@ def safe_key(path: str) -> str:
 
 
 def beside(template: str, path: str) -> str:
-    """The file a template means for a photograph.
+    """The file a template means for a photograph; the template itself where it means a column.
 
     Args:
         template: `{path}.txt`, `{folder}/{stem}.txt`, `masks/{stem}.png`.
@@ -46,8 +48,30 @@ def beside(template: str, path: str) -> str:
     """
     whole = PurePosixPath(path)
     values = {"path": path, "folder": str(whole.parent), "stem": whole.name}
-    filled = _PLACE.sub(lambda match: values[match[1]], template)
+    filled = _PLACE.sub(lambda match: values.get(match[1], match[0]), template)
     return filled.removeprefix("./")
+
+
+def matcher(templates: Sequence[str]) -> Callable[[str], bool]:
+    """What tells whether a file may go with some photograph, by its name alone."""
+    kinds = {"path": ".+", "folder": ".+", "stem": "[^/]+"}
+    patterns = []
+    for template in templates:
+        *texts, last = _PLACE.split(template.removeprefix("./"))
+        pairs = zip(texts[::2], texts[1::2], strict=True)
+        patterns.append("".join(re.escape(text) + kinds[place] for text, place in pairs) + re.escape(last))
+    return re.compile("|".join(patterns) or "(?!)", re.DOTALL).fullmatch  # type: ignore[return-value]
+
+
+def column_of(template: str) -> str | None:
+    """The column of a data set that a template means; None if it means files.
+
+    Args:
+        template: `{column:caption}`; `{column:mask}.png` says also of what kind its bytes are; `{column:meta.label}` is
+            a field within a column.
+    """
+    match = _COLUMN.fullmatch(template)
+    return match[1] if match else None
 
 
 def check_template(template: str) -> None:
@@ -56,6 +80,8 @@ def check_template(template: str) -> None:
     Raises:
         ConfigError: for unknown places, or none.
     """
+    if column_of(template):
+        raise ConfigError(f"file is '{template}', but only data sets have columns, not files: see their input, hf:NAME")
     places = _PLACE.findall(template)
     if not places or not set(places) <= set(_PLACES):
         raise ConfigError(

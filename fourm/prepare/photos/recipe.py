@@ -33,6 +33,7 @@ class ImageConfig:
         min_side: photographs with fewer pixels on a side are rejected.
         unusual: files that are not plain photographs, which are CMYK, 16-bit, or animated, are converted (animations:
             their first picture), or rejected.
+        column: of a data set, the one with photographs; empty: the only one that has images.
     """
 
     size: int = 256
@@ -42,6 +43,7 @@ class ImageConfig:
     max_pixels: int = 200_000_000
     min_side: int = 16
     unusual: Literal["convert", "reject"] = "convert"
+    column: str = ""
 
     def __post_init__(self) -> None:
         check_range(self, "size", least=0)
@@ -58,8 +60,9 @@ class PhotosRecipe:
     """Photographs, and what is to be said of them.
 
     Args:
-        input: a folder; tars as `photos/{00000..00099}.tar`; either also at a URL (`s3://`, `gs://`, `hf://`), tars
-            also as `pipe:COMMAND`; or a data set of the Hub, `hf:NAME`.
+        input: a folder of photographs or of tars; tars as `photos/{00000..00099}.tar`; either also at a URL (`s3://`,
+            `gs://`, `hf://`), tars also as `pipe:COMMAND`; a data set of the Hub, `hf:NAME[:CONFIG][:SPLIT]`, Parquet
+            files, or a folder that `datasets` saved.
         output: folder of the shards.
         image: how photographs are stored.
         labels: folder -> labeler. The folder names the modality in recipes.

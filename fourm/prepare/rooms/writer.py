@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fourm.errors import ConfigError, DataError
+from fourm.prepare.progress import progress_bar
 from fourm.prepare.rooms.classes import CLASSES, MIN_SIZE, SOURCES
 from fourm.prepare.rooms.rays import check_installed, has_fast_tracer
-from fourm.prepare.rooms.workers import ShardTask, render_shards
+from fourm.prepare.rooms.shard import ShardTask, render_shards
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +65,8 @@ def render(
     if not has_fast_tracer():
         logger.warning("embreex is not installed: trimesh traces the rays, about a hundred times slower")
     done = num - sum(task.stop - task.start for task in todo)
-    with _progress_bar(num, done, progress) as on_room:
-        render_shards(todo, workers, on_room)
+    with progress_bar("rooms", num, done, visible=progress) as on_rooms:
+        render_shards(todo, workers, on_rooms)
     publish(out / MANIFEST, manifest)
 
 
@@ -120,30 +119,3 @@ def _unlink(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot replace {path}: {error.strerror}; check the permissions of the folder") from error
-
-
-@contextmanager
-def _progress_bar(num: int, done: int, visible: bool) -> Iterator[Callable[[], None]]:
-    """A bar over rooms with frames per second and time left; yields what to call after each room."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        """Rooms per second."""
-
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} rooms/s" if task.speed else "")
-
-    columns = (TextColumn("rooms"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
-        task = bar.add_task("rooms", total=num, completed=done)
-        yield lambda: bar.advance(task)

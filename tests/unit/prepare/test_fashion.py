@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +74,10 @@ def test_what_an_interruption_leaves_is_not_taken_for_the_whole(
 ) -> None:
     real = fashion._write_shard
 
-    def interrupted(job: fashion._Shard) -> None:
+    def interrupted(job: fashion._Shard, on_photo: Callable[[], None]) -> None:
         if job.shard == 1:
             raise KeyboardInterrupt
-        real(job)
+        real(job, on_photo)
 
     monkeypatch.setattr(fashion, "_write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):

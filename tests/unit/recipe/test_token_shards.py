@@ -10,6 +10,7 @@ from fourm.data.aligned import AlignedShards
 from fourm.data.decode import tokens
 from fourm.data.shards import read_source_facts, shard_is_complete, shard_path
 from fourm.errors import DataError
+from fourm.machine import Part
 from fourm.modality import Continuous, Discrete, Grid, Modality
 from fourm.recipe.crops import RawCrops
 from fourm.recipe.tokenize import tokenize_shards
@@ -104,10 +105,10 @@ def test_complete_shards_are_skipped_and_missing_ones_made(tmp_path):
     assert len(read_all(tmp_path)) == 5
 
 
-def test_ranks_share_the_shards(tmp_path):
-    assert run(Brightness(), Reader((1, 2, 3)), tmp_path, rank=1, world_size=2) == 2
+def test_parts_share_the_shards(tmp_path):
+    assert run(Brightness(), Reader((1, 2, 3)), tmp_path, part=Part(1, 2)) == 2
     assert not shard_is_complete(tmp_path, ["tok_grey"], 0)
-    assert run(Brightness(), Reader((1, 2, 3)), tmp_path, rank=0, world_size=2) == 4
+    assert run(Brightness(), Reader((1, 2, 3)), tmp_path, part=Part(0, 2)) == 4
     assert len(read_all(tmp_path)) == 6
 
 

@@ -11,9 +11,9 @@ from fourm.data.shards import shard_is_complete
 from fourm.data.source import open_source
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.rooms import render
-from fourm.prepare.rooms import workers as workers_module
+from fourm.prepare.rooms import shard as shard_module
 from fourm.prepare.rooms.classes import CLASSES, SOURCES
-from fourm.prepare.rooms.workers import render_shard
+from fourm.prepare.rooms.shard import render_shard
 
 SETTINGS = {"num": 5, "size": 16, "seed": 3, "workers": 1, "shard_size": 2, "progress": False}
 
@@ -72,7 +72,7 @@ def test_a_run_with_a_lost_shard_makes_only_that_shard_again(
     (copy / "depth" / "shard-00001.tar").unlink()
     made = []
     monkeypatch.setattr(
-        workers_module, "render_shard", lambda task, on: (made.append(task.shard), render_shard(task, on))
+        shard_module, "render_shard", lambda task, on: (made.append(task.shard), render_shard(task, on))
     )
     _render(copy)
     assert made == [1]

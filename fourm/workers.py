@@ -1,9 +1,8 @@
-"""Shards made in several processes.
+"""Tasks done in several processes: one shard each.
 
 Each process is driven through its own pipe: it is sent one task at a time, and reports every step and what the task
-gave. If the parent dies,
-the pipe breaks and the process ends by itself. If a process dies, the parent starts another one in its place and gives
-it the same task once more.
+gave. If the parent dies, the pipe breaks and the process ends by itself. If a process dies, the parent starts another
+one in its place and gives it the same task once more.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Task_in = TypeVar("Task_in", contravariant=True)
 class Work(Protocol[Task_in]):
     """What a process does for each task; what it returns has to be picklable."""
 
-    def __call__(self, task: Task_in, on_step: Callable[[], None]) -> object: ...
+    def __call__(self, task: Task_in, on_step: Callable[[], None], /) -> object: ...
 
 
 Start = Callable[[int], Work[Task]]
@@ -67,6 +66,12 @@ def run_tasks(
         crew = _Crew(start, list(reversed(tasks)), on_step, what, on_done)
         stack.callback(crew.stop)
         crew.run(min(workers, len(tasks)))
+
+
+def error_of(kind: str, text: str) -> FourmError:
+    """An error that another process met, from the name of its class and what it said."""
+    found = getattr(errors, kind, FourmError)
+    return found.__new__(found, text)  # type: ignore[no-any-return]  # not all classes are made from their text
 
 
 class _Worker(Generic[Task]):
@@ -141,7 +146,7 @@ class _Crew(Generic[Task]):
             worker.steps += 1
             self.on_step(1)
         elif kind == "error":
-            raise getattr(errors, message[0], FourmError)(message[1])
+            raise error_of(*message)
         else:
             assert worker.task is not None
             self.on_done(worker.task, message)
