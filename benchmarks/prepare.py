@@ -23,6 +23,7 @@ from PIL import Image
 
 from fourm.config import build
 from fourm.errors import DataError
+from fourm.prepare.photos.files import LocalFiles
 from fourm.prepare.photos.inputs import FolderInputs
 from fourm.prepare.photos.load import load
 from fourm.prepare.photos.open import open_inputs
@@ -36,7 +37,7 @@ def photographs(folders: list[Path], config: ImageConfig) -> dict[str, bytes]:
     """All files below the folders that can be read, in memory: the disk is not what is measured."""
     found = {}
     for number, folder in enumerate(folders):
-        inputs = FolderInputs(folder, [], 10**6)
+        inputs = FolderInputs(LocalFiles(folder), [], 10**6)
         for item in (item for piece in inputs.pieces() for item in inputs.read(piece) if not item.reason):
             try:
                 load(item.data, item.file, config)

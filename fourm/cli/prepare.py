@@ -63,9 +63,19 @@ def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int
     show_default=True,
     help="Where the processes run: on this machine, or on a Ray cluster.",
 )
+@click.option(
+    "--retry", is_flag=True, help="Make shards anew that files were left out of, if they are repaired by now."
+)
 @click.option("--print", "show", is_flag=True, help="Show the resolved recipe, and stop.")
 def photos(
-    source: str, out: Path, overrides: tuple[str, ...], recipe: str, workers: int | None, engine: Any, show: bool
+    source: str,
+    out: Path,
+    overrides: tuple[str, ...],
+    recipe: str,
+    workers: int | None,
+    engine: Any,
+    retry: bool,
+    show: bool,
 ) -> None:
     """Turn photographs into aligned shards with labels: depth, segments, boxes, captions, edges, colours, your own.
 
@@ -86,7 +96,7 @@ def photos(
         return
     from fourm.prepare.photos.job import prepare_photos
 
-    prepare_photos(loaded, workers=workers, part=part_from_environment(), engine=engine)
+    prepare_photos(loaded, workers=workers, part=part_from_environment(), engine=engine, retry=retry)
 
 
 def _quoted(text: str) -> str:

@@ -25,12 +25,15 @@ class Origin:
         file: its name within the input.
         width, height: of the upright photograph, in pixels, before it was made smaller.
         notes: what had to be done to it: turned upright, converted from CMYK, ...
+        num_bytes, crc32: of the file, by which a change of it is noticed.
     """
 
     file: str
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    num_bytes: int = 0
+    crc32: int = 0
 
     @property
     def orientation(self) -> int:

@@ -24,13 +24,15 @@ class LabelerConfig:
         target: the class, imported where it is used.
         extension: of its files, without a dot.
         network: it computes with a network, on the device of the recipe.
-        reads_input: it needs the user's own file, not only the stored photograph.
+        reads_input: it needs the user's own files, not only the stored photograph.
+        uses_alpha: it needs the transparency of the user's file.
     """
 
     target: ClassVar[str] = ""
     extension: ClassVar[str] = ""
     network: ClassVar[bool] = False
     reads_input: ClassVar[bool] = False
+    uses_alpha: ClassVar[bool] = False
 
     @property
     def needs(self) -> Sequence[str]:
@@ -180,6 +182,7 @@ class AlphaConfig(LabelerConfig):
     target: ClassVar[str] = "fourm.prepare.labelers.alpha:Alpha"
     extension: ClassVar[str] = "png"
     reads_input: ClassVar[bool] = True
+    uses_alpha: ClassVar[bool] = True
 
     threshold: float = 0.5
     opaque: bool = True

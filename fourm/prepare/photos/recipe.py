@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,12 +13,13 @@ from typing import Literal
 from fourm.config import slots
 from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality
-from fourm.prepare.labelers.configs import LABELER_KINDS, LabelerConfig, like
+from fourm.prepare.labelers.configs import LABELER_KINDS, CropSettingsConfig, LabelerConfig, like
 from fourm.prepare.labelers.tables import find_table
 from fourm.ranges import check_range
 
 IMAGE = "rgb"
 ORIGIN = "origin"
+CROPS = "crop_settings"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 
 
@@ -90,6 +93,8 @@ class PhotosRecipe:
                     f"labels.{source}: a label is stored in a folder of its name, which takes letters, digits, _ + - "
                     f"and may not be '{IMAGE}' or '{ORIGIN}'"
                 )
+            if isinstance(labeler, CropSettingsConfig) and source != CROPS:
+                raise ConfigError(f"labels.{source}: crops are found by the name '{CROPS}'; call the label so")
             for need in labeler.needs:
                 if need not in self.labels:
                     hint = did_you_mean(need, self.labels)
@@ -121,6 +126,14 @@ class PhotosRecipe:
     def uses(self, sources: Iterable[str]) -> set[str]:
         """The labels that some labels are made from."""
         return {used for source in sources for used in self._uses(source) if used in self.labels}
+
+    def made_from(self, source: str) -> dict[str, str]:
+        """What tells the labels that one label is made from, by their names: a hash of who makes them, and of what."""
+        used = sorted(self._uses(source).intersection(self.labels))
+        facts = {name: [self.labels[name].identity(), self.made_from(name)] for name in used}
+        return {
+            name: hashlib.blake2b(json.dumps(fact).encode(), digest_size=8).hexdigest() for name, fact in facts.items()
+        }
 
     def modalities(self) -> dict[str, Modality]:
         """What each folder holds, the photographs first."""

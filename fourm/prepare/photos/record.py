@@ -45,14 +45,12 @@ class Record:
     """A shard that was made.
 
     Args:
-        num_inputs: files that went into it.
-        num_samples: samples that came out.
+        num_samples: samples in it.
         keys_digest: of their keys.
         sources: folders it was made for.
         rejected: the files that were left out.
     """
 
-    num_inputs: int
     num_samples: int
     keys_digest: str
     sources: tuple[str, ...]
@@ -78,6 +76,11 @@ def remove_record_leftovers(out: Path, shard: int) -> None:
     path = _record_path(out, shard)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def forget_record(out: Path, shard: int) -> None:
+    """Remove what is known of a shard, which is then made anew."""
+    _record_path(out, shard).unlink(missing_ok=True)
 
 
 def load_record(out: Path, shard: int) -> Record | None:
@@ -122,6 +125,9 @@ def merge_rejected(out: Path, num_shards: int) -> list[Rejected]:
 def keep_pieces(out: Path, pieces: Callable[[list[Piece]], Iterator[Piece]]) -> list[Piece]:
     """The pieces of the input, noted once, so that every run and machine cuts it alike; new ones are added at the end.
 
+    Every addition is a file of its own under the next number, which only one process can make: the others, if they
+    have seen another state of the input, read that and look again.
+
     Args:
         out: folder of the data set.
         pieces: gives all pieces, those of an earlier run first.
@@ -129,43 +135,37 @@ def keep_pieces(out: Path, pieces: Callable[[list[Piece]], Iterator[Piece]]) -> 
     Raises:
         DataError: if they cannot be read or written.
     """
-    path = _pieces_path(out)
-    known = _load_pieces(path)
-    now = list(pieces(known or []))
-    if now == known:
-        return now
-    content = "".join(json.dumps(piece) + "\n" for piece in now).encode()
-    if known is not None:
-        publish(path, content)
-        return now
-    return _publish_first(path, content)
+    folder = out / FOLDER / "inputs"
+    known: list[Piece] = []
+    number = 0
+    while True:
+        while (path := folder / f"{number:05d}.jsonl").exists():
+            known += _load_pieces(path)
+            number += 1
+        added = list(pieces(known))[len(known) :]
+        if not added:
+            return known
+        if _publish_new(path, "".join(json.dumps(piece) + "\n" for piece in added).encode()):
+            return [*known, *added]
 
 
-def _publish_first(path: Path, content: bytes) -> list[Piece]:
-    """Write the pieces, unless another machine that started together with this one just did: the first one counts."""
+def _publish_new(path: Path, content: bytes) -> bool:
+    """Write a file, unless another process just did; whether this one wrote it."""
     temporary = temporary_name(path)
     publish(temporary, content)
     try:
         os.link(temporary, path)
+        return True
     except FileExistsError:
-        pass
+        return False
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    found = _load_pieces(path)
-    assert found is not None
-    return found
 
 
-def _load_pieces(path: Path) -> list[Piece] | None:
+def _load_pieces(path: Path) -> list[Piece]:
     try:
         return [json.loads(line) for line in path.read_bytes().splitlines()]
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}. Restore it, or choose another output folder") from None
-
-
-def _pieces_path(out: Path) -> Path:
-    return out / FOLDER / "inputs.jsonl"

@@ -57,8 +57,10 @@ def recipe(photos: Path, out: Path, **options: Any) -> PhotosRecipe:
     return build(PhotosRecipe, given)
 
 
-def prepare(photos: Path, out: Path, *, workers: int = 1, part: Part = WHOLE, **options: Any) -> list[str]:
-    found = prepare_photos(recipe(photos, out, **options), workers=workers, part=part, progress=False)
+def prepare(
+    photos: Path, out: Path, *, workers: int = 1, part: Part = WHOLE, retry: bool = False, **options: Any
+) -> list[str]:
+    found = prepare_photos(recipe(photos, out, **options), workers=workers, part=part, retry=retry, progress=False)
     return [entry.file for entry in found]
 
 
@@ -105,7 +107,7 @@ def test_any_number_of_processes_and_parts_gives_the_same_bytes(photos: Path, tm
     for index in (2, 0, 1):
         prepare(photos, tmp_path / "parts", part=Part(index, 3))
     assert tars(tmp_path / "one") == tars(tmp_path / "two") == tars(tmp_path / "parts")
-    facts = "rejected.jsonl", ".prepare/inputs.jsonl"
+    facts = "rejected.jsonl", ".prepare/inputs/00000.jsonl"
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "parts" / f).read_bytes() for f in facts)
 
 
@@ -174,6 +176,128 @@ def test_a_label_added_later_removes_what_it_rejects_from_the_others(photos: Pat
     assert len(open_source(str(tmp_path / "out"), ["rgb", "words", *LABELS])) == 11
 
 
+@pytest.mark.parametrize("damage", ["moved away", "emptied", "replaced"])
+def test_a_label_is_not_added_to_photographs_that_are_gone(photos: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out"
+    prepare(photos, out)
+    before = tars(out)
+    if damage == "moved away":
+        (photos / "photo-001.jpg").unlink()
+    elif damage == "emptied":
+        shutil.rmtree(photos)
+        photos.mkdir()
+    else:
+        shutil.copy(photos / "photo-002.jpg", photos / "photo-001.jpg")
+    with pytest.raises(DataError, match=r"photo.*(has changed|not there|cannot be read)"):
+        prepare(photos, out, labels={**LABELS, "mask": {"kind": "alpha"}})
+    assert before.items() <= tars(out).items()
+
+
+def test_a_labeler_that_breaks_on_everything_rejects_nothing(photos: Path, tmp_path: Path) -> None:
+    out = recipe(photos, tmp_path / "out")
+    prepare_photos(out, workers=1, progress=False)
+    before = tars(tmp_path / "out")
+    with pytest.raises(ConfigError, match="labels.words broke on all 5 photographs.*index out of range"):
+        prepare_photos(
+            replace(out, labels={**out.labels, "words": FailsConfig(words=("photo",))}), workers=1, progress=False
+        )
+    assert tars(tmp_path / "out") == before
+
+
+def test_what_a_kill_left_of_a_removal_is_finished(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fourm.prepare.photos import shard as shards
+
+    first, words = recipe(photos, tmp_path / "out"), FailsConfig(words=("003",))
+    prepare_photos(first, workers=1, progress=False)
+    (tmp_path / "out" / "tok_rgb").mkdir()  # tokens, made by another command, follow too
+    for path in (tmp_path / "out" / "rgb").iterdir():
+        shutil.copy(path, tmp_path / "out" / "tok_rgb" / path.name)
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    second = replace(first, labels={"words": words})
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "prune", lambda out, shard, record: die() if len(record.sources) > 6 else None)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_photos(second, workers=1, progress=False)
+    prepare_photos(second, workers=1, progress=False)
+    whole = recipe(photos, tmp_path / "whole")
+    prepare_photos(replace(whole, labels={**whole.labels, "words": words}), workers=1, progress=False)
+    found = {name: content for name, content in tars(tmp_path / "out").items() if not name.startswith("tok_rgb")}
+    assert found == tars(tmp_path / "whole")
+    assert len(open_source(str(tmp_path / "out"), ["rgb", "tok_rgb", "words", *LABELS])) == 11
+
+
+def test_a_twin_of_what_another_label_rejected_stays_out(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "photo-001.jpg", photos / "photo-001.png")
+    out, words = recipe(photos, tmp_path / "out"), FailsConfig(words=("photo-001.jpg",))
+    prepare_photos(out, workers=1, progress=False)
+    prepare_photos(replace(out, labels={"words": words}), workers=1, progress=False)
+    shutil.rmtree(tmp_path / "out" / "rgb")
+    prepare_photos(out, workers=1, progress=False)
+    data = open_source(str(tmp_path / "out"), ["rgb", "words", *LABELS])
+    assert "photo-001" not in [data.key(n) for n in range(len(data))]
+
+
+def test_labels_are_made_of_the_same_labels_everywhere(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for n in range(12):
+        name = f"{'trip/' if n % 3 == 0 else ''}photo-{n:03d}.txt"
+        (photos / name).write_text("A rectangle.")
+    prepare(photos, out)
+    caption = {"caption": {"kind": "text_file"}}
+    with pytest.raises(DataError, match="metadata was made without the label 'caption'.*remove that folder"):
+        prepare(photos, out, labels={**LABELS, **caption})
+    shutil.rmtree(out / "metadata")
+    prepare(photos, out, labels={**LABELS, **caption})
+    with pytest.raises(DataError, match="metadata was made from the label 'caption', which this run does not list"):
+        prepare(photos, out)
+
+
+def test_repaired_files_come_in_with_retry(photos: Path, tmp_path: Path) -> None:
+    out, good = tmp_path / "out", (photos / "photo-001.jpg").read_bytes()
+    (photos / "photo-001.jpg").write_bytes(good[:300])
+    assert prepare(photos, out) == ["photo-001.jpg"]
+    (photos / "photo-001.jpg").write_bytes(good)
+    assert prepare(photos, out) == ["photo-001.jpg"]
+    with pytest.raises(ConfigError, match="has the label 'canny' too"):
+        prepare(photos, out, labels={"color_palette": {}}, retry=True)
+    assert prepare(photos, out, retry=True) == []
+    assert len(open_source(str(out), ["rgb", *LABELS])) == 12
+
+
+def test_the_input_may_be_written_in_other_ways(photos: Path, tmp_path: Path) -> None:
+    prepare(photos, tmp_path / "out")
+    given = recipe(photos, tmp_path / "out")
+    prepare_photos(replace(given, input=f"{photos}/"), workers=1, progress=False)
+    prepare_photos(replace(given, input=f"{photos}/../photos"), workers=1, progress=False)
+
+
+def test_two_machines_that_see_the_input_grow_cut_it_alike(photos: Path, tmp_path: Path) -> None:
+    from fourm.prepare.photos.record import keep_pieces
+
+    seen = {"one": [["a"], ["b"]], "two": [["a"], ["b", "c"]]}
+
+    def pieces(name: str) -> Any:
+        def all_pieces(known: list[Any]) -> Any:
+            yield from known
+            before = {file for piece in known for file in piece["files"]}
+            fresh = [file for piece in seen[name] for file in piece if file not in before]
+            if name == "two" and known == [{"files": ["a"]}]:
+                keep_pieces(tmp_path, pieces("one"))  # the other one is quicker
+            if fresh:
+                yield {"files": fresh}
+
+        return all_pieces
+
+    assert keep_pieces(tmp_path, lambda known: iter([{"files": ["a"]}])) == [{"files": ["a"]}]
+    assert keep_pieces(tmp_path, pieces("two")) == [{"files": ["a"]}, {"files": ["b"]}, {"files": ["c"]}]
+    assert keep_pieces(tmp_path, pieces("one")) == [{"files": ["a"]}, {"files": ["b"]}, {"files": ["c"]}]
+
+
 def test_photographs_that_come_later_get_shards_of_their_own(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(photos, out)
@@ -228,6 +352,7 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         ({"cany": {}}, "Did you mean 'canny'"),
         ({"rgb": {"kind": "canny"}}, "may not be 'rgb'"),
         ({"../up": {"kind": "canny"}}, "folder of its name"),
+        ({"mycrops": {"kind": "crop_settings"}}, "call the label so"),
         ({"canny": {"hight": 3}}, "Did you mean 'high'"),
         ({"text": {"kind": "text_file", "file": "captions.txt"}}, "template"),
     ],
