@@ -385,8 +385,8 @@ def test_tokens_of_other_crops_are_a_problem_of_the_source(tmp_path: Path) -> No
 def test_a_shard_has_to_hold_what_was_noted_when_it_was_made(tmp_path: Path) -> None:
     stored.write(tmp_path)
     sources = tuple(EXTENSIONS)
-    save_record(tmp_path, 0, Record(3, 3, keys_digest([f"{n:06d}" for n in range(3)]), sources))
-    save_record(tmp_path, 1, Record(3, 3, keys_digest(["000003", "000004", "000005"]), ("rgb", "depth")))
+    save_record(tmp_path, 0, Record(3, keys_digest([f"{n:06d}" for n in range(3)]), sources))
+    save_record(tmp_path, 1, Record(3, keys_digest(["000003", "000004", "000005"]), ("rgb", "depth")))
 
     verdict = check(tmp_path)
 
@@ -397,13 +397,13 @@ def test_a_shard_has_to_hold_what_was_noted_when_it_was_made(tmp_path: Path) -> 
 def test_the_note_decides_which_of_two_sources_is_wrong(tmp_path: Path) -> None:
     stored.write(tmp_path, lambda source, key, content: (key if source == "det" else f"{key}x", content))
     for shard, keys in enumerate((["000000", "000001", "000002"], ["000003", "000004"])):
-        save_record(tmp_path, shard, Record(len(keys), len(keys), keys_digest(keys), tuple(EXTENSIONS)))
+        save_record(tmp_path, shard, Record(len(keys), keys_digest(keys), tuple(EXTENSIONS)))
     assert "det" not in {p.source for p in check(tmp_path).problems}
 
 
 def test_a_shard_without_its_note_is_named(tmp_path: Path) -> None:
     stored.write(tmp_path)
-    save_record(tmp_path, 0, Record(3, 3, keys_digest([f"{n:06d}" for n in range(3)]), tuple(EXTENSIONS)))
+    save_record(tmp_path, 0, Record(3, keys_digest([f"{n:06d}" for n in range(3)]), tuple(EXTENSIONS)))
     assert named(check(tmp_path)) == {("shards/shard-00001.json", None)}
 
 
