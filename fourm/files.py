@@ -14,6 +14,20 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
+def is_leftover(temporary: Path) -> bool:
+    """Whether a file with a temporary name has no process any more that writes it, as far as this machine knows."""
+    pid = temporary.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # of another user
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it becomes `path` when the block ends, and vanishes if the block fails.

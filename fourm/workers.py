@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
@@ -84,7 +86,8 @@ class _Worker(Generic[Task]):
         self.number = number
         self.pipe, theirs = self._CONTEXT.Pipe()
         self.process = self._CONTEXT.Process(target=_work, args=(start, number, theirs), daemon=True)
-        self.process.start()
+        with _interrupts_ignored():  # Ctrl-C reaches all processes: this one hears it, and ends the others
+            self.process.start()
         theirs.close()
         self.task: Task | None = None
         self.steps = 0
@@ -173,6 +176,8 @@ class _Crew(Generic[Task]):
 
     def stop(self) -> None:
         for worker in self.workers:
+            worker.pipe.close()
+        for worker in self.workers:
             worker.stop()
 
 
@@ -187,6 +192,19 @@ def _work(start: Start[Any], number: int, pipe: Connection) -> None:
                 pipe.send(("done", result))
         except FourmError as error:
             pipe.send(("error", (type(error).__name__, str(error))))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Children started inside never see Ctrl-C, not even while they import."""
+    if threading.current_thread() is not threading.main_thread():  # others may not change it
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

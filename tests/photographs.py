@@ -83,9 +83,11 @@ def broken(folder: Path) -> Corpus:
         (folder / name).write_bytes(content)
     os.mkfifo(folder / "pipe.jpg")
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
     return {name: reason for name, (_, reason) in files.items()} | {
         "pipe.jpg": "regular file",
         "gone.jpg": "No such file",
+        "circle.jpg": "symbolic links",
     }
 
 

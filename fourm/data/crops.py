@@ -23,7 +23,11 @@ def settings_for(stored: NDArray[np.float32] | None, aspect: float, image_size: 
 
 
 def cut_all(
-    value: Any, modality: Modality, stored: NDArray[np.float32] | None, rng: np.random.Generator
+    value: Any,
+    modality: Modality,
+    stored: NDArray[np.float32] | None,
+    rng: np.random.Generator,
+    image_size: tuple[int, int] | None = None,
 ) -> NDArray[Any]:
     """Every stored crop of one decoded value, as training sees it.
 
@@ -32,6 +36,8 @@ def cut_all(
         modality: what it is.
         stored: (crops, 5) crops of the sample; None: the centre crop alone.
         rng: for what is drawn of a value.
+        image_size: (height, width) of the image that the crops were drawn for, if the value may have another
+            resolution, as a depth map beside a photograph; None: the value's own.
 
     Returns:
         (crops, C, H, W) normalised values or (crops, H, W) labels.
@@ -44,7 +50,8 @@ def cut_all(
     height, width = modality.grid.image_size
     rows = settings_for(stored, width / height, size)
     if transforms.is_image(modality):
-        cuts = [geometry.from_settings(rows, row, size) for row in range(len(rows))]
+        drawn_for = image_size if image_size is not None and stored is not None else size
+        cuts = [geometry.from_settings(rows, row, drawn_for) for row in range(len(rows))]
     else:  # features were made crop by crop
         cuts = [geometry.whole(size, row=row) for row in range(len(rows))]
     return np.stack([transforms.apply(value, modality, cut, rng) for cut in cuts])

@@ -83,6 +83,16 @@ def image(data: bytes, modality: Modality) -> NDArray[np.uint8]:
         return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of an image file, without decoding it.
+
+    Raises:
+        OSError: if it is not an image.
+    """
+    with Image.open(io.BytesIO(data)) as file:
+        return file.height, file.width
+
+
 def normal(data: bytes, modality: Modality) -> NDArray[np.uint8]:
     """Surface normals, RGB png holding round((n + 1) / 2 * 255) -> (H, W, 3), still 8-bit."""
     with Image.open(io.BytesIO(data)) as file:

@@ -113,7 +113,14 @@ def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             path = folder / entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from walk(path, (*above, here))
             else:
                 yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle: it is told where it is read
+        return False

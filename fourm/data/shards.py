@@ -21,11 +21,13 @@ from typing import Any, BinaryIO
 from fourm.data.files import publish, write_error
 from fourm.data.index import ShardIndex, index_path, read_header
 from fourm.errors import DataError
-from fourm.files import temporary_name
+from fourm.files import is_leftover, temporary_name
 
 FACTS_FILE = "source.json"
 NUM_SHARDS = "num_shards"
 CROPS = "crop_settings"
+IMAGE_SOURCE = "image_source"
+"""Fact of stored crops: the folder of the images they were drawn for."""
 
 
 def shard_path(root: Path, source: str, shard: int) -> Path:
@@ -186,7 +188,7 @@ def remove_leftovers(root: Path, sources: Iterable[str], shard: int) -> None:
     for source in sources:
         path = shard_path(root, source, shard)
         for name in (path.name, index_path(path).name):
-            for leftover in path.parent.glob(f".{name}.*.tmp"):
+            for leftover in filter(is_leftover, path.parent.glob(f".{name}.*.tmp")):
                 leftover.unlink(missing_ok=True)
 
 
@@ -316,7 +318,8 @@ def crops_digest(root: Path) -> str | None:
         return None
     tars = sorted(folder.glob("*.tar"))
     facts: Any = read_source_facts(root, CROPS)
-    facts.pop(NUM_SHARDS, None)  # more shards leave the crops of the others as they are
+    for fact in (NUM_SHARDS, IMAGE_SOURCE):  # more shards leave the crops of the others as they are
+        facts.pop(fact, None)
     facts = facts or [read_header(tar).keys_digest for tar in tars]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 

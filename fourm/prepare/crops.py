@@ -9,9 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from fourm.data.configs import CropConfig
+from fourm.data.decode import image_size
 from fourm.data.geometry import draw_settings
 from fourm.data.shards import CROPS as SOURCE
-from fourm.data.shards import NUM_SHARDS, ShardWriter, read_source_facts, shard_is_complete, write_source_facts
+from fourm.data.shards import (
+    IMAGE_SOURCE,
+    NUM_SHARDS,
+    ShardWriter,
+    read_source_facts,
+    shard_is_complete,
+    write_source_facts,
+)
 from fourm.data.source import Source, open_source
 from fourm.errors import DataError
 from fourm.rng import generator
@@ -46,7 +54,7 @@ def write_crops(
     source = open_source(str(root), [image_source], "shards")
     facts = {"num_crops": num_crops, "min_scale": min_scale, "hflip": hflip, "aspect": aspect, "seed": seed}
     _check_facts(root, facts)
-    write_source_facts(root, SOURCE, {**facts, NUM_SHARDS: len(source.shard_sizes)})
+    write_source_facts(root, SOURCE, {**facts, IMAGE_SOURCE: image_source, NUM_SHARDS: len(source.shard_sizes)})
     crop = CropConfig("random_resized", scale=(min_scale, 1.0)) if min_scale < 1 else CropConfig("none")
     first = 0
     for shard, size in enumerate(source.shard_sizes):
@@ -75,12 +83,9 @@ def _check_facts(root: Path, facts: dict[str, float]) -> None:
 
 
 def _image_size(source: Source, n: int, name: str) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(source.read(n)[name])) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError) as error:
+        return image_size(source.read(n)[name])
+    except OSError as error:
         raise DataError(f"{source.where(n, name)}: cannot read it as an image: {error}. Replace or remove it") from None
 
 

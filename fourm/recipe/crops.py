@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fourm.data import decode as decoding
+from fourm.data import transforms
 from fourm.data.crops import cut_all
-from fourm.data.shards import CROPS
+from fourm.data.shards import CROPS, IMAGE_SOURCE, read_source_facts
 from fourm.data.source import open_source
 from fourm.errors import DataError
 from fourm.modality import Modality
@@ -40,7 +41,12 @@ class CropShards:
     def __init__(self, root: Path, modality: Modality) -> None:
         self.modality = modality
         self.has_crops = (root / CROPS).is_dir()
-        self.source = open_source(str(root), [modality.source, *([CROPS] if self.has_crops else [])])
+        # Crops are in pixels of the image they were drawn for, which the modality's own files may be larger than.
+        image = read_source_facts(root, CROPS).get(IMAGE_SOURCE, "rgb") if self.has_crops else modality.source
+        differs = image != modality.source and transforms.is_image(modality) and (root / image).is_dir()
+        self.image = image if differs else None
+        others = [CROPS] * self.has_crops + [image] * differs
+        self.source = open_source(str(root), [modality.source, *others])
         self.starts = np.cumsum([0, *self.source.shard_sizes]).tolist()
 
     @property
@@ -64,6 +70,15 @@ class CropShards:
                     f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
                 ) from error
         try:
-            return cut_all(value, m, stored, generator("tokenize", n))
+            size = self._image_size(raw) if self.image else None
+            return cut_all(value, m, stored, generator("tokenize", n), size)
         except (DataError, ValueError) as error:
             raise DataError(f"{self.source.where(n, m.source)}: {error}") from None
+
+    def _image_size(self, raw: Mapping[str, bytes]) -> tuple[int, int]:
+        """(height, width) of the image that the crops of a sample were drawn for."""
+        assert self.image is not None
+        try:
+            return decoding.image_size(raw[self.image])
+        except OSError as error:
+            raise DataError(f"its image in '{self.image}' cannot be read: {error}") from None

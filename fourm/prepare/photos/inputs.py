@@ -105,7 +105,7 @@ class FolderInputs:
         labels = {beside(template, split(file)[0]) for file in files for template in self.templates}
         labels.update(self.tables)
         self._check_templates(files, labels)
-        if taken := sorted(filter(_may_be_image, before & labels)):
+        if taken := sorted(filter(may_be_image, before & labels)):
             raise DataError(
                 f"{taken[0]} was taken as a photograph by an earlier run, and is a label now: choose another output "
                 "folder"
@@ -118,7 +118,7 @@ class FolderInputs:
         chosen: list[str] = []
         num_images = 0
         for group in groups:  # of files that differ in their endings only, of which one can become the sample
-            is_image = any(map(_may_be_image, group))
+            is_image = any(map(may_be_image, group))
             if num_images + is_image > self.shard_size:
                 yield _piece(chosen, names)
                 chosen, num_images = [], 0
@@ -140,7 +140,7 @@ class FolderInputs:
                 continue
             if not photos:
                 raise ConfigError(f"'{template}' means every file in {self.files.name}, so that no photograph is left")
-            some = min(filter(_may_be_image, photos), default=photos[0])
+            some = min(filter(may_be_image, photos), default=photos[0])
             raise ConfigError(
                 f"no photograph in {self.files.name} has a file '{template}': that of {some}, for instance, would be "
                 f"{beside(template, split(some)[0])}"
@@ -163,7 +163,8 @@ class FolderInputs:
         return found
 
 
-def _may_be_image(file: str) -> bool:
+def may_be_image(file: str) -> bool:
+    """Whether the name of a file leaves open that it is an image."""
     return split(file)[1].lower() not in _NO_IMAGES
 
 

@@ -16,11 +16,13 @@ from fourm.data.shards import CROPS, NUM_SHARDS, crops_digest, read_source_facts
 from fourm.errors import ConfigError, DataError
 from fourm.machine import WHOLE, Part, local_place, num_processes
 from fourm.modality import to_dict as modality_to_dict
+from fourm.prepare.photos.names import split
 from fourm.prepare.photos.open import open_inputs
 from fourm.prepare.photos.prune import surplus
 from fourm.prepare.photos.recipe import IMAGE, ORIGIN, PhotosRecipe
 from fourm.prepare.photos.record import (
     FOLDER,
+    OTHER,
     REJECTED,
     Rejected,
     forget_record,
@@ -64,8 +66,10 @@ def prepare_photos(
         DataError: if there is no input, or the folder holds other data or cannot be written.
         MissingExtraError: if a library is not installed.
     """
-    inputs = open_inputs(recipe)
     out = recipe.output
+    if Path(recipe.input).is_dir() and out.resolve().is_relative_to(Path(recipe.input).resolve()):
+        raise ConfigError(f"the output {out} lies in the input {recipe.input}, so that it would be its own input")
+    inputs = open_inputs(recipe)
     _check_settings(recipe)
     _check_labels(recipe)
     new = frozenset(source for source in recipe.labels if not read_source_facts(out, source))
@@ -122,7 +126,8 @@ def _forget_incomplete(recipe: PhotosRecipe, shards: Sequence[int]) -> None:
         record = load_record(recipe.output, shard)
         if record is None or not record.rejected:
             continue
-        if missing := set(record.sources).difference(recipe.extensions()):
+        missing = {s for s in set(record.sources).difference(recipe.extensions()) if (recipe.output / s).is_dir()}
+        if missing:
             raise ConfigError(
                 f"--retry makes shards anew, but {recipe.output} has the label '{min(missing)}' too, which this recipe "
                 f"does not list: add it, or remove {recipe.output / min(missing)}"
@@ -138,6 +143,11 @@ def _check_settings(recipe: PhotosRecipe) -> None:
     try:
         before: Any = json.loads(path.read_bytes())
     except FileNotFoundError:
+        if read_source_facts(recipe.output, ORIGIN).get("made_by") == _MADE_BY:
+            raise DataError(
+                f"{recipe.output} has lost its hidden folder {FOLDER}, which says what its shards were made of: copy "
+                "it from where the data set came from, or choose another output folder"
+            ) from None
         if any(recipe.output.glob("*/*.tar")):
             raise DataError(
                 f"{recipe.output} holds shards that `{_MADE_BY}` did not make; choose another folder for the output"
@@ -165,7 +175,7 @@ def _check_labels(recipe: PhotosRecipe) -> None:
     for source, labeler in recipe.labels.items():
         facts = read_source_facts(recipe.output, source)
         found, asked = facts.get("labeler"), labeler.identity()
-        if found is None:
+        if found is None or not any((recipe.output / source).glob("*.tar")):
             continue
         where, remedy = recipe.output / source, "remove that folder to make it anew, or give this label another name"
         for name in sorted({*found, *asked}):
@@ -207,11 +217,21 @@ def _summarise(recipe: PhotosRecipe, num_shards: int, rejected: Sequence[Rejecte
         *(recipe.output, made, ", ".join(recipe.labels) or "no labels", num_shards - waiting),
         f"; {waiting} more shards are for other parts" if waiting else "",
     )
-    if rejected:
-        _LOG.warning("%d files were left out; %s names each of them:", len(rejected), recipe.output / REJECTED)
-        reasons = Counter(entry.by for entry in rejected)
-        for by, number in reasons.most_common():
-            example = next(entry for entry in rejected if entry.by == by)
-            _LOG.warning("  %d by %s, for instance %s: %s", number, by, example.file, example.reason)
+    others = [entry for entry in rejected if entry.by == OTHER]
+    counts = Counter(entry.by for entry in rejected if entry.by != OTHER)
+    if counts:
+        _LOG.warning(
+            "%d left out; %s names each of them, and --retry tries them again:",
+            *(sum(counts.values()), recipe.output / REJECTED),
+        )
+    for by, number in counts.most_common():
+        example = next(entry for entry in rejected if entry.by == by)
+        _LOG.warning("  %d by %s, for instance %s: %s", number, by, example.file, example.reason)
+    if others:
+        endings = Counter(f".{split(entry.file)[1]}" for entry in others).most_common(_SHOWN)
+        _LOG.info("  %d other files are no photographs: %s", len(others), ", ".join(f"{n} {e}" for e, n in endings))
     if records and not made and not waiting:
-        raise ConfigError(f"none of the {len(rejected)} files became a sample: see {recipe.output / REJECTED}")
+        raise ConfigError(
+            f"none of the {len(rejected)} files became a sample: see {recipe.output / REJECTED}; --retry tries them "
+            "again"
+        )

@@ -16,11 +16,15 @@ from fourm.data.files import publish, write_error
 from fourm.data.index import index_path, read_header
 from fourm.data.shards import shard_path
 from fourm.errors import DataError
-from fourm.files import temporary_name
+from fourm.files import is_leftover, temporary_name
 from fourm.prepare.photos.inputs import Piece
 
 FOLDER = ".prepare"
 REJECTED = "rejected.jsonl"
+OTHER = "other"
+"""Who leaves out files that are no photographs and do not look like any: texts, sounds, archives."""
+UNLABELLED = ("input", "image", OTHER)
+"""Who leaves out files before any label is made."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Rejected:
     Args:
         file: its name within the input.
         reason: why, in words.
-        by: who found out: `input`, `image`, or the label that could not be made.
+        by: who found out: `input`, `image`, `other` for files that do not look like photographs, or the label that
+            could not be made.
         shard: of which it would have been a part.
     """
 
@@ -59,7 +64,7 @@ class Record:
     @property
     def labels_failed(self) -> bool:
         """Whether a label rejected a photograph that could be read."""
-        return any(entry.by not in ("input", "image") for entry in self.rejected)
+        return any(entry.by not in UNLABELLED for entry in self.rejected)
 
 
 def save_record(out: Path, shard: int, record: Record) -> None:
@@ -74,7 +79,7 @@ def save_record(out: Path, shard: int, record: Record) -> None:
 def remove_record_leftovers(out: Path, shard: int) -> None:
     """Remove what a process that was killed left of the record of a shard."""
     path = _record_path(out, shard)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in filter(is_leftover, path.parent.glob(f".{path.name}.*.tmp")):
         leftover.unlink(missing_ok=True)
 
 

@@ -18,12 +18,21 @@ from fourm.data.shards import ShardWriter, remove_leftovers
 from fourm.data.source import open_source
 from fourm.errors import DataError
 from fourm.prepare.labelers.base import Origin, Photo
-from fourm.prepare.photos.inputs import Inputs, Item, Piece
+from fourm.prepare.photos.inputs import Inputs, Item, Piece, may_be_image
 from fourm.prepare.photos.labelling import Labelling
 from fourm.prepare.photos.load import load
 from fourm.prepare.photos.prune import prune
 from fourm.prepare.photos.recipe import IMAGE, ORIGIN, ImageConfig, PhotosRecipe
-from fourm.prepare.photos.record import Record, Rejected, is_complete, load_record, remove_record_leftovers, save_record
+from fourm.prepare.photos.record import (
+    OTHER,
+    UNLABELLED,
+    Record,
+    Rejected,
+    is_complete,
+    load_record,
+    remove_record_leftovers,
+    save_record,
+)
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,26 @@ class ShardMaker:
         remove_record_leftovers(self.out, task.shard)
         if record is not None:
             prune(self.out, task.shard, record)
-        missing = missing_sources(self.recipe, task.shard, record)
+        missing = self._with_users(missing_sources(self.recipe, task.shard, record))
         self.labelling.begin(task.shard)
         if record is None or _starts_anew(record, missing, task.new):
             self._make_all(task, record, on_step)
         elif missing:
             self._add(task, record, missing, on_step)
 
+    def _with_users(self, missing: Sequence[str]) -> list[str]:
+        """These folders, and the labels that are made from them, which have to be made again too."""
+        found = list(missing)
+        for source in self.recipe.order():
+            if source not in found and self.recipe.uses([source]).intersection(found):
+                found.append(source)
+        return found
+
     def _make_all(self, task: ShardTask, before: Record | None, on_step: Callable[[], None]) -> None:
         """Every source of a shard, from the input."""
         shard, sources = task.shard, self.recipe.extensions()
         # What labels of another recipe rejected stays out, since their tars lack it.
-        gone = [entry for entry in (before.rejected if before else ()) if entry.by not in ("input", "image", *sources)]
+        gone = [entry for entry in (before.rejected if before else ()) if entry.by not in (*UNLABELLED, *sources)]
         rejected = self.labelling.rejected
         rejected += gone
         keys: list[str] = []
@@ -112,7 +129,7 @@ class ShardMaker:
             if item.file in gone:
                 taken.setdefault(item.key, item.file)
                 continue
-            by = "input"
+            by = "input" if may_be_image(item.file) else OTHER
             try:
                 if item.reason:
                     raise DataError(item.reason)
@@ -120,7 +137,7 @@ class ShardMaker:
                     raise DataError(
                         f"named like {taken[item.key]} but for the ending, and only one of them can be taken"
                     )
-                by = "image"
+                by = "image" if may_be_image(item.file) else OTHER
                 photo = self._photo(item)
             except DataError as error:
                 self.labelling.rejected.append(Rejected(item.file, str(error), by, shard))

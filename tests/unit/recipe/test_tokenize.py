@@ -65,6 +65,28 @@ def test_every_stored_crop_is_cut_and_mirrored(tmp_path: Path) -> None:
     assert np.abs(raw.crops[2][0, 0, 0] - raw.crops[0][0, 0, 0]) < 0.2
 
 
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+@pytest.mark.parametrize("image_source", ["rgb", "photo"])
+def test_crops_are_those_of_the_image_for_labels_of_any_resolution(
+    tmp_path: Path, factor: float, image_source: str
+) -> None:
+    crops = np.array([[0, 0, 64, 64, 0], [0, 32, 32, 32, 0], [16, 0, 32, 64, 1]])
+    corner = np.zeros((round(64 * factor), round(64 * factor)), np.uint8)
+    corner[: len(corner) // 2, len(corner) // 2 :] = 255
+    with ShardWriter(tmp_path, 0, {image_source: "png", "canny": "png", "crop_settings": "npy"}) as writer:
+        image = np.zeros((64, 64, 3), np.uint8)
+        writer.write("a", {image_source: png(image), "canny": png(corner), "crop_settings": npy(crops)})
+    write_source_facts(tmp_path, "crop_settings", {"image_source": image_source})
+
+    raw = next(iter(CropShards(tmp_path, catalog.get("canny@64")).read(0)))
+
+    seen = raw.crops[:, 0] > 0
+    assert seen[0].mean() == pytest.approx(0.25, abs=0.02)
+    assert seen[1].all()
+    assert seen[2][:32, :32].mean() > 0.95
+    assert seen[2].mean() == pytest.approx(0.25, abs=0.02)
+
+
 def test_crops_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
     reader = CropShards(write(tmp_path, crops=np.array([[0, 0, 99, 99, 0]])), catalog.get("canny@64"))
 

@@ -337,10 +337,46 @@ def test_shards_of_others_are_not_touched(photos: Path, tmp_path: Path) -> None:
         prepare(photos, tmp_path / "out")
 
 
+def test_labels_made_of_a_label_that_is_made_again_are_made_again(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for file in list(photos.rglob("*.[jp][pn]g")):
+        file.with_suffix(".txt").write_text("one two three")
+    labels = {**LABELS, "caption": {"kind": "text_file"}}
+    prepare(photos, out, labels=labels)
+    for file in photos.rglob("*.txt"):
+        file.write_text("one two three four five")
+    shutil.rmtree(out / "caption")
+    prepare(photos, out, labels=labels)
+    data = open_source(str(out), ["metadata"])
+    assert {json.loads(data.read(n)["metadata"])["caption_n_words"] for n in range(len(data))} == {5}
+
+
+@pytest.mark.parametrize("out", [".", "shards"])
+def test_the_output_may_not_lie_in_the_input(photos: Path, out: str) -> None:
+    with pytest.raises(ConfigError, match="lies in the input"):
+        prepare(photos, photos / out)
+
+
+def test_a_lost_folder_of_notes_is_named(photos: Path, tmp_path: Path) -> None:
+    prepare(photos, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / ".prepare")
+    with pytest.raises(DataError, match="lost its hidden folder .prepare"):
+        prepare(photos, tmp_path / "out")
+
+
+def test_a_label_that_never_began_can_be_corrected(photos: Path, tmp_path: Path) -> None:
+    (photos / "table.csv").write_text("file_name,text\n")
+    wrong = {"words": {"kind": "text_table", "file": "table.csv", "text": "caption"}}
+    with pytest.raises((ConfigError, DataError)):
+        prepare(photos, tmp_path / "out", labels=wrong)
+    right = {"words": {"kind": "text_table", "file": "table.csv", "missing": "empty"}}
+    assert prepare(photos, tmp_path / "out", labels=right) == []
+
+
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("words")
-    with pytest.raises(ConfigError, match="none of the 1 files"):
+    with pytest.raises(ConfigError, match=r"none of the 1 files.*--retry"):
         prepare(tmp_path / "photos", tmp_path / "out")
     with pytest.raises(DataError, match="no folder"):
         prepare(tmp_path / "elsewhere", tmp_path / "out")
