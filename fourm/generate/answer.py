@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,9 +16,9 @@ from fourm import config as configs
 from fourm.errors import ConfigError, DataError
 from fourm.generate import outputs
 from fourm.generate.bundle import Bundle, raw_modality
-from fourm.generate.defaults import default_plan
+from fourm.generate.defaults import all_targets, default_plan
 from fourm.generate.inputs import GivenValue, find_given, give
-from fourm.generate.names import resolve
+from fourm.generate.names import resolve, short_name
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.sampler import Sampler
 from fourm.rng import torch_seed
@@ -45,7 +46,7 @@ def any_to_any(
         bundle: model and tokenizers, where they are (`fourm.recipe.load_bundle`).
         given: name, such as `rgb` or `caption`, -> value in natural units, with one row per sample; see
             `fourm.generate.inputs.give`. Values of one sample serve all.
-        to: what to generate, in this order, each name as `depth` or `tok_depth@64`.
+        to: what to generate, in this order, each name as `depth` or `tok_depth@64`; `all`: all the model can.
         plan: how; None: what suits the pair.
         seed: of all samples.
         seeds: (B,) one of each sample instead.
@@ -84,6 +85,9 @@ def make_plan(
     """
     modalities = bundle.model.modalities
     keys = [find_given(bundle, name)[1] for name in given]
+    if list(names) == ["all"] and plan is None:
+        short = Counter(short_name(m) for m in modalities.outputs)
+        names = [short_name(m) if short[short_name(m)] == 1 else m.name for m in all_targets(keys, modalities)]
     chosen = {name: resolve(name, modalities.outputs, "generate") for name in names if name}
     if plan is None:
         if not chosen:
@@ -92,6 +96,8 @@ def make_plan(
     else:
         loaded = plan if isinstance(plan, GenerationPlan) else configs.load(plan, GenerationPlan, folder="generate")
         steps = loaded.resolve(modalities)
+        if bundle.text is not None:
+            steps = steps.spell_out(bundle.text.encode)
         missing = [name for name, m in chosen.items() if m.name not in steps.targets]
         if missing:
             raise ConfigError(f"the plan does not generate '{missing[0]}'; it generates: {', '.join(steps.targets)}")

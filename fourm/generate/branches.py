@@ -104,10 +104,11 @@ def _contents(
     """For each branch, modality -> name of the value it sees; and the weights."""
     plain = {name: name for name in given if base_name(name) == name}
     if step.conditions:
-        # What the user gave but does not guide with is context, which all branches see.
-        emptied = {base_name(name) for name in step.conditions} | conditions.grown
-        context = {name: name for name in plain if name not in emptied}
-        grown = {name: name for name in conditions.grown}
+        # What the user gave but does not guide with is context, which all branches see. What has grown is emptied with
+        # the conditions, but one of them belongs to its own branch.
+        named = {base_name(name) for name in step.conditions}
+        context = {name: name for name in plain if name not in named | conditions.grown}
+        grown = {name: name for name in conditions.grown - named}
         branches = [{**context, **grown, base_name(name): name} for name in step.conditions]
         return [context, *branches], tuple(step.conditions.values())
     context = {name: name for name in plain if name == step.target or name not in conditions.initial | conditions.grown}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fourm.generate.branches import Branches, append_tokens
 from fourm.generate.plan import Step
-from fourm.generate.sampling import Drawn, draw
+from fourm.generate.sampling import Drawn, check_finite, draw
 from fourm.generate.schedule import temperatures, token_counts
 from fourm.models.multimodal import Multimodal
 from fourm.rng import key_hash, uniform
@@ -32,10 +32,12 @@ class GridCanvas:
     Args:
         ids: (B, N) int64, -1 where a token is missing.
         probabilities: (B, N, V) of each token when it was chosen; None: not kept.
+        confidence: (B, N) of each token when it was chosen, infinite where it was given; None: not kept.
     """
 
     ids: Tensor
     probabilities: Tensor | None = None
+    confidence: Tensor | None = None
 
     def known(self, most: int) -> tuple[Tensor, Tensor]:
         """Positions and ids (B, most) of the tokens that exist, in order, padded with -1."""
@@ -48,11 +50,18 @@ class GridCanvas:
         order = torch.argsort((self.ids >= 0).byte(), dim=1, stable=True)[:, :most]
         return torch.where(self.ids.gather(1, order) < 0, order, PADDING)
 
-    def write(self, positions: Tensor, ids: Tensor) -> None:
-        """Put (B, m) ids at their positions; -1 writes nothing."""
-        spare = torch.cat([self.ids, self.ids[:, :1]], 1)
-        spare.scatter_(1, torch.where(positions >= 0, positions, spare.shape[1] - 1), ids)
-        self.ids = spare[:, :-1]
+    def write(self, positions: Tensor, ids: Tensor, confidence: Tensor | None = None) -> None:
+        """Put (B, m) ids, and how likely they were, at their positions; -1 writes nothing."""
+        self.ids = _placed(self.ids, positions, ids)
+        if self.confidence is not None and confidence is not None:
+            self.confidence = _placed(self.confidence, positions, confidence)
+
+    def forget(self, count: NDArray[np.int64]) -> None:
+        """Of each row, make the (B,) least confident tokens missing again; given ones never."""
+        if self.confidence is not None and count.any():
+            unsure = self.confidence.masked_fill(self.ids < 0, torch.inf)
+            number = torch.from_numpy(count).to(unsure.device)
+            self.ids = self.ids.masked_fill(_rank(unsure) < number[:, None], PADDING)
 
     def write_probabilities(self, positions: Tensor, probabilities: Tensor) -> None:
         """Keep the (B, m, V) probabilities of these positions."""
@@ -85,6 +94,8 @@ class GridDecoder:
             ids: (B, N) given tokens, -1 where one is to be generated.
         """
         canvas = GridCanvas(ids)
+        if self.step.remask:
+            canvas.confidence = torch.full(ids.shape, torch.inf, device=ids.device)
         if self.step.keep_probabilities:
             certain = torch.nn.functional.one_hot(ids.clamp(min=0), self.vocab_size).float()
             canvas.probabilities = certain * (ids >= 0)[..., None]
@@ -95,14 +106,16 @@ class GridDecoder:
         done = np.zeros(len(num_missing), np.int64)
         for number, count in enumerate(counts):
             if count.any():
-                known = ids.shape[1] - np.array(num_missing) + done
-                context = self._context(canvas, int(known.max()))
+                again = np.where(count > 0, np.floor(self.step.remask * done), 0).astype(np.int64)
+                canvas.forget(again)
+                left = np.array(num_missing) - done + again
+                context = self._context(canvas, int((ids.shape[1] - left).max()))
                 if self.step.scheme == "roar":
                     positions = _window(order, done, count)
                     self._fill(canvas, context, positions, heat[number], number)
                 else:
-                    positions = canvas.missing(int((np.array(num_missing) - done).max()))
-                    self._fill(canvas, context, positions, heat[number], number, keep=count)
+                    positions = canvas.missing(int(left.max()))
+                    self._fill(canvas, context, positions, heat[number], number, keep=count + again)
             done += count
         return canvas
 
@@ -133,9 +146,10 @@ class GridDecoder:
         logits = self._logits(context, positions)
         uniforms = uniform(self.seeds[:, None], self.stream, number, positions.clamp(min=0))
         drawn = draw(logits, uniforms, temperature, top_k=self.step.top_k, top_p=self.step.top_p)
+        check_finite(drawn.confidence.isfinite().all(), self.step.target)
         if keep is not None:
             positions = most_confident(drawn, positions, torch.from_numpy(keep).to(positions.device))
-        canvas.write(positions, drawn.ids)
+        canvas.write(positions, drawn.ids, drawn.confidence)
         if canvas.probabilities is not None:
             canvas.write_probabilities(positions, logits.softmax(-1))
 
@@ -162,12 +176,21 @@ def most_confident(drawn: Drawn, positions: Tensor, count: Tensor) -> Tensor:
         positions: (B, m), -1 for padding.
         count: (B,).
     """
-    confidence = drawn.confidence.masked_fill(positions < 0, -1.0)
-    order = torch.argsort(confidence, dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
+    rank = _rank(-drawn.confidence.masked_fill(positions < 0, -1.0))
     return torch.where(rank < count[:, None], positions, PADDING)
+
+
+def _rank(values: Tensor) -> Tensor:
+    """(B, m) place of each value in the ascending order of its row; of equals, the first comes first."""
+    order = torch.argsort(values, dim=1, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def _placed(row: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    """(B, N) with (B, m) values at their positions, -1 for none."""
+    spare = torch.cat([row, row[:, :1]], 1)
+    return spare.scatter_(1, torch.where(positions >= 0, positions, spare.shape[1] - 1), values)[:, :-1]
 
 
 def _window(order: Tensor, done: NDArray[np.int64], count: NDArray[np.int64]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -25,7 +25,8 @@ class Step:
         num_steps: decoding steps of a grid; with `roar`, 1 predicts all tokens at once.
         schedule: tokens per step: `cosine` (few first), `linear`, or a list of counts, one per step.
         temperature: of the draws; 0 takes the most probable token.
-        temperature_schedule: `constant`, `linear` (down to 0), or `onex:MIN:POWER` (as 1/x**POWER, down to MIN).
+        temperature_schedule: `constant`, `linear` (down to 0), or `onex:MIN:POWER` (towards MIN); see
+            `fourm.generate.schedule.temperatures`.
         top_k: draw among so many tokens, or such a share of the vocabulary; None: all.
         top_p: draw among the most probable tokens that make up this share; None: all.
         guidance: weight of classifier-free guidance (Ho & Salimans 2022); 1 is none.
@@ -33,8 +34,12 @@ class Step:
             names a further caption that was given under this name. Other given modalities are seen by all branches.
         grow_conditioning: later guided steps count this modality among their conditions; otherwise both of their
             branches see it.
+        remask: with `maskgit`, this share of the tokens written so far, the least confident of them, is missing again
+            at each further step, which writes so many more; 0 keeps what is written.
         num_tokens: most tokens of a sequence; None: what its modality declares.
-        keep_probabilities: also return the probabilities of all tokens (grids).
+        min_tokens: a sequence cannot end before it has so many written tokens.
+        stop: ids, or words of one token, that end a sequence as its last token, beside the end of the sequence itself.
+        keep_probabilities: also return the probabilities of all tokens.
     """
 
     target: str
@@ -48,7 +53,10 @@ class Step:
     guidance: float = 1.0
     conditions: dict[str, float] = field(default_factory=dict)
     grow_conditioning: bool = False
+    remask: float = 0.0
     num_tokens: int | None = None
+    min_tokens: int = 0
+    stop: list[int | str] = field(default_factory=list)
     keep_probabilities: bool = False
 
     def __post_init__(self) -> None:
@@ -64,7 +72,17 @@ class Step:
             "a whole number of at least 1, or a share between 0 and 1",
         )
         self._require(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+        self._require(0 <= self.remask < 1, "remask", self.remask, "a share of at least 0 and below 1")
+        self._require(
+            not self.remask or self.scheme == "maskgit", "remask", self.remask, f"0 with scheme {self.scheme}"
+        )
         self._require(self.num_tokens is None or self.num_tokens >= 1, "num_tokens", self.num_tokens, "at least 1")
+        self._require(
+            0 <= self.min_tokens <= (self.num_tokens or self.min_tokens),
+            "min_tokens",
+            self.min_tokens,
+            "0 or more, at most num_tokens",
+        )
         if self.conditions and self.guidance != 1.0:
             raise ConfigError(
                 f"step '{self.target}': guidance {self.guidance} and conditions are both set; "
@@ -99,8 +117,14 @@ class Step:
             )
         if not modality.is_grid and self.scheme != "autoregressive":
             raise ConfigError(f"{where}: '{modality.name}' is a sequence: use scheme autoregressive, not {self.scheme}")
-        if not modality.is_grid and self.keep_probabilities:
-            raise ConfigError(f"{where}: keep_probabilities is for grids, and '{modality.name}' is a sequence")
+        if modality.is_grid and (self.stop or self.min_tokens):
+            raise ConfigError(f"{where}: stop and min_tokens are for sequences, and '{modality.name}' is a grid")
+        unknown = [token for token in self.stop if not isinstance(token, int) or not 0 <= token < modality.vocab_size]
+        if unknown:
+            raise ConfigError(
+                f"{where}: stop names {unknown[0]!r}; expected ids from 0 to {modality.vocab_size - 1}. Words need a "
+                "text tokenizer (`GenerationPlan.spell_out`)"
+            )
         if modality.is_grid and self.num_tokens not in (None, modality.num_tokens):
             raise ConfigError(
                 f"{where}: num_tokens is {self.num_tokens}, but the grid '{modality.name}' always has "
@@ -146,6 +170,17 @@ class GenerationPlan:
         """
         return replace(self, steps=[_resolve_step(step, modalities) for step in self.steps])
 
+    def spell_out(self, encode: Callable[[str], Sequence[int]]) -> GenerationPlan:
+        """The same plan with the ids of words under `stop`.
+
+        Args:
+            encode: text -> ids, of the model's text tokenizer.
+
+        Raises:
+            ConfigError: for a word that is not one token.
+        """
+        return replace(self, steps=[_spell_out(step, encode) for step in self.steps])
+
     def check(self, modalities: ModalitySet, given: Iterable[str]) -> None:
         """See that a model can follow the plan.
 
@@ -178,3 +213,16 @@ def _resolve_step(step: Step, modalities: ModalitySet) -> Step:
         for name, weight in step.conditions.items()
     }
     return replace(step, target=resolve(step.target, modalities.outputs, "generate").name, conditions=conditions)
+
+
+def _spell_out(step: Step, encode: Callable[[str], Sequence[int]]) -> Step:
+    stop: list[int | str] = []
+    for token in step.stop:
+        ids = [token] if isinstance(token, int) else [int(number) for number in encode(token)]
+        if len(ids) != 1:
+            raise ConfigError(
+                f"step '{step.target}': stop names {token!r}, which is {len(ids)} tokens of this model's text; "
+                "expected words of one token each, or ids"
+            )
+        stop += ids
+    return replace(step, stop=stop)

@@ -14,7 +14,7 @@ from fourm.generate.branches import Conditions, Facts, build_branches
 from fourm.generate.grids import GridDecoder
 from fourm.generate.names import base_name
 from fourm.generate.plan import GenerationPlan, Step
-from fourm.generate.sequences import SequenceDecoder, merge, pad
+from fourm.generate.sequences import SequenceDecoder, merge_probabilities, merge_sources, pad
 from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import PADDING, SpecialIds
@@ -27,11 +27,16 @@ class Generated:
     Args:
         ids: target -> (B, N) int64: grids row by row; sequences without sentinels and end token, padded with -1.
         probabilities: target -> (B, N, V), for steps with `keep_probabilities`: the model's belief (with guidance,
-            before filters and temperature) when each token was chosen; given tokens have probability 1.
+            before filters and temperature) when each token was chosen; given tokens have probability 1, padding 0.
     """
 
     ids: dict[str, Tensor] = field(default_factory=dict)
     probabilities: dict[str, Tensor] = field(default_factory=dict)
+
+    def likelihood(self, target: str) -> Tensor:
+        """(B, N) the kept probability of each token that was chosen; 0 for padding."""
+        ids = self.ids[target]
+        return self.probabilities[target].gather(-1, ids.clamp(min=0)[..., None])[..., 0] * (ids >= 0)
 
 
 class Sampler:
@@ -41,10 +46,14 @@ class Sampler:
         model: the model.
         special: special ids of its text vocabulary.
         bf16: run the model in bfloat16 autocast.
+        cache: keep keys and values while a sequence is written. Without it the answers are the same, and each token
+            costs the decoding of all before it: for comparison.
     """
 
-    def __init__(self, model: Multimodal, special: SpecialIds | None = None, *, bf16: bool = False) -> None:
-        self.model, self.special, self.bf16 = model, special or SpecialIds(), bf16
+    def __init__(
+        self, model: Multimodal, special: SpecialIds | None = None, *, bf16: bool = False, cache: bool = True
+    ) -> None:
+        self.model, self.special, self.bf16, self.cache = model, special or SpecialIds(), bf16, cache
 
     def run(
         self,
@@ -124,10 +133,13 @@ class Sampler:
             positions = torch.arange(modality.num_tokens, device=seeds.device).expand_as(canvas.ids)
             return {"ids": canvas.ids, "positions": positions}
         visible = own["ids"] if own is not None else None
-        answers = SequenceDecoder(self.model, step, branches, seeds, self.special).run(visible)
-        sequences = merge(answers.ids, visible, self.special)
-        generated.ids[step.target] = pad(sequences, seeds.device)
-        whole = [[*sequence, self.special.end][: modality.num_tokens] for sequence in sequences]
+        decoder = SequenceDecoder(self.model, step, branches, seeds, self.special, cache=self.cache)
+        answers = decoder.run(visible)
+        sequences = merge_sources(answers.ids, visible, self.special)
+        generated.ids[step.target] = pad([sequence.tokens for sequence in sequences], seeds.device)
+        if answers.probabilities is not None:
+            generated.probabilities[step.target] = merge_probabilities(sequences, answers.probabilities)
+        whole = [[*sequence.tokens, self.special.end][: modality.num_tokens] for sequence in sequences]
         return {"ids": pad(whole, seeds.device)}
 
 

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fourm.errors import CheckpointError
+
 COLDEST = 1e-6
 """Below this temperature the most probable token is taken."""
 _HEAD = 512
@@ -22,11 +24,28 @@ class Drawn(NamedTuple):
     Args:
         ids: (B, n) int64.
         confidence: (B, n) probability each had when it was drawn. At temperature 0, where that would be 1 everywhere,
-            its probability at temperature 1.
+            its probability at temperature 1. NaN where the logits were not finite.
     """
 
     ids: Tensor
     confidence: Tensor
+
+
+def check_finite(finite: Tensor, target: str) -> None:
+    """See that all logits were numbers: draws among others mean nothing.
+
+    Args:
+        finite: () bool, for instance of the confidence of what was drawn.
+        target: named in the error.
+
+    Raises:
+        CheckpointError: if not.
+    """
+    if not bool(finite):
+        raise CheckpointError(
+            f"the model's logits for '{target}' are not finite: its weights are damaged, or numbers grow beyond what "
+            "bfloat16 holds. Generate without bf16, with less guidance, or from an earlier checkpoint"
+        )
 
 
 def guide(unconditional: Tensor, conditional: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -98,7 +117,7 @@ def categorical(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     drawn = torch.searchsorted(cumulative, (uniforms[..., None] * total).contiguous(), right=True)
     # Rounding may put the point on the very end, behind the last token that has any probability.
     last = torch.searchsorted(cumulative, total.contiguous())
-    return torch.minimum(drawn, last)[..., 0]
+    return torch.minimum(drawn, last)[..., 0].clamp(max=probabilities.shape[-1] - 1)
 
 
 def draw(

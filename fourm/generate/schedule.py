@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from fourm.errors import ConfigError, DataError
 
 _ONEX_SPAN = 100.0
-"""`onex` follows 1/x over x in [1, 100]."""
+"""`onex` spreads the tokens of a target over x in [1, 100]."""
 
 
 def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:
@@ -30,9 +29,9 @@ def cosine_counts(num_tokens: int, num_steps: int) -> list[int]:
 
 
 def linear_counts(num_tokens: int, num_steps: int) -> list[int]:
-    """As even as whole numbers allow: step t ends at floor(N t/T) tokens."""
-    ends = [num_tokens * step // num_steps for step in range(num_steps + 1)]
-    return [end - start for start, end in pairwise(ends)]
+    """As even as whole numbers allow; the larger counts come first, as in 4M."""
+    count, larger = divmod(num_tokens, num_steps)
+    return [count + (step < larger) for step in range(num_steps)]
 
 
 def check_counts(counts: Sequence[int], num_steps: int, where: str) -> None:
@@ -106,12 +105,15 @@ def parse_temperature_schedule(schedule: str, where: str) -> tuple[str, float, f
 def temperatures(schedule: str, temperature: float, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """The temperature of each step.
 
-    With s the share of tokens decoded before the step: constant T; linear T (1 - s); onex with x = 1 + 99 s falls as
-    x ** -power from T to MIN.
+    With s the share of tokens decoded before step i, counted from 0, and c the share after it: constant T; linear
+    T (1 - s); onex, for N tokens, the rule the published settings of 4M were chosen with::
+
+        x = 1 + 99 i / (N - 1),    y = (x ** -power - 100 ** -power) / (1 - 100 ** -power)
+        MIN + (T - MIN) (1 - c) y
 
     Args:
         schedule: `constant`, `linear` or `onex:MIN:POWER`.
-        temperature: T, that of the first step.
+        temperature: T.
         counts: (T, B) from `token_counts`.
 
     Returns:
@@ -124,6 +126,8 @@ def temperatures(schedule: str, temperature: float, counts: NDArray[np.int64]) -
         return np.full(counts.shape, float(temperature))
     if kind == "linear":
         return temperature * (1 - share)
-    x = 1 + (_ONEX_SPAN - 1) * share
+    total = counts.sum(0)
+    x = 1 + (_ONEX_SPAN - 1) * np.arange(len(counts))[:, None] / np.maximum(total - 1, 1)
     end = _ONEX_SPAN**-power
-    return smallest + (temperature - smallest) * (x**-power - end) / (1 - end)
+    fall = np.maximum(x**-power - end, 0) / (1 - end)  # empty steps behind the last token have larger x
+    return smallest + (temperature - smallest) * (1 - (done + counts) / np.maximum(total, 1)) * fall

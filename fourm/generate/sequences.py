@@ -1,8 +1,13 @@
-"""Decoding sequences token by token with a key-value cache; the context is encoded, and its keys are made, once."""
+"""Decoding sequences token by token with a key-value cache; the context is encoded, and its keys are made, once.
+
+Without the cache, every token costs the decoding of the whole string before it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +16,7 @@ from torch import Tensor
 from fourm.generate.branches import Branches
 from fourm.generate.grids import Context, stream
 from fourm.generate.plan import Step
-from fourm.generate.sampling import draw
+from fourm.generate.sampling import check_finite, draw
 from fourm.generate.schedule import temperatures
 from fourm.models.multimodal import Multimodal
 from fourm.nn.trunk import KVCache
@@ -19,6 +24,8 @@ from fourm.objectives.spans import unmask_spans
 from fourm.rng import uniform
 from fourm.tokens import PADDING, AttentionPattern, SpecialIds, TokenBatch
 
+_PLACES = 1 << 40
+"""Beyond the ids of every vocabulary."""
 _CHECK_EVERY = 16
 """Steps between looks whether all samples have ended, where a look makes the device wait."""
 
@@ -29,9 +36,11 @@ class Answers:
 
     Args:
         ids: (B, n) int64, `[S_1]` first, padded with -1 behind the end.
+        probabilities: (B, n - 1, V) of each token behind the first when it was drawn; None: not kept.
     """
 
     ids: Tensor
+    probabilities: Tensor | None = None
 
 
 class SequenceDecoder:
@@ -43,10 +52,21 @@ class SequenceDecoder:
         branches: what the model sees.
         seeds: (B,) of the samples.
         special: sentinels and end token.
+        cache: keep keys and values; False computes all of them again for every token.
     """
 
-    def __init__(self, model: Multimodal, step: Step, branches: Branches, seeds: Tensor, special: SpecialIds) -> None:
+    def __init__(
+        self,
+        model: Multimodal,
+        step: Step,
+        branches: Branches,
+        seeds: Tensor,
+        special: SpecialIds,
+        *,
+        cache: bool = True,
+    ) -> None:
         self.model, self.step, self.branches, self.seeds, self.special = model, step, branches, seeds, special
+        self.cache = cache
         self.modality = model.modalities[step.target]
         self.index = model.modalities.index(step.target)
         self.stream = stream(step.target, "token")
@@ -54,8 +74,8 @@ class SequenceDecoder:
     def run(self, visible: Tensor | None) -> Answers:
         """Write until every sample has ended.
 
-        A sample ends with the end token, with the sentinel behind its last missing run, or where the sequence, its
-        visible part included, has its greatest length.
+        A sample ends with the end token, with the sentinel behind its last missing run, with a token that the step
+        names under `stop`, or where the sequence, its visible part included, has its greatest length.
 
         Args:
             visible: (B, n) the visible part of the sequence with sentinels for its missing runs, padded with -1; None:
@@ -67,57 +87,72 @@ class SequenceDecoder:
         limit = (room + num_runs - 1).clamp(max=self.modality.layout.num_positions)
         limit = torch.where((num_runs > 0) & (room > 0), limit, 0)
         longest = int(limit.max())
-        heat = temperatures(self.step.temperature_schedule, self.step.temperature, np.ones((longest, 1), np.int64))
-        cache = KVCache(self.model.config.decoder_depth)
-        token = self.seeds.new_full(self.seeds.shape, self.special.sentinel(1))
-        written, ended = [token], limit <= 0
+        # Each sample's own steps: how hot it draws does not depend on how long the others may be.
+        own_steps = np.arange(longest)[:, None] < limit.cpu().numpy()
+        heat = temperatures(self.step.temperature_schedule, self.step.temperature, own_steps.astype(np.int64))
+        ends = self._ends(num_runs)
+        cache = KVCache(self.model.config.decoder_depth) if self.cache else None
+        string = torch.full((len(self.seeds), longest + 1), self.special.sentinel(1), device=self.seeds.device)
+        written, ended = string.clone(), limit <= 0
+        confidence = torch.zeros(ended.shape, device=self.seeds.device)[:, None]
+        kept, length = [], 1
         for number in range(longest):
-            if (number % _CHECK_EVERY == 0 or token.device.type == "cpu") and bool(ended.all()):
-                break
-            logits = self._logits(token, number, (context, valid), cache)
+            if number % _CHECK_EVERY == 0 or string.device.type == "cpu":
+                check_finite(confidence.isfinite().all(), self.step.target)
+                if bool(ended.all()):
+                    break
+            logits = self._logits(string[:, :length], (context, valid), cache)
+            if self.step.keep_probabilities:
+                kept.append(logits[:, 0].softmax(-1))
+            if number < self.step.min_tokens:
+                logits = logits.masked_fill(ends[:, None], -torch.inf)
             uniforms = uniform(self.seeds[:, None], self.stream, number, 0)
-            drawn = draw(logits, uniforms, float(heat[number, 0]), top_k=self.step.top_k, top_p=self.step.top_p)
-            token = drawn.ids[:, 0]
-            written.append(torch.where(ended, PADDING, token))
-            room = room - (~self._is_sentinel(token)).long()
-            ended = ended | self._is_end(token, num_runs) | (room <= 0) | (number + 1 >= limit)
-        return Answers(torch.stack(written, 1))
+            drawn = draw(logits, uniforms, heat[number], top_k=self.step.top_k, top_p=self.step.top_p)
+            string[:, length] = token = drawn.ids[:, 0]
+            written[:, length] = torch.where(ended, PADDING, token)
+            length += 1
+            confidence = confidence + drawn.confidence
+            room = room - (~_is_sentinel(token, self.special)).long()
+            ended = ended | ends.gather(1, token[:, None])[:, 0] | (room <= 0) | (number + 1 >= limit)
+        check_finite(confidence.isfinite().all(), self.step.target)
+        return Answers(written[:, :length], torch.stack(kept, 1) if kept else None)
 
     def _room(self, visible: Tensor | None) -> Tensor:
         """(B,) tokens each sample may still have: as in training, all with the end are at most `max_tokens`."""
         room = torch.full_like(self.seeds, self.modality.num_tokens)
         if visible is not None:
-            room = room - ((visible >= 0) & ~self._is_sentinel(visible)).sum(1)
+            room = room - ((visible >= 0) & ~_is_sentinel(visible, self.special)).sum(1)
         return room.clamp(max=self.step.num_tokens or self.modality.num_tokens)
 
     def _num_runs(self, visible: Tensor | None) -> Tensor:
         """(B,) how many missing runs each sample has."""
         if visible is None:
             return torch.ones_like(self.seeds)
-        return torch.where((visible >= 0).any(1), self._is_sentinel(visible).sum(1), 1)
+        return torch.where((visible >= 0).any(1), _is_sentinel(visible, self.special).sum(1), 1)
 
-    def _is_sentinel(self, ids: Tensor) -> Tensor:
-        return (ids >= self.special.sentinel_0) & (ids < self.special.sentinel(self.special.num_sentinels))
+    def _ends(self, num_runs: Tensor) -> Tensor:
+        """(B, V) which tokens end each sample."""
+        ids = torch.arange(self.modality.vocab_size, device=num_runs.device)
+        stop = torch.tensor([self.special.end, *self.step.stop], device=num_runs.device)
+        behind = _is_sentinel(ids, self.special) & (ids > self.special.sentinel_0 + num_runs[:, None])
+        return torch.isin(ids, stop) | behind
 
-    def _is_end(self, token: Tensor, num_runs: Tensor) -> Tensor:
-        behind = self._is_sentinel(token) & (token > self.special.sentinel_0 + num_runs)
-        return (token == self.special.end) | behind
-
-    def _logits(self, token: Tensor, number: int, context: Context, cache: KVCache | None) -> Tensor:
-        """(B, 1, V) guided logits of the token behind `token`, which is number `number` of its string."""
-        ids = self.branches.repeat(token[:, None])
-        zeros = torch.zeros_like(ids)
-        group = zeros.int()
-        # The cache holds all earlier tokens: the new one sees them and itself.
-        attention = AttentionPattern(reach=group + number + 1, group=group, key_group=group.expand(-1, number + 1))
+    def _logits(self, string: Tensor, context: Context, cache: KVCache | None) -> Tensor:
+        """(B, 1, V) guided logits of the token behind a (B, n) string; a cache holds all but its last token."""
+        length = string.shape[1]
+        first = length - 1 if cache is not None else 0
+        ids = self.branches.repeat(string[:, first:])
+        place = torch.arange(first, length, device=ids.device).expand_as(ids)
+        group = torch.zeros_like(ids).int()
+        attention = AttentionPattern(reach=place.int() + 1, group=group, key_group=group[:, :1].expand(-1, length))
         table = TokenBatch(
-            modality=zeros + self.index,
-            position=zeros + number,
+            modality=torch.full_like(ids, self.index),
+            position=place,
             ids=ids,
             target_ids=torch.full_like(ids, PADDING),
             attention=attention,
         )
-        hidden = self.model.decode(table, *context, cache=cache, attention=attention)
+        hidden = self.model.decode(table, *context, cache=cache, attention=attention)[:, -1:]
         return self.branches.combine(self.model.heads.logits(self.step.target, hidden))
 
 
@@ -129,17 +164,62 @@ def merge(answers: Tensor, visible: Tensor | None, special: SpecialIds) -> list[
         visible: (B, m) visible parts with sentinels; None: nothing was visible.
         special: sentinels and end token.
     """
+    return [merged.tokens for merged in merge_sources(answers, visible, special)]
+
+
+class Merged(NamedTuple):
+    """A whole sequence.
+
+    Args:
+        tokens: its ids.
+        sources: for each the column of the answers it comes from; -1 for a visible one.
+    """
+
+    tokens: list[int]
+    sources: list[int]
+
+
+def merge_sources(answers: Tensor, visible: Tensor | None, special: SpecialIds) -> list[Merged]:
+    """As `merge`, and where each token comes from."""
     targets = answers.cpu().numpy()
     parts = np.full((len(targets), 1), special.sentinel(1)) if visible is None else visible.cpu().numpy()
     sequences = []
     for target, part in zip(targets, parts, strict=True):
         # An end token in an answer ends that answer, not the visible text behind it.
-        answer = target[(target >= 0) & (target != special.end)]
+        columns = np.flatnonzero((target >= 0) & (target != special.end))
+        answer = target[columns]
         shown = part[part >= 0] if (part >= 0).any() else np.array([special.sentinel(1)])
-        whole = unmask_spans(shown, answer, special).tolist()
-        end = whole.index(special.end) if special.end in whole else len(whole)
-        sequences.append(whole[:end])
+        # Places stand in for the tokens while the runs are put together.
+        pool = np.concatenate([shown, answer])
+        places = np.where(_is_sentinel(pool, special), pool, _PLACES + np.arange(len(pool)))
+        whole = unmask_spans(places[: len(shown)], places[len(shown) :], special) - _PLACES
+        tokens = pool[whole].tolist()
+        end = tokens.index(special.end) if special.end in tokens else len(tokens)
+        sources = np.concatenate([np.full(len(shown), -1), columns])[whole].tolist()
+        sequences.append(Merged(tokens[:end], sources[:end]))
     return sequences
+
+
+def _is_sentinel(ids: Any, special: SpecialIds) -> Any:
+    """For each id of a tensor or an array whether it is a sentinel."""
+    return (ids >= special.sentinel_0) & (ids < special.sentinel(special.num_sentinels))
+
+
+def merge_probabilities(merged: Sequence[Merged], probabilities: Tensor) -> Tensor:
+    """Probabilities of every token of whole sequences.
+
+    Args:
+        merged: B sequences, the longest of N tokens.
+        probabilities: (B, n - 1, V) of the answers' tokens behind the first.
+
+    Returns:
+        (B, N, V); 1 for visible tokens, 0 where a sequence is padded.
+    """
+    device, vocab_size = probabilities.device, probabilities.shape[-1]
+    ids, sources = (pad([m[i] for m in merged], device) for i in (0, 1))
+    drawn = probabilities.gather(1, (sources - 1).clamp(min=0)[..., None].expand(-1, -1, vocab_size))
+    shown = torch.nn.functional.one_hot(ids.clamp(min=0), vocab_size).to(drawn.dtype)
+    return torch.where((sources > 0)[..., None], drawn, shown) * (ids >= 0)[..., None]
 
 
 def pad(sequences: list[list[int]], device: torch.device) -> Tensor:

@@ -77,9 +77,10 @@ def test_counts_cover_what_is_missing(schedule: str, missing: list[int], num_ste
 
 
 @given(st.sampled_from(["constant", "linear", "onex:0.2:0.5", "onex:0.1:2"]), st.integers(1, 300), st.integers(1, 40))
-def test_temperatures_start_at_their_value_and_never_rise(schedule: str, missing: int, num_steps: int) -> None:
+def test_temperatures_start_at_most_at_their_value_and_never_rise(schedule: str, missing: int, num_steps: int) -> None:
     heat = temperatures(schedule, 3.0, token_counts("cosine", [missing], num_steps))[:, 0]
-    assert heat[0] == 3.0
+    assert heat[0] <= 3.0
+    assert heat[0] == 3.0 or schedule.startswith("onex")
     assert (np.diff(heat) <= 1e-12).all()
     assert (heat >= 0).all()
 

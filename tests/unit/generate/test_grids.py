@@ -75,6 +75,19 @@ def test_maskgit_asks_all_that_is_missing_and_shows_what_it_kept(
     assert [shown.tolist() for shown in recorder.shown] == [[0] * 3, [2] * 3, [8] * 3]
 
 
+def test_masking_again_asks_unsure_tokens_once_more_and_leaves_given_ones(
+    model: Multimodal, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(model, monkeypatch)
+    ids = fill(model, Step(TARGET, "maskgit", schedule="linear", num_steps=4, remask=0.5), given, PARTIAL).ids
+    assert (ids >= 0).all()
+    assert torch.equal(ids[PARTIAL >= 0], PARTIAL[PARTIAL >= 0])
+    # The second sample writes 4 tokens per step and forgets half of the 4, 8 and 12 it has.
+    assert [int((positions[1] >= 0).sum()) for positions in recorder.asked] == [16, 12 + 2, 8 + 4, 4 + 6]
+    assert [int(shown[1]) for shown in recorder.shown] == [0, 2, 4, 6]
+    assert all(not (set(positions[0].tolist()) & {0, 2}) for positions in recorder.asked)
+
+
 def test_only_asked_positions_pass_through_the_decoder(
     model: Multimodal, given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fourm.generate.grids import GridCanvas, GridDecoder
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.sampler import Sampler
 from fourm.modality import Discrete, Grid, Modality, ModalitySet, Sequence
@@ -73,3 +74,31 @@ def test_a_text_spells_the_grid_and_ends(copier: Multimodal) -> None:
     ids = Sampler(copier, SPECIAL).run(plan, {"a": facts(a)}, seeds=torch.arange(64)).ids["text"]
     assert ids.shape == (64, PLACES)
     assert (ids == a + FIRST).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_another_intermediate_changes_what_comes_next_in_a_chain_and_only_there(
+    chained: bool, copier: Multimodal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same plan and seeds; only what the first step writes is replaced while the chain runs."""
+    steps = [Step("a", num_steps=2), Step("b", temperature=0.3), Step("text", "autoregressive", temperature=0.3)]
+    plan, seeds = GenerationPlan(steps, chained=chained), torch.arange(64)
+    before = Sampler(copier, SPECIAL).run(plan, {}, seeds=seeds).ids
+    fill = GridDecoder.run
+
+    def meddle(self: GridDecoder, ids: Tensor) -> GridCanvas:
+        canvas = fill(self, ids)
+        if self.step.target == "a":
+            canvas.ids = (canvas.ids + 1) % VOCAB
+        return canvas
+
+    monkeypatch.setattr(GridDecoder, "run", meddle)
+    after = Sampler(copier, SPECIAL).run(plan, {}, seeds=seeds).ids
+    assert torch.equal(after["a"], (before["a"] + 1) % VOCAB)
+    if chained:
+        for ids in (before, after):
+            assert (ids["b"] == ids["a"]).float().mean() > 0.95
+            assert (ids["text"] == ids["a"] + FIRST).float().mean() > 0.95
+    else:
+        assert torch.equal(before["b"], after["b"])
+        assert torch.equal(before["text"], after["text"])

@@ -9,6 +9,7 @@ from fourm.catalog import resolve
 from fourm.errors import ConfigError
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.modality import ModalitySet
+from fourm.tokenizers.text import TextTokenizer
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,10 @@ from fourm.modality import ModalitySet
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": 1.5}, "top_k is 1.5"),
         ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"scheme": "maskgit", "remask": 1.0}, "remask is 1.0; expected a share"),
+        ({"remask": 0.5}, "remask is 0.5; expected 0 with scheme roar"),
+        ({"min_tokens": -1}, "min_tokens is -1"),
+        ({"min_tokens": 5, "num_tokens": 4}, "min_tokens is 5; expected 0 or more, at most num_tokens"),
         ({"schedule": "quadratic"}, "schedule is 'quadratic'"),
         ({"schedule": [3, 4], "num_steps": 3}, "schedule has 2 counts, but num_steps is 3"),
         ({"temperature_schedule": "hot"}, "temperature_schedule is 'hot'"),
@@ -42,7 +47,9 @@ def test_listed_counts_set_the_number_of_steps() -> None:
         (Step("rgb@16"), "is an input only"),
         (Step("tok_depth@16", "autoregressive"), "use roar or maskgit"),
         (Step("caption"), "use scheme autoregressive"),
-        (Step("caption", "autoregressive", keep_probabilities=True), "keep_probabilities is for grids"),
+        (Step("caption", "autoregressive", stop=[100_000]), "stop names 100000; expected ids from 0 to"),
+        (Step("caption", "autoregressive", stop=["sofa"]), "stop names 'sofa'; .* Words need a text tokenizer"),
+        (Step("tok_depth@16", stop=[3]), "stop and min_tokens are for sequences"),
         (Step("tok_depth@16", num_tokens=5), "always has 16"),
         (Step("tok_edges@16", num_steps=2), "use num_steps 1"),
         (Step("tok_depth@16", conditions={"caption": 1.0}), "condition 'caption' is neither given nor generated"),
@@ -76,7 +83,21 @@ def test_names_are_resolved_with_their_labels(modalities: ModalitySet) -> None:
     assert step.conditions == {"caption": 2.0, "caption#not": -1.0, "rgb@16": 1.0}
 
 
+def test_stop_words_become_their_ids(wordpiece: TextTokenizer) -> None:
+    plan = GenerationPlan([Step("caption", "autoregressive", stop=["sofa", 3])]).spell_out(wordpiece.encode)
+    assert plan.steps[0].stop == [*wordpiece.encode("sofa").tolist(), 3]
+    with pytest.raises(ConfigError, match=r"stop names 'a red sofa', which is \d tokens"):
+        GenerationPlan([Step("caption", "autoregressive", stop=["a red sofa"])]).spell_out(wordpiece.encode)
+
+
 SHIPPED = {
+    "everything": [
+        *("rgb@224", "tok_clip@224", "tok_dinov2@224", "tok_imagebind@224", "tok_dinov2_global"),
+        *("tok_imagebind_global", "tok_depth@224", "tok_normal@224", "tok_semseg@224", "tok_canny_edge@224"),
+        *("tok_sam_edge@224", "caption", "det", "human_poses", "sam_instance", "color_palette", "metadata"),
+    ],
+    "anything_to_image": ["caption", "tok_depth@224", "tok_clip@224", "tok_rgb@224"],
+    "retrieval": ["rgb@224", "tok_dinov2_global"],
     "dense": ["rgb@64", "tok_depth@64", "tok_normal@64", "tok_semseg@64", "caption", "det"],
     "text_to_image": ["caption", "tok_rgb@64"],
     "text_to_image_clip": ["caption", "tok_clip@224", "tok_rgb@224"],

@@ -1,12 +1,14 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fourm.errors import ConfigError, DataError
+from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.sampler import Generated, Sampler
+from fourm.generate.sampling import guide
 from fourm.modality import ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import SpecialIds
@@ -14,6 +16,7 @@ from tests.unit.generate.toy import SEEDS, build_model
 
 Given = dict[str, dict[str, Tensor]]
 SPECIAL = SpecialIds(num_sentinels=20)
+S1, END = 5, 3
 STEPS = {
     "autoregressive": Step("det", "autoregressive"),
     "guided autoregressive": Step("det", "autoregressive", guidance=2.0),
@@ -24,7 +27,13 @@ STEPS = {
     "one step": Step("tok_edges@16"),
     "conditions": Step("tok_rgb@16", "maskgit", 3, conditions={"caption": 2.0, "rgb@16": -0.5}),
     "inpainting": Step("tok_semseg@16", "roar", 3),
+    "guided maskgit": Step("tok_depth@16", "maskgit", 4, guidance=2.0, top_k=8),
+    "maskgit that masks again": Step("tok_depth@16", "maskgit", 4, remask=0.4, temperature_schedule="linear"),
+    "guided inpainting": Step("tok_semseg@16", "maskgit", 3, guidance=2.0),
+    "guided text with a gap": Step("caption", "autoregressive", guidance=2.0, temperature_schedule="onex:0.2:0.5"),
+    "several conditions of a text": Step("det", "autoregressive", conditions={"caption": 2.0, "rgb@16": -0.5}),
 }
+REGISTERS = [0, 2]
 
 
 def run(model: Multimodal, plan: GenerationPlan | Step, given: Given, seeds: Tensor = SEEDS) -> Generated:
@@ -40,13 +49,76 @@ def stripped(ids: Tensor) -> list[int]:
     return ids[ids >= 0].tolist()
 
 
+@pytest.fixture(scope="module", params=REGISTERS, ids=lambda count: f"{count} registers")
+def any_model(request: pytest.FixtureRequest, modalities: ModalitySet) -> Multimodal:
+    return build_model(modalities, num_register_tokens=request.param)
+
+
+def eight(given: Given) -> Given:
+    """Eight samples that are given different parts of different samples."""
+    mixed = {}
+    for number, (name, facts) in enumerate(given.items()):
+        order = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]).roll(number)
+        mixed[name] = {key: tensor[order] for key, tensor in facts.items()}
+    return mixed
+
+
 @pytest.mark.parametrize("name", STEPS)
-def test_a_sample_does_not_depend_on_its_batch(name: str, model: Multimodal, given: Given) -> None:
-    step = STEPS[name]
-    together = run(model, step, given).ids[step.target]
-    for i in range(3):
-        alone = run(model, step, row(given, i), SEEDS[i : i + 1]).ids[step.target]
+def test_a_sample_does_not_depend_on_its_batch(name: str, any_model: Multimodal, given: Given) -> None:
+    step, given, seeds = STEPS[name], eight(given), torch.arange(8) * 7 + 1
+    together = run(any_model, step, given, seeds).ids[step.target]
+    for i in range(8):
+        alone = run(any_model, step, row(given, i), seeds[i : i + 1]).ids[step.target]
         assert stripped(alone[0]) == stripped(together[i])
+
+
+def test_a_chain_does_not_depend_on_its_batch(any_model: Multimodal, given: Given) -> None:
+    steps = [
+        Step("caption", "autoregressive", guidance=2.0, grow_conditioning=True),
+        Step("tok_depth@16", "maskgit", 3, guidance=2.0, grow_conditioning=True),
+        Step("tok_rgb@16", "roar", 3, guidance=3.0, top_p=0.9),
+    ]
+    given, seeds = eight(given), torch.arange(8) * 7 + 1
+    together = run(any_model, GenerationPlan(steps), given, seeds).ids
+    for i in range(8):
+        alone = run(any_model, GenerationPlan(steps), row(given, i), seeds[i : i + 1]).ids
+        assert {n: stripped(ids[0]) for n, ids in alone.items()} == {n: stripped(ids[i]) for n, ids in together.items()}
+
+
+def test_how_hot_a_text_is_drawn_does_not_depend_on_longer_ones_beside_it(model: Multimodal) -> None:
+    """The room that others have must not stretch a sample's own temperature schedule."""
+    visible = torch.tensor([[*range(80, 88), S1, END], [S1, END, *[-1] * 8]])
+    step = Step("caption", "autoregressive", temperature=4.0, temperature_schedule="linear", min_tokens=12)
+    together = run(model, step, {"caption": {"ids": visible}}, SEEDS[:2]).ids["caption"]
+    alone = run(model, step, {"caption": {"ids": visible[:1]}}, SEEDS[:1]).ids["caption"]
+    assert stripped(alone[0]) == stripped(together[0])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.scheme == "autoregressive"])
+def test_the_cache_of_keys_and_values_changes_no_token(
+    name: str, temperature: float, any_model: Multimodal, given: Given
+) -> None:
+    step = replace(STEPS[name], temperature=temperature, min_tokens=12)
+    plan = GenerationPlan([step])
+    cached = Sampler(any_model, SPECIAL).run(plan, given, seeds=SEEDS).ids[step.target]
+    uncached = Sampler(any_model, SPECIAL, cache=False).run(plan, given, seeds=SEEDS).ids[step.target]
+    assert cached.shape[1] >= 6
+    assert torch.equal(cached, uncached)
+
+
+def test_without_the_cache_the_whole_string_passes_through_the_decoder_each_time(
+    model: Multimodal, given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    decode = model.decode
+    monkeypatch.setattr(
+        model, "decode", lambda batch, *a, **k: lengths.append(batch.ids.shape[1]) or decode(batch, *a, **k)
+    )
+    plan = GenerationPlan([Step("det", "autoregressive", min_tokens=6, num_tokens=6)])
+    for cache in (True, False):
+        Sampler(model, SPECIAL, cache=cache).run(plan, given, seeds=SEEDS)
+    assert lengths == [1] * 6 + [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -95,6 +167,45 @@ def test_a_generated_text_is_given_to_later_steps_with_its_end(model: Multimodal
     ids = torch.tensor([r + [-1] * (length - len(r)) for r in rows])
     alone = run(model, second, {**given, "caption": {"ids": ids}})
     assert torch.equal(chain.ids["tok_rgb@16"], alone.ids["tok_rgb@16"])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_texts_keep_the_probabilities_of_their_tokens(
+    guidance: float, cache: bool, model: Multimodal, given: Given
+) -> None:
+    visible = torch.tensor([[90, S1, 92, END]] * 3)
+    given = {"rgb@16": given["rgb@16"], "caption": {"ids": visible}}
+    step = Step("caption", "autoregressive", guidance=guidance, temperature=0.0, min_tokens=3, keep_probabilities=True)
+    generated = Sampler(model, SPECIAL, cache=cache).run(GenerationPlan([step]), given, seeds=SEEDS)
+    ids, kept = generated.ids["caption"], generated.probabilities["caption"]
+    assert kept.shape == (*ids.shape, model.modalities["caption"].vocab_size)
+    torch.testing.assert_close(kept.sum(-1), (ids >= 0).float())
+    run_ids = ids[:, 1:4]
+    asked = {"caption": {"ids": torch.cat([torch.full((3, 1), S1), run_ids, run_ids[:, :1]], 1)}}
+    with torch.no_grad():
+        logits = model.logits(given, asked)["caption"][:, :3]
+        if guidance != 1:
+            empty = {**given, "rgb@16": {**given["rgb@16"], "positions": torch.full((3, 16), -1)}}
+            logits = guide(model.logits(empty, asked)["caption"][:, :3], [logits], [guidance])
+    torch.testing.assert_close(kept[:, 1:4], logits.softmax(-1), atol=1e-5, rtol=1e-4)
+    likelihood = generated.likelihood("caption")
+    assert likelihood[:, 0].tolist() == [1.0] * 3
+    torch.testing.assert_close(likelihood[:, 1:4], kept[:, 1:4].gather(-1, run_ids[..., None])[..., 0])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["maskgit", "guided roar", "autoregressive"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_an_error(
+    temperature: float, name: str, bad: float, modalities: ModalitySet, given: Given
+) -> None:
+    model = build_model(modalities)
+    with torch.no_grad():
+        model.decoder.norm.weight.fill_(bad)
+    step = replace(STEPS[name], temperature=temperature)
+    with pytest.raises(CheckpointError, match=rf"the model's logits for '{step.target}' are not finite"):
+        run(model, step, given)
 
 
 def test_another_step_before_does_not_change_the_draws_of_a_target(model: Multimodal, given: Given) -> None:

@@ -31,7 +31,8 @@ def test_more_steps_than_tokens_leave_empty_steps_at_the_end() -> None:
 
 def test_linear_is_even() -> None:
     assert linear_counts(196, 49) == [4] * 49
-    assert linear_counts(10, 4) == [2, 3, 2, 3]
+    assert linear_counts(10, 4) == [3, 3, 2, 2]
+    assert linear_counts(2, 4) == [1, 1, 0, 0]
 
 
 def test_every_sample_has_counts_for_what_it_lacks() -> None:
@@ -61,10 +62,23 @@ def test_linear_temperature_falls_with_the_share_of_decoded_tokens() -> None:
 
 def test_onex_temperature_follows_its_closed_form() -> None:
     counts = token_counts("linear", [100], 4)
-    x = 1 + 99 * np.array([0, 0.25, 0.5, 0.75])
-    expected = 0.5 + 5.5 * (x**-0.5 - 0.1) / 0.9
+    x = 1 + np.arange(4)  # 99 / (100 - 1) more at each step
+    left = np.array([0.75, 0.5, 0.25, 0.0])
+    expected = 0.5 + 5.5 * left * (x**-0.5 - 0.1) / 0.9
     np.testing.assert_allclose(temperatures("onex:0.5:0.5", 6.0, counts)[:, 0], expected)
-    assert temperatures("onex:0.5:0.5", 6.0, counts)[0, 0] == 6.0
+
+
+def test_the_published_settings_for_feature_maps_start_hot_and_end_at_their_minimum() -> None:
+    """`onex:0.5:0.5` from 5 over 196 tokens in 50 steps; the figures are those of the rule, worked out by hand."""
+    heat = temperatures("onex:0.5:0.5", 5.0, token_counts("linear", [196], 50))[:, 0]
+    x = 1 + 99 * 10 / 195
+    assert heat[0] == pytest.approx(0.5 + 4.5 * 192 / 196)
+    assert heat[10] == pytest.approx(0.5 + 4.5 * (196 - 44) / 196 * (x**-0.5 - 0.1) / 0.9)
+    assert heat[-1] == 0.5
+
+
+def test_one_step_of_onex_draws_at_its_minimum() -> None:
+    assert temperatures("onex:0.5:0.5", 6.0, token_counts("linear", [1, 7, 0], 1))[0, :2].tolist() == [0.5, 0.5]
 
 
 def test_constant_temperature_is_constant() -> None:

@@ -8,7 +8,7 @@ from fourm.generate.branches import Branches, Conditions, build_branches
 from fourm.generate.grids import stream
 from fourm.generate.plan import Step
 from fourm.generate.sampling import draw, guide
-from fourm.generate.sequences import SequenceDecoder, merge, pad
+from fourm.generate.sequences import SequenceDecoder, merge, merge_probabilities, merge_sources, pad
 from fourm.models.multimodal import Multimodal
 from fourm.rng import uniform
 from fourm.tokens import SpecialIds
@@ -73,8 +73,9 @@ class Script:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lines: list[list[int]], vocab_size: int) -> None:
         self.calls = 0
 
-        def logits(_: Any, token: Tensor, number: int, *rest: Any) -> Tensor:
+        def logits(_: Any, string: Tensor, *rest: Any) -> Tensor:
             self.calls += 1
+            number = string.shape[1] - 1
             chosen = torch.tensor([line[min(number, len(line) - 1)] for line in lines])
             return torch.nn.functional.one_hot(chosen, vocab_size)[:, None] * 50.0
 
@@ -100,6 +101,19 @@ def test_a_sample_ends_with_its_end_token_or_the_next_sentinel(
     ids, calls = write(model, monkeypatch, [[90, END, 91], [92, 93, S2, 94], [S2, 95]])
     assert ids.tolist() == [[S1, 90, END, -1], [S1, 92, 93, S2], [S1, S2, -1, -1]]
     assert calls == 3
+
+
+def test_a_sample_ends_with_a_stop_token_too(model: Multimodal, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, calls = write(model, monkeypatch, [[90, 91, 92], [90, 94, END], [90, END, 91]], stop=[91, 94])
+    assert ids.tolist() == [[S1, 90, 91], [S1, 90, 94], [S1, 90, END]]
+    assert calls == 2
+
+
+def test_nothing_ends_a_sample_before_its_least_length(model: Multimodal, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, calls = write(model, monkeypatch, [[END], [S2], [92]], min_tokens=4, num_tokens=5, stop=[92])
+    assert calls == 5
+    assert not (set(ids[:, :5].flatten().tolist()) & {END, S2, 92, -1})
+    assert ids[:, 5].tolist() == [END, S2, 92]
 
 
 def test_the_first_sentinel_does_not_end_it(model: Multimodal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +170,19 @@ def test_an_end_token_in_a_run_does_not_drop_the_visible_text_behind_it() -> Non
 
 def test_a_missing_end_is_where_the_answer_ends() -> None:
     assert merge(torch.tensor([[S1, 90, END]]), torch.tensor([[80, S1, -1]]), SPECIAL) == [[80, 90]]
+
+
+def test_probabilities_follow_their_tokens() -> None:
+    """Of `[S_1] 90 [S_2] 92` and the visible `80 [S_1] [S_2] 82`, that of 92 belongs to the third token."""
+    visible = torch.tensor([[80, S1, S2, 82, END], [S1, END, -1, -1, -1]])
+    merged = merge_sources(torch.tensor([[S1, 90, S2, 92], [S1, 91, -1, -1]]), visible, SPECIAL)
+    assert [m.tokens for m in merged] == [[80, 90, 92, 82], [91]]
+    assert [m.sources for m in merged] == [[-1, 1, 3, -1], [1]]
+    said = torch.rand(2, 3, 100, generator=torch.Generator().manual_seed(0))
+    kept = merge_probabilities(merged, said)
+    one = torch.eye(100)
+    assert torch.equal(kept[0], torch.stack([one[80], said[0, 0], said[0, 2], one[82]]))
+    assert torch.equal(kept[1], torch.cat([said[1, :1], torch.zeros(3, 100)]))
 
 
 def test_without_visible_text_the_answer_is_the_sequence() -> None:
