@@ -125,7 +125,7 @@ def odd_names(folder: Path) -> list[str]:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A small png that says it is huge, and is: rows of zeros compress to nothing."""
+    """A small png that says it is huge, and holds a thousand bytes of zeros instead of so many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

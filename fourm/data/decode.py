@@ -8,19 +8,17 @@ until after the crop.
 
 from __future__ import annotations
 
-import io
 import json
-import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from fourm.data import facts
-from fourm.data.facts import unzip
+from fourm.data.images import open_image
+from fourm.data.unpack import read_npy, read_npz, unzip
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Continuous, Discrete, Grid, Modality
 
@@ -79,7 +77,7 @@ def decoder_of(modality: Modality) -> Decoder:
 
 def image(data: bytes, modality: Modality) -> NDArray[np.uint8]:
     """RGB image, png or jpg -> (H, W, 3)."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
 
 
@@ -88,14 +86,15 @@ def image_size(data: bytes) -> tuple[int, int]:
 
     Raises:
         OSError: if it is not an image.
+        DataError: if it is of a format that is not read.
     """
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         return file.height, file.width
 
 
 def normal(data: bytes, modality: Modality) -> NDArray[np.uint8]:
     """Surface normals, RGB png holding round((n + 1) / 2 * 255) -> (H, W, 3), still 8-bit."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         if file.mode != "RGB":
             raise ValueError(f"expected an RGB image, found mode {file.mode}")
         return np.asarray(file)
@@ -103,13 +102,13 @@ def normal(data: bytes, modality: Modality) -> NDArray[np.uint8]:
 
 def gray(data: bytes, modality: Modality) -> NDArray[np.uint8]:
     """Grey image -> (H, W)."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         return np.asarray(file if file.mode == "L" else file.convert("L"))
 
 
 def depth16(data: bytes, modality: Modality) -> NDArray[np.float32]:
     """16-bit png whose full scale is the largest value of the modality -> (H, W) in natural units (metres)."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         values = np.asarray(file)
         if file.mode not in ("I;16", "I;16B", "I") or values.ndim != 2:
             raise ValueError(f"expected a 16-bit grey image, found mode {file.mode}")
@@ -131,7 +130,7 @@ def labels_void_first(data: bytes, modality: Modality) -> NDArray[np.int32]:
 
 
 def _ids(data: bytes) -> NDArray[np.int32]:
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         if file.mode not in ("L", "P", "1", "I;16", "I"):
             raise ValueError(f"expected an image with one id per pixel, found mode {file.mode}")
         return np.asarray(file).astype(np.int32)
@@ -146,7 +145,7 @@ def _check_ids(ids: NDArray[np.int32], modality: Modality) -> NDArray[np.int32]:
 
 def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
     """Token ids, npy (crops, tokens) or (tokens,) -> (crops, tokens)."""
-    ids = _npy(data)
+    ids = read_npy(data)
     if not np.issubdtype(ids.dtype, np.integer) or ids.ndim < 1:
         raise ValueError(f"expected integers (crops, tokens), found {ids.dtype} of shape {ids.shape}")
     ids = np.atleast_2d(ids).reshape(len(ids) if ids.ndim > 1 else 1, -1).astype(np.int64)
@@ -186,10 +185,12 @@ def structured(data: bytes, modality: Modality) -> Any:
 
 def vectors(data: bytes, modality: Modality) -> NDArray[np.float32]:
     """Vectors, npz with `emb` (length, dim) and optionally `mask_valid` (length,) -> the valid rows (n, dim)."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        values = file["emb"]
-        if "mask_valid" in file:
-            values = values[np.asarray(file["mask_valid"]).astype(bool)]
+    arrays = read_npz(data, ("emb", "mask_valid"))
+    if "emb" not in arrays:
+        raise ValueError("there is no array emb")
+    values = arrays["emb"]
+    if "mask_valid" in arrays:
+        values = values[arrays["mask_valid"].astype(bool)]
     if isinstance(modality.content, Continuous) and (values.ndim != 2 or values.shape[1] != modality.content.dim):
         raise ValueError(f"vectors of shape {values.shape}; expected (length, {modality.content.dim})")
     return finite(values[: modality.num_tokens])
@@ -200,7 +201,7 @@ def features(data: bytes, modality: Modality) -> NDArray[np.float32]:
 
     A file holds one crop (C, H, W), or (crops, C, H, W); a single vector may leave H and W out.
     """
-    array = _only_array(data) if data[:2] == _ZIP else _npy(data)
+    array = _only_array(data) if data[:2] == _ZIP else read_npy(data)
     if modality.channels is None:
         raise ValueError("the modality does not say how many `channels` its vectors have")
     expected: tuple[int, ...] = (modality.channels, *modality.grid.image_size)
@@ -216,15 +217,15 @@ def features(data: bytes, modality: Modality) -> NDArray[np.float32]:
 
 
 def _only_array(data: bytes) -> NDArray[Any]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        if len(file.files) != 1:
-            raise ValueError(f"arrays {', '.join(file.files) or 'none'} in one file; expected a single one")
-        return file[file.files[0]]
+    arrays = read_npz(data)
+    if len(arrays) != 1:
+        raise ValueError(f"arrays {', '.join(arrays) or 'none'} in one file; expected a single one")
+    return next(iter(arrays.values()))
 
 
 def crop_settings(data: bytes, modality: Modality | None = None) -> NDArray[np.float32]:
     """Stored crops, npy (crops, 5): top, left, height, width, horizontal flip."""
-    rows = np.atleast_2d(finite(_npy(data)))
+    rows = np.atleast_2d(finite(read_npy(data)))
     if rows.ndim != 2 or rows.shape[1] != 5 or not len(rows) or (rows[:, 2:4] <= 0).any():
         raise ValueError(f"expected rows of top, left, height, width, flip; found shape {rows.shape}")
     return rows
@@ -243,22 +244,6 @@ def finite(array: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite: NaN, infinity, or too large for 32 bits")
     return values
-
-
-def _npy(data: bytes) -> NDArray[Any]:
-    """`np.load` without pickles; four times as fast, since the files of a source mostly have the same header."""
-    end = 10 + int.from_bytes(data[8:10], "little")
-    if data[:8] != b"\x93NUMPY\x01\x00" or len(data) < end:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    shape, fortran, dtype = _npy_header(data[:end])
-    if dtype.hasobject:
-        raise ValueError("the array holds pickled objects, which are never loaded (allow_pickle=False)")
-    return np.frombuffer(data, dtype, math.prod(shape), end).reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=1024)
-def _npy_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    return np.lib.format.read_array_header_1_0(io.BytesIO(start[8:]))
 
 
 DECODERS: dict[str, Decoder] = {

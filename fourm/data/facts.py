@@ -5,8 +5,6 @@ Like those in `decode`, each takes the bytes of one file and its modality. Nothi
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import math
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fourm.data.unpack import read_npz, unzip
 from fourm.modality import Modality
 
 NUM_CODES = 1024
@@ -28,11 +27,6 @@ _OF_A_PERSON = {
     "keypoints": ("keypoints", 51),
 }
 _INSTANCE_ARRAYS = ("points", "num_points", "bbox", "token_ids", "num_instances")
-
-
-def unzip(data: bytes) -> bytes:
-    """The content of a file that may be gzipped."""
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 
 
 def boxes(data: bytes, modality: Modality) -> list[dict[str, Any]]:
@@ -126,10 +120,9 @@ def sam(data: bytes, modality: Modality) -> list[dict[str, NDArray[Any]]]:
             "Convert it to json or npz where it can be trusted, as docs/data.md shows"
         )
     if data[:2] == b"PK":
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            if missing := set(_INSTANCE_ARRAYS) - set(file.files):
-                raise ValueError(f"there is no array {', '.join(sorted(missing))}")
-            arrays = {name: file[name] for name in _INSTANCE_ARRAYS}
+        arrays: dict[str, Any] = {**read_npz(data, _INSTANCE_ARRAYS)}
+        if missing := set(_INSTANCE_ARRAYS) - arrays.keys():
+            raise ValueError(f"there is no array {', '.join(sorted(missing))}")
     else:
         arrays = _from_json(json.loads(unzip(data)))
     return _by_crop(*(arrays[name] for name in _INSTANCE_ARRAYS))

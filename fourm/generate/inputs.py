@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
 from fourm.data import decode as decoding
 from fourm.data import transforms
-from fourm.data.facts import unzip
 from fourm.data.geometry import Geometry, center_box
+from fourm.data.images import open_image
+from fourm.data.unpack import read_npy, unzip
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, raw_modality, text_tokenizer
 from fourm.generate.names import means_tokens, resolve
@@ -302,7 +302,7 @@ def _plain_value(path: Path, text: str, named: bool) -> Any:
     try:
         content = unzip(path.read_bytes()).decode() if named else text
         return json.loads(content) if re.match(r"\s*(\{|\[\s*[\[{\]])", content) else content.strip()
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"given {path}: expected JSON, or words such as v0=1: {error}") from error
 
 
@@ -319,7 +319,7 @@ def _decode(data: bytes, raw: Modality, where: str) -> Any:
 
 def _upright(data: bytes) -> bytes:
     """A photograph as it is meant to be seen: cameras store how they were held."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         if file.getexif().get(_ORIENTATION, 1) == 1:
             return data
         buffer = io.BytesIO()
@@ -337,9 +337,9 @@ def _crop(value: Any, raw: Modality) -> Any:
 
 def _load_array(path: Path, data: bytes) -> Any:
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
+        array = read_npy(data)
         return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else decoding.finite(array)
-    except (ValueError, EOFError, OSError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not a .npy array of numbers: {error}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fourm.data import geometry
+from fourm.data.images import open_image
 from fourm.data.transforms import is_image
 from fourm.errors import did_you_mean
 from fourm.modality import Modality
@@ -87,7 +87,7 @@ def _grey(value: Any, modality: Modality, data: bytes) -> Iterator[str]:
 
 
 def _mode(data: bytes) -> str:
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         return image.mode
 
 

@@ -83,9 +83,10 @@ def _check_facts(root: Path, facts: dict[str, float]) -> None:
 
 
 def _image_size(source: Source, n: int, name: str) -> tuple[int, int]:
+    data = source.read(n)[name]
     try:
-        return image_size(source.read(n)[name])
-    except OSError as error:
+        return image_size(data)
+    except (OSError, DataError) as error:
         raise DataError(f"{source.where(n, name)}: cannot read it as an image: {error}. Replace or remove it") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fourm.catalog import FASHION_CLASSES
 from fourm.data.shards import ShardWriter, begin_shards, shard_is_complete
+from fourm.data.unpack import unzip
 from fourm.errors import DataError, MissingExtraError
 from fourm.paths import FASHION_FOLDERS
 from fourm.prepare.progress import progress_bar
@@ -227,8 +227,8 @@ def read_idx(folder: Path, name: str, rank: int) -> NDArray[np.uint8]:
     if path is None:
         raise DataError(f"{folder} has no {name}.gz: put the four IDX files of Fashion-MNIST there")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        content = unzip(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}. Fetch it again") from None
     header = np.frombuffer(content[: 4 * (rank + 1)], ">i4")
     values = np.frombuffer(content, np.uint8, offset=min(len(content), 4 * (rank + 1)))

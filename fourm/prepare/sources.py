@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from fourm.catalog import MODALITIES
 from fourm.data.decode import decoder_of
+from fourm.data.images import open_image
 from fourm.data.paths import list_tars
 from fourm.data.shards import CROPS, FACTS_FILE, NUM_SHARDS, check_crops, crops_digest, read_source_facts, shard_path
 from fourm.data.transforms import is_image
@@ -166,7 +164,7 @@ def _image_size(tars: Mapping[str, Path]) -> int | None:
                 member = tar.next()
                 file = tar.extractfile(member) if member is not None else None
                 if file is not None:
-                    with Image.open(io.BytesIO(file.read())) as image:
+                    with open_image(file.read()) as image:
                         return min(image.size)
         except Exception:  # image libraries raise anything; what is damaged is told elsewhere
             continue

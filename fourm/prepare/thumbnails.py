@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fourm.data.images import open_image
 from fourm.data.shards import NUM_SHARDS, ShardWriter, read_source_facts, shard_is_complete, write_source_facts
 from fourm.data.source import open_source
 from fourm.errors import DataError
@@ -64,7 +65,7 @@ def thumbnail(data: bytes, side: int) -> NDArray[np.float32]:
     Returns:
         (channels * side * side,) in [-1, 1]; one channel after another, row by row.
     """
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         image = file if file.mode in ("L", "RGB") else file.convert("RGB")
         small = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32)
     return (np.atleast_3d(small).transpose(2, 0, 1) / np.float32(127.5) - 1).ravel()

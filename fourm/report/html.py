@@ -195,7 +195,8 @@ class Page:
         Returns:
             The path.
         """
-        publish(Path(path), self.render())
+        # Names of files may hold bytes that are no text: these are written as `\udce9`.
+        publish(Path(path), self.render().encode(errors="backslashreplace"))
         return Path(path)
 
     def _add(self, markup: str) -> None:

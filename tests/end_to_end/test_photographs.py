@@ -58,9 +58,12 @@ def test_every_other_file_is_named_with_a_reason(folder: Path) -> None:
     lines = (folder / "data" / "stamps" / "rejected.jsonl").read_text().splitlines()
     rejected = {entry["file"]: entry["reason"] for entry in map(json.loads, lines)}
     files = {path.relative_to(STAMPS).as_posix() for path in STAMPS.rglob("*") if path.is_file()}
-    captions = {file for file in files if file.endswith(".txt")}
+    stems = {file.rpartition(".")[0] for file in taken | rejected.keys() if file.endswith(".png")}
+    captions = {f"{stem}.txt" for stem in stems} & files
+    orphans = {file for file in files - captions if file.endswith(".txt")}
     assert taken | rejected.keys() | captions == files
-    assert not taken & rejected.keys()
+    assert not (taken | captions) & rejected.keys()
+    assert {rejected[file] for file in orphans} <= {"there is no photograph that it belongs to"}
     assert all(rejected.values())
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from fourm.data.decode import decoder_of
-from fourm.data.facts import unzip
 from fourm.data.geometry import whole
 from fourm.data.transforms import RESAMPLING, crop_resize
+from fourm.data.unpack import unzip
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.prepare.encode import jpg, png
 from fourm.prepare.labelers.base import Photo
@@ -36,7 +36,8 @@ class File:
         name = beside(self.config.file, split(photo.origin.file)[0])
         data = photo.beside.get(self.config.file)
         if data is None:
-            raise DataError(f"there is no file {name}")
+            itself = ", but for the photograph itself" if name == photo.origin.file else ""
+            raise DataError(f"there is no file {name}{itself}")
         try:
             stored = self._picture(data, photo) if self.modality.decode in PICTURES else self._other(data, photo)
             self._check(decoder_of(self.modality)(stored, self.modality))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fourm.data.decode import VOID
+from fourm.data.images import open_image
+from fourm.data.unpack import NPY, read_npy
 from fourm.errors import DataError
 from fourm.modality import Modality
 from fourm.prepare.labelers.user_configs import LABEL_MAPS, FileConfig, class_id, parse_color
 
 _ORIENTATION = 0x0112
-_NPY = b"\x93NUMPY"
 _FULL = 65535
 _SIDEWAYS = (5, 6, 7, 8)
 _READABLE = {
@@ -57,8 +56,8 @@ def read(data: bytes, check: Callable[[tuple[int, int]], None], convert: str = "
         DataError: for 16-bit images whose colours are asked for.
         ValueError: for arrays of objects, or that are no pictures. Pillow raises anything on damaged images.
     """
-    if data.startswith(_NPY):
-        values = np.load(io.BytesIO(data), allow_pickle=False)
+    if data.startswith(NPY):
+        values = read_npy(data)
         if values.ndim == 3 and values.shape[0] == 1:
             values = values[0]
         if values.ndim == 3 and values.shape[2] == 1:
@@ -69,7 +68,7 @@ def read(data: bytes, check: Callable[[tuple[int, int]], None], convert: str = "
         return Drawn(values, "npy")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
             orientation = orientation if orientation in range(1, 9) else 1
             width, height = image.size

@@ -46,10 +46,10 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], out_size: tuple[
         out_size: (height, width) of the mask.
 
     Raises:
-        DataError: if it is neither.
+        DataError: if it is neither, or runs for a picture of another size.
     """
     if isinstance(segmentation, Mapping):
-        return resample(_runs_mask(segmentation), out_size)
+        return _runs_mask(segmentation, size, out_size)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
         raise DataError(f"segmentation is {segmentation!r:.80}; expected polygons or runs")
     mask = np.zeros(out_size, np.bool_)
@@ -65,23 +65,25 @@ def segmentation_mask(segmentation: Any, size: tuple[int, int], out_size: tuple[
     return mask
 
 
-def resample(mask: NDArray[Any], out_size: tuple[int, int]) -> NDArray[Any]:
-    """A mask in another size: each pixel is what lies under its centre."""
-    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(np.int64) for n, m in zip(out_size, mask.shape))
-    return mask[rows[:, None], columns]
-
-
-def _runs_mask(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _runs_mask(runs: Mapping[str, Any], size: tuple[int, int], out_size: tuple[int, int]) -> NDArray[np.bool_]:
+    """For each pixel the run that lies under its centre. The annotated picture is never made, since a file may say that
+    it is as large as it likes."""
     try:
         height, width = (int(side) for side in runs["size"])
         counts = runs["counts"]
         lengths = unpack(counts) if isinstance(counts, str) else np.asarray(counts, np.int64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DataError("segmentation has no size and counts of runs") from None
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
-        raise DataError(f"runs of {lengths.sum()} pixels for a mask of {height} x {width} (height x width)")
-    inside = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(inside, lengths).reshape(width, height).T
+    total = sum(lengths.tolist()) if lengths.ndim == 1 else 0
+    if lengths.ndim != 1 or (lengths < 0).any() or total != height * width:
+        raise DataError(f"runs of {total} pixels for a mask of {height} x {width} (height x width)")
+    if (height, width) != tuple(size):
+        raise DataError(
+            f"runs for {height} x {width} pixels (height x width), but the picture of the annotation has {size[0]} x "
+            f"{size[1]}"
+        )
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(np.int64) for n, m in zip(out_size, size))
+    return np.searchsorted(np.cumsum(lengths), columns * height + rows[:, None], side="right") % 2 == 1
 
 
 def unpack(text: str) -> NDArray[np.int64]:

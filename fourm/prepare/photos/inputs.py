@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.photos.files import Files
-from fourm.prepare.photos.names import beside, check_template, safe_key, split
+from fourm.prepare.photos.names import beside, check_template, matcher, safe_key, split
 from fourm.rng import generator
 
 # Endings of files that often lie among photographs. They are looked into too, but do not fill shards.
@@ -20,6 +20,8 @@ _NO_IMAGES = {
     *("txt", "md", "html", "pdf", "svg", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "ini", "py", "dat", "db"),
     *("mp3", "ogg", "wav", "mp4", "mov", "avi", "mkv", "zip", "tar", "gz", "npy", "npz", "pkl"),
 }  # fmt: skip
+
+ORPHAN = "there is no photograph that it belongs to"
 
 Piece = dict[str, Any]
 """What becomes one shard, in plain values that JSON holds: what `Inputs.read` needs to find its files."""
@@ -89,6 +91,7 @@ class FolderInputs:
             check_template(template)
         self.files = files
         self.templates = templates
+        self.is_label = matcher(templates)
         self.shard_size = shard_size
         self.seed = seed
         self.tables = tables
@@ -102,8 +105,7 @@ class FolderInputs:
         files = [*self.files.all()]
         if not files and not known:
             raise DataError(f"{self.files.name} holds no files; expected photographs in it or in its subfolders")
-        labels = {beside(template, split(file)[0]) for file in files for template in self.templates}
-        labels.update(self.tables)
+        labels = self._labels(files)
         self._check_templates(files, labels)
         if taken := sorted(filter(may_be_image, before & labels)):
             raise DataError(
@@ -127,20 +129,35 @@ class FolderInputs:
         if chosen:
             yield _piece(chosen, names)
 
+    def _labels(self, files: Sequence[str]) -> set[str]:
+        """What belongs to photographs. A file is no label of itself: without another one, a png is a photograph."""
+        labels = {*self.tables}
+        sure, unsure = list[str](), list[str]()
+        for file in filter(may_be_image, files):
+            (unsure if self.is_label(file) else sure).append(file)
+        for file in [*sure, *sorted(unsure, key=lambda name: (len(name), name))]:
+            if file not in labels:
+                path = split(file)[0]
+                labels.update({beside(template, path) for template in self.templates} - {file})
+        return labels
+
     def _check_templates(self, files: Sequence[str], labels: Collection[str]) -> None:
         """See that every template means some file of some photograph.
 
         Raises:
             ConfigError: naming the one that does not.
         """
-        photos = [file for file in files if file not in labels]
+        photos = [file for file in files if file not in labels and may_be_image(file)]
         for template in self.templates if files else ():
-            meant = (beside(template, split(file)[0]) for file in photos)
-            if any(self.files.exists(file) for file in meant):
+            meant = ((file, beside(template, split(file)[0])) for file in photos)
+            if any(file != label and self.files.exists(label) for file, label in meant):
                 continue
-            if not photos:
-                raise ConfigError(f"'{template}' means every file in {self.files.name}, so that no photograph is left")
-            some = min(filter(may_be_image, photos), default=photos[0])
+            if all(beside(template, split(file)[0]) == file for file in photos):
+                raise ConfigError(
+                    f"'{template}' means every file in {self.files.name} that may be a photograph, so that no "
+                    "photograph is left"
+                )
+            some = min(photos)
             raise ConfigError(
                 f"no photograph in {self.files.name} has a file '{template}': that of {some}, for instance, would be "
                 f"{beside(template, split(some)[0])}"
@@ -150,16 +167,21 @@ class FolderInputs:
         namesakes = {*piece.get("namesakes", ())}
         for file in piece["files"]:
             path, namesake = split(file)[0], file in namesakes
+            if self.is_label(file) and not may_be_image(file):
+                yield Item(file, safe_key(path), reason=ORPHAN)
+                continue
             try:
-                yield Item(file, safe_key(path), self.files.read(file), self._beside(path), namesake)
+                yield Item(file, safe_key(path), self.files.read(file), self._beside(file), namesake)
             except OSError as error:
                 yield Item(file, safe_key(path), reason=f"cannot be read: {error.strerror or error}")
 
-    def _beside(self, path: str) -> dict[str, bytes]:
+    def _beside(self, file: str) -> dict[str, bytes]:
         found = {}
         for template in self.templates:
+            name = beside(template, split(file)[0])
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                found[template] = self.files.read(beside(template, path))
+                if name != file:
+                    found[template] = self.files.read(name)
         return found
 
 

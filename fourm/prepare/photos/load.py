@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from fourm.data.images import open_image
 from fourm.errors import DataError
 from fourm.prepare.labelers.base import TURNED, Origin
 from fourm.prepare.photos.recipe import ImageConfig
@@ -61,7 +62,7 @@ def load(data: bytes, file: str, config: ImageConfig) -> Loaded:
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
-        with _own_limits(), Image.open(io.BytesIO(data)) as opened:
+        with _own_limits(), open_image(data) as opened:
             return _load(opened, file, config)
     except UnidentifiedImageError:
         raise DataError(f"not an image, or of a kind that is not known: it begins with {data[:8]!r}") from None

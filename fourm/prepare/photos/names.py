@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ _OTHER = re.compile(r"[^A-Za-z0-9_/-]+")
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _COLUMN = re.compile(r"\{column:([^{}]+)\}(?:\.\w+)?")
 _PLACES = ("path", "folder", "stem")
+_PARENTS = re.compile(r"\{folder\}/(?:\.\./)*")
 
 
 def split(file: str) -> tuple[str, str]:
@@ -49,15 +51,16 @@ def beside(template: str, path: str) -> str:
     whole = PurePosixPath(path)
     values = {"path": path, "folder": str(whole.parent), "stem": whole.name}
     filled = _PLACE.sub(lambda match: values.get(match[1], match[0]), template)
-    return filled.removeprefix("./")
+    # At the top, {folder} is a dot. Other names stay as they are: what is odd about them is part of them.
+    return posixpath.normpath(filled) if "{folder}" in template else filled.removeprefix("./")
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], bool]:
     """What tells whether a file may go with some photograph, by its name alone."""
-    kinds = {"path": ".+", "folder": ".+", "stem": "[^/]+"}
+    kinds = {"path": ".+", "folder": ".+", "stem": "[^/]+", "parents": "(?:.+/)?"}
     patterns = []
     for template in templates:
-        *texts, last = _PLACE.split(template.removeprefix("./"))
+        *texts, last = _PLACE.split(_PARENTS.sub("{parents}", template.removeprefix("./")))
         pairs = zip(texts[::2], texts[1::2], strict=True)
         patterns.append("".join(re.escape(text) + kinds[place] for text, place in pairs) + re.escape(last))
     return re.compile("|".join(patterns) or "(?!)", re.DOTALL).fullmatch  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -41,10 +42,13 @@ def open_stream(name: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _command(command: str) -> Iterator[IO[bytes]]:
-    """What a command of the shell writes. It has to end well, also where its output was damaged."""
+    """What a command of the shell writes. It has to end well, every part of a pipeline, also where its output was
+    damaged."""
+    bash = shutil.which("bash")  # without it, only the last part of a pipeline tells how it ended
+    shell = [bash, "-o", "pipefail", "-c", command] if bash else ["sh", "-c", command]
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL) as process,
+        subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL) as process,
     ):
         assert process.stdout is not None
         try:

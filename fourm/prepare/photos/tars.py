@@ -1,27 +1,25 @@
 """Photographs in tars, in webdataset's layout: members that share their name up to the first dot are one sample.
 
-A tar is read from its beginning to its end, so that it may come from anywhere; nothing of it is written to the disk.
+Where no member of a sample is simply `NAME.jpg`, each image is one of its own, so that `frame.0000.jpg` to
+`frame.0019.jpg` are twenty. A tar is read from its beginning to its end, so that it may come from anywhere; nothing of
+it is written to the disk.
 """
 
 from __future__ import annotations
 
 import glob
-import lzma
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from fourm.data.index import split_member
 from fourm.data.paths import expand_braces, natural
 from fourm.data.remote import attempt, filesystem, is_url
 from fourm.errors import DataError
-from fourm.prepare.photos.files import LARGEST
-from fourm.prepare.photos.inputs import Item, Piece
-from fourm.prepare.photos.names import beside, check_template, matcher, safe_key
-from fourm.prepare.photos.streams import PIPE, open_stream
+from fourm.prepare.photos.inputs import ORPHAN, Item, Piece
+from fourm.prepare.photos.members import Member, Members
+from fourm.prepare.photos.names import beside, check_template, matcher, safe_key, split
+from fourm.prepare.photos.streams import PIPE
 
 IMAGES = frozenset(
     [*("jpg", "jpeg", "jpe", "jfif", "mpo", "jp2", "j2k", "png", "gif", "webp", "avif", "heic", "heif", "tif", "tiff")]
@@ -29,7 +27,7 @@ IMAGES = frozenset(
 )
 """Endings by which a photograph is told from the files that go with it."""
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+_MANY = 64  # images of one sample, after which it is no sample but a video
 
 
 def is_tar(name: str) -> bool:
@@ -97,131 +95,137 @@ def read_tar(name: str, where: str, templates: Sequence[str]) -> Iterator[Item]:
     Raises:
         DataError: if a URL cannot be reached, or the command of a pipe fails.
     """
-    is_label = matcher(templates)
-    far = [template for template in templates if split_member(beside(template, "a/b"))[0] != "a/b"]
-    held = {member.name: member.data for member in _Tar(where, matcher(far))} if far else {}
-    tar = _Tar(where, lambda file: is_label(file) or split_member(file)[1] in IMAGES)
-    sample = _Sample(name, "")
+    labels = _Labels(where, templates)
+    tar = Members(where, lambda file: labels.may_be(file) or _is_image(file))
+    sample = _Sample("")
     for member in tar:
         if member.reason:
             yield Item(f"{name}/{member.name}", safe_key(member.name), reason=member.reason)
             continue
-        key, ending = split_member(member.name)
-        if key != sample.key:
-            yield from sample.items(templates, held)
-            sample = _Sample(name, key)
-        if is_label(member.name):
-            sample.labels[member.name] = member.data
-        elif ending in IMAGES:
-            sample.images.append((member.name, member.data))
-        else:
-            sample.others.append(ending)
-    # Of the last sample before a damage, files may be missing.
-    if not tar.damage or sample.has_all(templates, held):
-        yield from sample.items(templates, held)
+        if sample.ends_before(member.name):
+            yield from _items(name, sample, labels)
+            sample = _Sample(split_member(member.name)[0])
+        if member.name not in labels.far_owned:
+            sample.add(member, labels)
+    yield from _items(name, sample, labels, damaged=bool(tar.damage))
     if tar.damage:
         yield Item(name, safe_key(name), reason=f"{tar.damage}; samples before that were taken")
+
+
+def _items(tar: str, sample: _Sample, labels: _Labels, damaged: bool = False) -> Iterator[Item]:
+    """The photographs of a sample, then each file that is left out.
+
+    Args:
+        damaged: the tar ends here, so that files of the last photograph may be missing; without all of them it is not
+            taken.
+    """
+    photos = sample.photos(labels)
+    used = {name for name, _ in photos}
+    for name, data in photos:
+        path = split(name)[0]
+        names = labels.of(name, (path, sample.key), sample.labels)
+        if damaged and name == photos[-1][0] and len(names) < len(labels.templates):
+            return
+        used.update(names.values())
+        files = {of: sample.labels[file] if file in sample.labels else labels.far[file] for of, file in names.items()}
+        # Other tars may have the same name in another folder.
+        yield Item(f"{tar}/{name}", safe_key(path), data, files, namesake="/" in path)
+    if not damaged:
+        for name, reason in sample.left_out(used, bool(photos)):
+            yield Item(f"{tar}/{name}", safe_key(name), reason=reason)
+
+
+class _Labels:
+    """The files of a tar that belong to photographs.
+
+    Args:
+        where: the tar.
+        templates: of the files.
+
+    Attributes:
+        far: those outside of the samples of their photographs.
+        far_owned: names of those that have a photograph.
+    """
+
+    def __init__(self, where: str, templates: Sequence[str]) -> None:
+        self.templates = templates
+        self.may_be = matcher(templates)
+        self.far: dict[str, bytes] = {}
+        self.far_owned: set[str] = set()
+        if far := [template for template in templates if split_member(beside(template, "a/b"))[0] != "a/b"]:
+            is_far = matcher(far)
+            for member in Members(where, is_far):
+                if is_far(member.name) and not member.reason:
+                    self.far[member.name] = member.data
+                if _is_image(member.name) and not self.may_be(member.name):
+                    paths = (split(member.name)[0], split_member(member.name)[0])
+                    self.far_owned.update(beside(template, path) for template in far for path in paths)
+
+    def of(self, photo: str, paths: Sequence[str], near: Collection[str]) -> dict[str, str]:
+        """Template -> name of the file of a photograph, of those that are there. It is none of its own.
+
+        Args:
+            photo: its name.
+            paths: what its files are called after, the first that exists.
+            near: names of the files in its sample.
+        """
+        found: dict[str, str] = {}
+        for template in self.templates:
+            for name in (beside(template, path) for path in paths):
+                if name != photo and (name in near or name in self.far):
+                    found.setdefault(template, name)
+        return found
 
 
 @dataclass
 class _Sample:
     """Members that share their name up to the first dot."""
 
-    tar: str
     key: str
     images: list[tuple[str, bytes]] = field(default_factory=list)
     labels: dict[str, bytes] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    last: str = ""
 
-    def has_all(self, templates: Sequence[str], held: Mapping[str, bytes]) -> bool:
-        """Whether it has a photograph, and all files that may go with it."""
-        return bool(self.images) and len(self._beside(templates, held)) == len(templates)
+    def ends_before(self, name: str) -> bool:
+        """Whether a member is of another sample, or this one has got so long that it can only be single images."""
+        if split_member(name)[0] != self.key:
+            return True
+        return len(self.images) > _MANY and _second(name) != _second(self.last) and not any(map(_is_plain, self.images))
 
-    def items(self, templates: Sequence[str], held: Mapping[str, bytes]) -> Iterator[Item]:
-        """Its photographs, of which one can be taken."""
-        labels = self._beside(templates, held)
-        in_folder = "/" in self.key  # other tars may have the same name in another folder
-        for name, data in self.images:
-            yield Item(f"{self.tar}/{name}", safe_key(self.key), data, labels, namesake=in_folder)
-        if self.others and not self.images:
-            endings = ", ".join(f"'{ending}'" for ending in self.others)
-            reason = f"no file of this sample is an image: the endings are {endings}; expected jpg, png, webp, ..."
-            yield Item(f"{self.tar}/{self.key}", safe_key(self.key), reason=reason)
+    def add(self, member: Member, labels: _Labels) -> None:
+        self.last = member.name
+        if labels.may_be(member.name):
+            self.labels[member.name] = member.data
+        if _is_image(member.name):
+            self.images.append((member.name, member.data))
+        elif member.name not in self.labels:
+            self.others.append(member.name)
 
-    def _beside(self, templates: Sequence[str], held: Mapping[str, bytes]) -> dict[str, bytes]:
-        labels = {**held, **self.labels}
-        names = {template: beside(template, self.key) for template in templates}
-        return {template: labels[name] for template, name in names.items() if name in labels}
+    def photos(self, labels: _Labels) -> list[tuple[str, bytes]]:
+        """Its photographs: the images that are no labels, of these the ones called just like the sample, if any."""
+        sure = [image for image in self.images if not labels.may_be(image[0])] or self.images
+        return [*filter(_is_plain, sure)] or sure
 
-
-class _Member(NamedTuple):
-    """A file in a tar.
-
-    Args:
-        name: as it is in the tar, where it may be anything.
-        data: its bytes; none if they are not wanted.
-        reason: why they are not there.
-    """
-
-    name: str
-    data: bytes
-    reason: str = ""
+    def left_out(self, used: Collection[str], has_photo: bool) -> Iterator[tuple[str, str]]:
+        """Files that are neither photographs nor labels, and why. Texts and the like beside an image are usual."""
+        for name in dict.fromkeys([*(name for name, _ in self.images), *self.labels]):
+            if name not in used:
+                companion = "another image of its sample is the photograph, and no label's file is this"
+                yield name, ORPHAN if name in self.labels else companion
+        for name in () if has_photo else self.others:
+            yield name, f"its ending is '{split(name)[1]}'; expected jpg, png, webp, ..."
 
 
-class _Tar:
-    """The members of a tar in order, but for folders and hidden files.
-
-    Args:
-        where: a path or URL, or `pipe:COMMAND`.
-        wanted: tells by its name whether to read a member.
-
-    Attributes:
-        damage: what ended it early, once it was read.
-    """
-
-    def __init__(self, where: str, wanted: Callable[[str], object]) -> None:
-        self.where = where
-        self.wanted = wanted
-        self.damage = ""
-
-    def __iter__(self) -> Iterator[_Member]:
-        count = 0
-        try:
-            with open_stream(self.where) as stream:
-                try:
-                    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
-                        for header in archive:
-                            yield from self._member(archive, header)
-                            count += 1
-                except _DAMAGED as error:
-                    self.damage = f"the tar is damaged after {count} members: {error or type(error).__name__}"
-        except OSError as error:
-            self.damage = f"the tar cannot be read: {error.strerror or error}"
-
-    def _member(self, archive: tarfile.TarFile, header: tarfile.TarInfo) -> Iterator[_Member]:
-        name = header.name.removeprefix("./")
-        if header.isdir() or name.rpartition("/")[2].startswith("."):
-            return
-        if not header.isreg():
-            kind = f"a link to '{header.linkname}'" if header.islnk() or header.issym() else "a device or pipe"
-            yield _Member(name, b"", f"{kind}, not a file; links are not followed")
-        elif not self.wanted(name):
-            yield _Member(name, b"")
-        elif header.size > LARGEST:
-            yield _Member(name, b"", f"its {header.size:,} bytes are too many for one photograph")
-        else:
-            file = archive.extractfile(header)
-            yield _Member(name, file.read() if file else b"")
+def _is_image(name: str) -> bool:
+    return split(name)[1].lower() in IMAGES
 
 
-class _Header(tarfile.TarInfo):
-    """A header; where there is none before the end mark, the tar is damaged. tarfile itself takes it as whole."""
+def _is_plain(image: tuple[str, bytes]) -> bool:
+    """Whether an image is called just like its sample: `tom.jpg`, not `tom.mask.png`."""
+    return split_member(image[0])[1] in IMAGES
 
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"expected another member or the end mark: {error}") from None
+
+def _second(name: str) -> str:
+    """What is between the first dot and the next one."""
+    return split_member(name)[1].partition(".")[0]

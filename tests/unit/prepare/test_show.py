@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from html import unescape
 from pathlib import Path
@@ -236,6 +237,13 @@ def test_a_source_of_unknown_modality_is_told_by_its_size(tmp_path: Path) -> Non
     (root / "det").rename(root / "things")
     write_source_facts(root, "things", {"num_shards": read_source_facts(root, "things")["num_shards"]})
     assert shown(root)["things"][0] == f"{len(stored.sample(0)['det'])} bytes"
+
+
+def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
+    root = stored.write(tmp_path / "set")
+    entry = {"file": os.fsdecode(b"latin-\xe9.jpg"), "reason": "damaged", "by": "image", "shard": 0}
+    (root / "rejected.jsonl").write_text(json.dumps(entry) + "\n")
+    assert r"latin-\udce9.jpg" in written(root)
 
 
 def test_rejected_files_are_counted_by_reason(tmp_path: Path) -> None:

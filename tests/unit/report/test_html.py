@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -132,13 +133,21 @@ def test_saving_makes_the_folder_and_leaves_one_file(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
 
 
+def test_names_of_files_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+    page = Page(os.fsdecode(b"latin-\xe9"))
+    assert r"latin-\udce9" in page.save(tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_failed_save_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    page = full_page()
-    monkeypatch.setattr(page, "render", lambda: "\ud800")  # cannot be encoded: fails in the middle of writing
-    with pytest.raises(UnicodeEncodeError):
-        page.save(path)
+
+    def fail(path: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("fourm.files.sync", fail)
+    with pytest.raises(OSError, match="no space"):
+        full_page().save(path)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 

@@ -193,8 +193,9 @@ def test_a_mask_of_0_and_255_is_not_silently_void() -> None:
         (b"", "not an image"),
         (npy(np.array(["a"], object)), "allow_pickle|pickle"),
         (npy(np.zeros((2, 3, 4, 5))), r"shape \(2, 3, 4, 5\)"),
+        (npy(masks()).replace(b"(40, 60), }" + 16 * b" ", b"(4294967296, 1073741824), }"), "damaged npy file"),
     ],
-    ids=["lossy", "classes", "fractions", "cut", "text", "empty", "objects", "axes"],
+    ids=["lossy", "classes", "fractions", "cut", "text", "empty", "objects", "axes", "claims"],
 )
 def test_what_is_no_mask_is_rejected_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fourm.data.instances import contains
 from fourm.errors import DataError
-from fourm.prepare.labelers.regions import polygon_mask, resample, segmentation_mask, unpack
+from fourm.prepare.labelers.regions import polygon_mask, segmentation_mask, unpack
 
 SIZE = (20, 30)
 
@@ -77,10 +77,27 @@ def test_packed_runs_are_read_as_cocos_own_tools_write_them() -> None:
     assert (segmentation_mask(runs, (200, 300), (200, 300)) == mask).all()
 
 
-def test_masks_are_resampled_at_centres() -> None:
-    mask = np.arange(16).reshape(4, 4)
-    assert resample(mask, (2, 2)).tolist() == [[5, 7], [13, 15]]
-    assert resample(mask, (4, 8))[0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+def runs(mask: np.ndarray) -> dict[str, object]:
+    columns = mask.T.ravel()
+    ends = [*(np.flatnonzero(np.diff(columns)) + 1).tolist(), columns.size]
+    lengths = np.diff([0, *ends]).tolist()
+    return {"size": [*mask.shape], "counts": [0, *lengths] if columns[0] else lengths}
+
+
+@given(st.integers(0, 2**16 - 1))
+def test_runs_of_another_size_are_taken_at_centres(bits: int) -> None:
+    mask = np.array([bits >> n & 1 for n in range(16)], bool).reshape(4, 4)
+    assert (segmentation_mask(runs(mask), (4, 4), (4, 4)) == mask).all()
+    assert (segmentation_mask(runs(mask), (4, 4), (2, 2)) == mask[1::2, 1::2]).all()
+    assert (segmentation_mask(runs(mask), (4, 4), (4, 8)) == mask.repeat(2, 1)).all()
+
+
+def test_a_small_file_does_not_fill_the_memory() -> None:
+    side = 10**7
+    huge = {"size": [side, side], "counts": [side * side // 2, side * side // 2]}
+    with pytest.raises(DataError, match="10000000 x 10000000 .* but the picture of the annotation has 20 x 30"):
+        segmentation_mask(huge, SIZE, SIZE)
+    assert segmentation_mask(huge, (side, side), (4, 4)).tolist() == [[False, False, True, True]] * 4
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,9 @@ def test_masks_are_resampled_at_centres() -> None:
         ({"size": [2, 3], "counts": "0@"}, "runs"),
         ({"size": [2, 3], "counts": "\x7f"}, "size and counts"),
         ({"counts": [6]}, "size and counts"),
+        ({"size": [2, 3], "counts": [2**70]}, "size and counts"),
+        ({"size": [2, 3], "counts": [2**63 - 1, 2**63 - 1, 8]}, "runs of 18446744073709551622 pixels"),
+        ({"size": [4, 6], "counts": [24]}, "runs for 4 x 6 pixels .* has 2 x 3"),
         ([[1, 2, 3]], "polygon"),
         ([[1, 2, 3, float("nan"), 3, 4]], "finite"),
         ("nothing", "polygons or runs"),

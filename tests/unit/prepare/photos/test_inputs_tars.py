@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +75,75 @@ def test_labels_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
     assert [(item.data, item.beside["masks/{stem}.png"]) for item in items] == [(b"1", b"m1"), (b"2", b"m2")]
 
 
-def test_what_holds_no_image_is_named_with_its_endings(tmp_path: Path) -> None:
-    members = [("a.v2.jpg", photo(0)), ("b.json", b"{}"), ("b.cls", b"1"), ("c", b"?")]
+def test_what_holds_no_image_is_named_file_by_file(tmp_path: Path) -> None:
+    members = [
+        ("a.v2.jpg", photo(0)),
+        ("b.json", b"{}"),
+        ("b.cls", b"1"),
+        ("c", b"?"),
+        ("d.jpg", photo(1)),
+        ("d.json", b""),
+    ]
     items = read(write_tar(tmp_path / "a.tar", *members))
-    assert [item.file for item in items] == ["a.tar/a", "a.tar/b", "a.tar/c"]
-    assert all("no file of this sample is an image" in item.reason for item in items)
-    assert "'json', 'cls'" in items[1].reason
+    assert {item.file: item.reason for item in items} == {
+        "a.tar/a.v2.jpg": "",
+        "a.tar/b.json": "its ending is 'json'; expected jpg, png, webp, ...",
+        "a.tar/b.cls": "its ending is 'cls'; expected jpg, png, webp, ...",
+        "a.tar/c": "its ending is ''; expected jpg, png, webp, ...",
+        "a.tar/d.jpg": "",
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 200])
+def test_images_that_share_a_name_up_to_the_first_dot_are_photographs_each(tmp_path: Path, count: int) -> None:
+    names = [f"trip/frame.{n:04d}" for n in range(count)]
+    members: list[Member] = []
+    for n, name in enumerate(names):
+        members += [(f"{name}.jpg", b"%d" % n), (f"{name}.mask.png", b"m%d" % n), (f"{name}.txt", b"t%d" % n)]
+    items = read(write_tar(tmp_path / "a.tar", *members), "{path}.txt", "{path}.mask.png")
+    assert [item.file for item in items] == [f"a.tar/{name}.jpg" for name in names]
+    assert [item.data for item in items] == [b"%d" % n for n in range(count)]
+    assert [item.beside["{path}.txt"] for item in items] == [b"t%d" % n for n in range(count)]
+    assert [item.beside["{path}.mask.png"] for item in items] == [b"m%d" % n for n in range(count)]
+    assert len({item.key for item in items}) == count
+
+
+def test_frames_become_samples(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", *[(f"frame.{n:04d}.jpg", photo(n)) for n in range(20)])
+    assert prepare(tmp_path / "in", tmp_path / "out") == []
+    assert len(open_source(str(tmp_path / "out"), ["rgb", "canny"])) == 20
+
+
+def test_beside_an_image_called_like_the_sample_others_are_companions_and_named(tmp_path: Path) -> None:
+    members = [("a.depth.png", b"d"), ("a.jpg", b"a"), ("a.json", b"{}"), ("a.normal.png", b"n")]
+    first, *others = read(write_tar(tmp_path / "a.tar", *members), "{path}.depth.png")
+    assert (first.file, first.beside) == ("a.tar/a.jpg", {"{path}.depth.png": b"d"})
+    assert [item.file for item in others] == ["a.tar/a.normal.png"]
+    assert "another image of its sample is the photograph" in others[0].reason
+
+
+def test_files_without_a_photograph_are_named_in_a_tar_too(tmp_path: Path) -> None:
+    members = [("a.jpg", b"a"), ("a.png", b"ma"), ("a.txt", b"ta"), ("c.png", b"c"), ("d.txt", b"td")]
+    a, c, d = read(write_tar(tmp_path / "a.tar", *members), "{path}.png", "{path}.txt")
+    assert (a.file, a.beside) == ("a.tar/a.jpg", {"{path}.png": b"ma", "{path}.txt": b"ta"})
+    assert (c.file, c.data, c.beside) == ("a.tar/c.png", b"c", {})
+    assert (d.file, d.reason) == ("a.tar/d.txt", "there is no photograph that it belongs to")
+
+
+def test_labels_in_folders_of_their_own_without_a_photograph_are_named(tmp_path: Path) -> None:
+    members = [("txt/1.txt", b"t1"), ("images/1.png", b"1"), ("txt/2.txt", b"t2"), ("txt/3.json", b"{}")]
+    items = read(write_tar(tmp_path / "a.tar", *members), "txt/{stem}.txt")
+    assert [(item.file, bool(item.reason)) for item in items] == [
+        ("a.tar/images/1.png", False),
+        ("a.tar/txt/2.txt", True),
+        ("a.tar/txt/3.json", True),
+    ]
+    assert items[0].beside == {"txt/{stem}.txt": b"t1"}
+
+
+def test_an_empty_label_is_there(tmp_path: Path) -> None:
+    [item] = read(write_tar(tmp_path / "a.tar", ("a.jpg", b"a"), ("a.txt", b"")), "{path}.txt")
+    assert item.beside == {"{path}.txt": b""}
 
 
 def test_nothing_but_bytes_is_taken_of_tricky_members(tmp_path: Path) -> None:
@@ -223,6 +287,24 @@ def test_a_command_that_fails_ends_the_run_with_its_status_and_words(tmp_path: P
     with pytest.raises(DataError, match=r"ended with exit status 7: no such bucket\. Try it"):
         prepare_photos(recipe(tmp_path, tmp_path / "out", input=f"pipe:{command}"), workers=1, progress=False)
     assert not list((tmp_path / "out").rglob("*.tar"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="sh knows no pipefail")
+def test_a_pipeline_fails_with_any_of_its_parts(tmp_path: Path) -> None:
+    half = tmp_path / "half.tar"
+    half.write_bytes(tar_bytes(MEMBERS[:4]))
+    command = f"(cat {half}; echo the network is gone >&2; exit 22) | cat"
+    with pytest.raises(DataError, match=r"ended with exit status 22: the network is gone\. Try it"):
+        prepare_photos(recipe(tmp_path, tmp_path / "out", input=f"pipe:{command}"), workers=1, progress=False)
+    assert not list((tmp_path / "out").rglob("*.tar"))
+
+
+@pytest.mark.parametrize("pipe", ["", " | cat"])
+def test_commands_also_run_where_there_is_no_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipe: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", *MEMBERS)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    items = [*read_tar("a", f"pipe:cat {tar}{pipe}", ["{path}.txt"])]
+    assert [item.data for item in items] == [photo(n) for n in range(4)]
 
 
 def test_a_command_whose_output_is_not_needed_to_its_end_has_not_failed(tmp_path: Path) -> None:

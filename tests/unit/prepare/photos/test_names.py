@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourm.errors import ConfigError
-from fourm.prepare.photos.names import beside, check_template, safe_key, split
+from fourm.prepare.photos.names import beside, check_template, matcher, safe_key, split
 
 NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=300)
 
@@ -61,12 +61,17 @@ def test_the_ending_is_behind_the_last_dot(file: str, parts: tuple[str, str]) ->
         ("masks/{stem}.png", "cats/tom", "masks/tom.png"),
         ("{folder}/masks/{stem}.png", "cats/tom", "cats/masks/tom.png"),
         ("{folder}/{stem}.txt", "tom", "tom.txt"),
+        ("masks/{folder}/{stem}.png", "tom", "masks/tom.png"),
+        ("masks/{folder}/{stem}.png", "cats/tom", "masks/cats/tom.png"),
+        ("{folder}/../masks/{stem}.png", "a/cats/tom", "a/masks/tom.png"),
+        ("{folder}/../masks/{stem}.png", "cats/tom", "masks/tom.png"),
         ("/data/{path}.npy", "a{b}", "/data/a{b}.npy"),
     ],
 )
 def test_templates(template: str, path: str, file: str) -> None:
     check_template(template)
     assert beside(template, path) == file
+    assert matcher([template])(file)
 
 
 @pytest.mark.parametrize("template", ["labels.txt", "{name}.txt", "{path.parent}.txt", "{}.txt"])

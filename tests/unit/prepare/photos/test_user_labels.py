@@ -238,6 +238,45 @@ def test_a_photograph_whose_label_does_not_fit_is_left_out_alone(tmp_path: Path)
     assert len(open_source(str(tmp_path / "out"), ["rgb", "mask"])) == 3
 
 
+def test_a_photograph_is_no_label_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n, name in enumerate("abc"):
+        photograph(n).save(tmp_path / f"in/{name}.{'png' if name == 'c' else 'jpg'}")
+    for name in "ab":
+        Image.new("L", (120, 90)).save(tmp_path / f"in/{name}.png")
+    mask = {**LABELS["mask"], "file": "{path}.png"}
+    [(file, reason)] = prepare(tmp_path / "in", tmp_path / "out", {"mask": mask})
+    assert file == "c.png"
+    assert "there is no file c.png, but for the photograph itself" in reason
+    assert len(open_source(str(tmp_path / "out"), ["rgb", "mask"])) == 2
+
+
+def test_a_png_with_text_of_its_own_stays_a_photograph_beside_masks(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    photograph(0).save(tmp_path / "in/a.jpg")
+    Image.new("L", (120, 90)).save(tmp_path / "in/a.png")
+    photograph(1).save(tmp_path / "in/z.png")
+    for name in "az":
+        (tmp_path / f"in/{name}.txt").write_text("words")
+    labels = {"mask": {**LABELS["mask"], "file": "{path}.png"}, "words": {"kind": "text_file"}}
+    assert [file for file, _ in prepare(tmp_path / "in", tmp_path / "out", labels)] == ["z.png"]
+
+
+def test_files_without_a_photograph_are_named(tmp_path: Path) -> None:
+    (tmp_path / "in/masks").mkdir(parents=True)
+    for name in "ab":
+        photograph(1).save(tmp_path / f"in/{name}.jpg")
+    for name in "abz":
+        Image.new("L", (120, 90)).save(tmp_path / f"in/masks/{name}.png")
+    for name in ("a.txt", "b.txt", "y.txt", "x.svg", "x.txt"):
+        (tmp_path / "in" / name).write_text("words")
+    labels = {"mask": {**LABELS["mask"], "file": "masks/{folder}/{stem}.png"}, "words": {"kind": "text_file"}}
+    rejected = dict(prepare(tmp_path / "in", tmp_path / "out", labels))
+    assert sorted(rejected) == ["masks/z.png", "x.svg", "x.txt", "y.txt"]
+    assert rejected["x.txt"] == rejected["y.txt"] == "there is no photograph that it belongs to"
+    assert len(open_source(str(tmp_path / "out"), ["rgb", "mask", "words"])) == 2
+
+
 def test_an_input_of_labels_alone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="holds no files"):

@@ -1,0 +1,57 @@
+"""The one way in which images from outside are opened: a file does not choose among all of Pillow's decoders."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import lru_cache
+
+from PIL import Image, UnidentifiedImageError
+
+from fourm.errors import DataError
+
+# EPS runs Ghostscript; ICO and ICNS decode before their size can be judged; others are drawings, or hardly ever
+# photographs. JPEG covers MPO, what phones call a photograph with another one behind it. TGA has no mark at its
+# beginning, so it comes last.
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF"),
+    *("QOI", "SGI", "DIB", "TGA"),
+)
+_MARK = 16  # bytes by which a format is known
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image of the formats that are read. Nothing is decoded yet.
+
+    Args:
+        data: its file.
+
+    Raises:
+        DataError: if it is of another format.
+        UnidentifiedImageError: if it is no image. Pillow raises anything on damaged files.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=_known())
+    except UnidentifiedImageError:
+        if other := _other_format(data[:_MARK]):
+            raise DataError(
+                f"it holds {other}, whatever its name says, which is not read: only {', '.join(_known())} are. Convert "
+                "it to png"
+            ) from None
+        raise
+
+
+@lru_cache(maxsize=1)
+def _known() -> tuple[str, ...]:
+    """The formats that this Pillow has."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _other_format(start: bytes) -> str | None:
+    """The format that is not read of a file that begins so; None if Pillow knows none."""
+    for name, (_, accept) in Image.OPEN.items():
+        with contextlib.suppress(Exception):  # of beginnings that are too short
+            if name not in _FORMATS and accept is not None and accept(start) is True:
+                return name
+    return None

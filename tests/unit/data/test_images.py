@@ -1,0 +1,100 @@
+"""What a file holds does not choose among all decoders: only formats that run nothing and tell their size are read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+from typing import Any
+
+import pytest
+from PIL import Image, UnidentifiedImageError, features
+
+from fourm.data.decode import DECODERS, decode
+from fourm.data.images import open_image
+from fourm.errors import DataError
+from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.prepare.labelers.rasters import read
+from fourm.prepare.photos.load import load
+from fourm.prepare.photos.recipe import ImageConfig
+from tests.photographs import bomb, encoded, photograph
+
+EPS = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n"
+    b"1 0 0 setrgbcolor 0 0 40 40 rectfill showpage\n%%EOF\n"
+)
+
+
+def icon(content: bytes) -> bytes:
+    """An ICO with a png in it, which Pillow decodes as soon as it opens the file."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(content), 22) + content
+
+
+REFUSED = {
+    "EPS": EPS,
+    "ICO": icon(bomb(60_000, 60_000)),
+    "ICNS": encoded(photograph(0, 128, 128), "ICNS"),
+    "PCX": encoded(photograph(0), "PCX"),
+    "PSD": b"8BPS\x00\x01" + bytes(40),
+    "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(40),
+}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See that no program is run."""
+
+    def run(*command: Any, **options: Any) -> None:
+        pytest.fail(f"it ran {command}")
+
+    for name in ("Popen", "run", "call", "check_call", "check_output"):
+        monkeypatch.setattr(subprocess, name, run)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_formats_are_refused_by_name_wherever_images_are_read(name: str) -> None:
+    with pytest.raises(DataError, match=f"it holds {name}, .* is not read: only JPEG, PNG, .* Convert it"):
+        load(REFUSED[name], "b.jpg", ImageConfig())
+    with pytest.raises(DataError, match=f"it holds {name}"):
+        read(REFUSED[name], lambda size: None)
+
+
+@pytest.mark.parametrize("kind", ["image", "normal", "gray", "depth16", "labels", "labels_void_first"])
+def test_training_refuses_them_too(kind: str) -> None:
+    assert kind in DECODERS
+    content = Discrete(4) if kind.startswith("labels") else Continuous(192)
+    modality = Modality("m", Grid(2, 2, 8), content, source="s", decode=kind, direction="input")
+    with pytest.raises(DataError, match=r"shard, key '7': cannot read .* it holds EPS"):
+        decode(EPS, modality, lambda: "shard, key '7'")
+
+
+FORMATS = ["JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "QOI", "SGI", "TGA"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_of_photographs_are_read(name: str) -> None:
+    if name == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    Image.init()
+    if name not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {name}")
+    with open_image(encoded(photograph(0), name)) as image:
+        image.load()
+        assert image.size == (120, 90)
+
+
+def test_nothing_is_decoded_when_an_image_is_opened() -> None:
+    with open_image(bomb(60_000, 1_000)) as image:
+        assert image.size == (60_000, 1_000)
+
+
+@pytest.mark.parametrize("data", [b"", b"words", encoded(photograph(0), "JPEG")[:20], bytes(100)])
+def test_what_is_no_image_is_told_as_such(data: bytes) -> None:
+    with pytest.raises(UnidentifiedImageError):
+        open_image(data)
+
+
+def test_pillow_alone_would_decode_by_content() -> None:
+    """What the list of formats is for."""
+    with Image.open(io.BytesIO(EPS)) as image:
+        assert image.format == "EPS"
