@@ -80,6 +80,10 @@ class AlignedShards:
         shard, row = self._locate(n)
         return self._indexes[next(iter(self.tars.values()))[shard]].keys[row]
 
+    def keys_digest(self, shard: int) -> str:
+        """The hash of the keys of a shard, in order."""
+        return read_header(next(iter(self.tars.values()))[shard]).keys_digest
+
     def where(self, n: int, source: str | None = None) -> str:
         """The tar and key of sample n, for errors."""
         tar = self.tars[source or next(iter(self.tars))][self._locate(n)[0]]

@@ -1,9 +1,8 @@
 """One function per raw file format. A new format is one function, here or in `facts`, and one line in `DECODERS`.
 
 Each takes the bytes of one file and its modality and returns what the geometry works on: images as arrays (H, W[, C]),
-tokens as arrays
-(crops, tokens), text and boxes as Python values. Numbers are in natural units, except that 8-bit images stay 8-bit
-until after the crop.
+tokens as arrays (crops, tokens), text and boxes as Python values. Numbers are in natural units, except that 8-bit
+images stay 8-bit until after the crop.
 """
 
 from __future__ import annotations

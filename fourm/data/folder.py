@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fourm.data.index import keys_digest
 from fourm.data.paths import source_folder
 from fourm.data.shards import FACTS_FILE
 from fourm.data.source import check_same
@@ -47,6 +48,10 @@ class AlignedFolders:
     def key(self, n: int) -> str:
         """The key of sample n: `<class>/<stem>`."""
         return self.stems[n]
+
+    def keys_digest(self, shard: int) -> str:
+        """The hash of all keys, in order: they are one piece."""
+        return keys_digest(self.stems)
 
     def where(self, n: int, source: str | None = None) -> str:
         """The file of sample n, for errors."""

@@ -1,8 +1,8 @@
 """Shards: one tar per source and shard, published atomically, with an index of byte offsets and checksums beside it.
 
-Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar`, the same keys in the same order in the tars of all
-sources, members
-`<key>.<ext>`. The bytes of a tar depend on its samples only, so the same data always gives the same file.
+Layout (4M's, Mizrahi et al. 2023): `ROOT/<source>/shard-00000.tar` with members `<key>.<ext>`, the same keys in the
+same order in the tars of all sources. The bytes of a tar depend on its samples only, so the same data always gives the
+same file.
 """
 
 from __future__ import annotations
@@ -192,17 +192,17 @@ def remove_leftovers(root: Path, sources: Iterable[str], shard: int) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_samples: int | None = None) -> bool:
+def shard_is_complete(root: Path, sources: Iterable[str], shard: int, keys_digest: str | None = None) -> bool:
     """Whether shard number `shard` of all sources is published and aligned.
 
     Args:
         root: folder of the data set.
         sources: folders; as a mapping source -> extension of its members, these have to be the same too.
         shard: number of the shard.
-        num_samples: samples it should have; None: any number.
+        keys_digest: of the samples it should have; None: any.
     """
     extensions = sources if isinstance(sources, Mapping) else {}
-    headers = []
+    digests = set() if keys_digest is None else {keys_digest}
     for source in sources:
         path = shard_path(Path(root), source, shard)
         if not index_path(path).is_file():  # it comes last
@@ -213,10 +213,8 @@ def shard_is_complete(root: Path, sources: Iterable[str], shard: int, num_sample
             return False
         if header.extension != extensions.get(source, header.extension).lstrip("."):
             return False
-        headers.append(header)
-    if num_samples is not None and any(header.num_samples != num_samples for header in headers):
-        return False
-    return len({header.keys_digest for header in headers}) <= 1
+        digests.add(header.keys_digest)
+    return len(digests) <= 1
 
 
 def begin_shards(

@@ -28,6 +28,9 @@ class Source(Protocol):
     def key(self, n: int) -> str:
         """The key of sample n."""
 
+    def keys_digest(self, shard: int) -> str:
+        """What tells the samples of a piece from others: the hash of their keys in order (`index.keys_digest`)."""
+
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source."""
 
@@ -74,8 +77,7 @@ def check_same(what: str, names: Mapping[str, Sequence[str]], remedy: str) -> No
             if a != b:
                 raise DataError(
                     f"{what}: sources '{first}' and '{source}' are not aligned. First difference at position "
-                    f"{position}: "
-                    f"'{first}' has {_named(a)}, '{source}' has {_named(b)} (of {len(expected)} and "
+                    f"{position}: '{first}' has {_named(a)}, '{source}' has {_named(b)} (of {len(expected)} and "
                     f"{len(found)}). {remedy}"
                 )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fourm.data.encode import npy
 from fourm.files import publish
 from fourm.generate.bundle import Bundle, raw_modality
 from fourm.modality import Modality
@@ -54,14 +55,14 @@ def _encode(raw: Modality, value: Any) -> dict[str, bytes]:
     array = value.numpy()
     if raw.is_discrete:
         in_png = raw.decode in _LABELS and array.ndim == 2 and raw.vocab_size <= _VOID
-        return {"png": _label_png(array, raw)} if in_png else {"npy": _npy(array)}
+        return {"png": _label_png(array, raw)} if in_png else {"npy": npy(array)}
     if raw.decode == "depth16":
         return _depth_files(array[0], raw)
     if raw.map_channels in (1, 3) and raw.decode != "features":
         low, high = raw.value_range or (0.0, 1.0)
         pixels = np.clip(np.rint((array - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
         return {"png": _png(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))}
-    return {"npy": _npy(array)}
+    return {"npy": npy(array)}
 
 
 def _json(value: Any, raw: Modality) -> bytes:
@@ -101,7 +102,7 @@ def _depth_files(metres: NDArray[np.float32], raw: Modality) -> dict[str, bytes]
     if raw.normalization == "standardize" or raw.value_range is None:
         low, high = float(metres.min()), float(metres.max())
         share = (metres - low) / max(high - low, 1e-6)
-        return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16)), "npy": _npy(metres)}
+        return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16)), "npy": npy(metres)}
     share = np.clip(metres / raw.value_range[1], 0, 1)
     return {"png": _png(np.rint(share * _FULL_SCALE).astype(np.uint16))}
 
@@ -114,12 +115,6 @@ def png(picture: Image.Image) -> bytes:
     """A picture as the bytes of a png file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 

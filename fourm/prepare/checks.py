@@ -18,10 +18,12 @@ from fourm.modality import Modality
 from fourm.tokenizers.structured.metadata import FIELDS
 
 _ROUNDING = 1e-6
-_VOID_NORMAL = 0.1  # shorter ones mean that nothing is known of a pixel
+VOID_NORMAL = 0.1
+"""Length of a vector below which nothing is known of a pixel."""
 _NORMAL_ERROR = 0.2  # of the length: of 8 bits it is .01, at edges that were made smaller it is larger
 _WRONG_NORMALS = 0.05  # share of pixels
 _CONTROL = frozenset(map(chr, range(32))) - set("\t\n\r\f\v")
+_WITHOUT_CONTROL = dict.fromkeys(map(ord, _CONTROL))
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,11 @@ def _depth(value: NDArray[np.float32], modality: Modality, data: bytes) -> Itera
     step = high / 65535
     if least < low - step or most > high + step:
         yield f"values from {least:g} to {most:g}; expected {low:g} to {high:g}"
-    if least == most and value.size > 1:
-        yield f"all of its pixels are {least:g}"
 
 
 def _normals(value: NDArray[np.uint8], modality: Modality, data: bytes) -> Iterator[str]:
     lengths = np.linalg.norm(value.astype(np.float32) / 127.5 - 1, axis=-1)
-    known = lengths[lengths > _VOID_NORMAL]
+    known = lengths[lengths > VOID_NORMAL]
     wrong = float((np.abs(known - 1) > _NORMAL_ERROR).mean()) if known.size else 1.0
     if wrong > _WRONG_NORMALS:
         yield f"{wrong:.0%} of its vectors are not of length 1: these are no normals"
@@ -119,15 +119,22 @@ def _boxes(value: Sequence[Mapping[str, Any]], modality: Modality, data: bytes) 
 
 
 def _metadata(value: Mapping[str, float], modality: Modality, data: bytes) -> Iterator[str]:
-    for name in value:
+    for name, number in value.items():
         if name not in FIELDS:
             yield f"a fact is called '{name}'.{did_you_mean(name, FIELDS)}"
+        elif not FIELDS[name].holds(number):
+            yield f"{name} is {number!r}; expected {FIELDS[name].expected}"
 
 
 def _text(value: str | Sequence[str], modality: Modality, data: bytes) -> Iterator[str]:
     for text in [value] if isinstance(value, str) else value:
         if found := sorted(_CONTROL.intersection(text)):
             yield f"text with control characters ({found[0]!r}): {text[:40]!r}"
+
+
+def without_control(text: str) -> str:
+    """A text without control characters, which no caption means."""
+    return text.translate(_WITHOUT_CONTROL)
 
 
 def _crops(value: NDArray[np.float32], modality: Modality, data: bytes) -> Iterator[str]:

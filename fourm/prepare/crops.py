@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from fourm.data.configs import CropConfig
 from fourm.data.decode import image_size
+from fourm.data.encode import npy
 from fourm.data.geometry import draw_settings
 from fourm.data.shards import CROPS as SOURCE
 from fourm.data.shards import (
@@ -58,7 +56,7 @@ def write_crops(
     crop = CropConfig("random_resized", scale=(min_scale, 1.0)) if min_scale < 1 else CropConfig("none")
     first = 0
     for shard, size in enumerate(source.shard_sizes):
-        if not shard_is_complete(root, [image_source, SOURCE], shard, size):
+        if not shard_is_complete(root, [SOURCE], shard, source.keys_digest(shard)):
             with ShardWriter(root, shard, {SOURCE: "npy"}) as writer:
                 for n in range(first, first + size):
                     key = source.key(n)
@@ -66,7 +64,7 @@ def write_crops(
                     settings = draw_settings(
                         num_crops, _image_size(source, n, image_source), (1000, round(1000 * aspect)), rng, crop, hflip
                     )
-                    writer.write(key, {SOURCE: _npy(settings)})
+                    writer.write(key, {SOURCE: npy(settings)})
         first += size
     _LOG.info("%s: %d crops for each of %d samples", root / SOURCE, num_crops, first)
 
@@ -88,9 +86,3 @@ def _image_size(source: Source, n: int, name: str) -> tuple[int, int]:
         return image_size(data)
     except (OSError, DataError) as error:
         raise DataError(f"{source.where(n, name)}: cannot read it as an image: {error}. Replace or remove it") from None
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

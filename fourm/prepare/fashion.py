@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourm.catalog import FASHION_CLASSES
+from fourm.data.index import keys_digest
 from fourm.data.shards import ShardWriter, begin_shards, shard_is_complete
 from fourm.data.unpack import unzip
 from fourm.errors import DataError, MissingExtraError
@@ -86,7 +87,7 @@ def prepare_fashion(
         for split, limit in (("train", num_train), ("test", num_test))
         for job in _jobs(out, folder, split, limit, shard_size)  # type: ignore[arg-type]
     ]
-    missing = [job for job in jobs if not shard_is_complete(job.root, SOURCES, job.shard, job.stop - job.start)]
+    missing = [job for job in jobs if not shard_is_complete(job.root, SOURCES, job.shard, keys_digest(job.keys))]
     _LOG.info("Fashion-MNIST: %d of %d shards to write in %s", len(missing), len(jobs), out)
     total = sum(job.stop - job.start for job in missing)
     with progress_bar("photographs", total) as advance:
@@ -103,6 +104,10 @@ class _Shard:
     shard: int
     start: int
     stop: int
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"{n:06d}" for n in range(self.start, self.stop)]
 
 
 def _jobs(out: Path, folder: Path, split: Split, limit: int | None, shard_size: int) -> list[_Shard]:
@@ -123,8 +128,8 @@ def _write_shard(job: _Shard, on_photo: Callable[[], None]) -> None:
     if len(images) != len(labels):
         raise DataError(f"{job.folder}: {len(images)} photographs but {len(labels)} labels. Fetch the files again")
     with ShardWriter(job.root, job.shard, SOURCES) as writer:
-        for n in range(job.start, job.stop):
-            writer.write(f"{n:06d}", _sample(job.split, n, images[n], int(labels[n])))
+        for n, key in enumerate(job.keys, job.start):
+            writer.write(key, _sample(job.split, n, images[n], int(labels[n])))
             on_photo()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fourm.data.folder import AlignedFolders
-from fourm.data.index import load_index
+from fourm.data.index import keys_digest, load_index
 from fourm.data.shards import ShardWriter, begin_shards, read_source_facts, shard_is_complete, shard_path
 from fourm.errors import ConfigError, DataError
 from fourm.rng import generator
@@ -53,14 +53,13 @@ def pack(root: Path, out: Path, *, sources: Sequence[str] = (), shard_size: int 
 
 def _holds(out: Path, extensions: Mapping[str, str], shard: int, files: AlignedFolders, chosen: Sequence[int]) -> bool:
     """Whether a shard is complete with just these files: some may have come, gone or changed since it was written."""
-    if not shard_is_complete(out, extensions, shard, len(chosen)):
+    if not shard_is_complete(out, extensions, shard, keys_digest([files.key(n) for n in chosen])):
         return False
-    keys = [files.key(n) for n in chosen]
     for source in extensions:
         tar = shard_path(out, source, shard)
         index, written = load_index(tar), tar.stat().st_mtime_ns
         states = [files.state(n, source) for n in chosen]
-        if index.keys != keys or [size for size, _ in states] != index.sizes.tolist():
+        if [size for size, _ in states] != index.sizes.tolist():
             return False
         if max(changed for _, changed in states) > written:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fourm.data.encode import npy
 from fourm.data.images import open_image
 from fourm.data.shards import NUM_SHARDS, ShardWriter, read_source_facts, shard_is_complete, write_source_facts
 from fourm.data.source import open_source
@@ -42,7 +42,7 @@ def write_thumbnails(root: Path, *, image_source: str, side: int) -> None:
     write_source_facts(root, SOURCE, {**facts, NUM_SHARDS: len(source.shard_sizes)})
     first = 0
     for shard, size in enumerate(source.shard_sizes):
-        if not shard_is_complete(root, [image_source, SOURCE], shard, size):
+        if not shard_is_complete(root, [SOURCE], shard, source.keys_digest(shard)):
             with ShardWriter(root, shard, {SOURCE: "npy"}) as writer:
                 for n in range(first, first + size):
                     try:
@@ -50,7 +50,7 @@ def write_thumbnails(root: Path, *, image_source: str, side: int) -> None:
                     except (UnidentifiedImageError, OSError) as error:
                         where = source.where(n, image_source)
                         raise DataError(f"{where}: cannot read it as an image: {error}. Replace or remove it") from None
-                    writer.write(source.key(n), {SOURCE: _npy(vector)})
+                    writer.write(source.key(n), {SOURCE: npy(vector)})
         first += size
     _LOG.info("%s: thumbnails of %d images", root / SOURCE, first)
 
@@ -69,9 +69,3 @@ def thumbnail(data: bytes, side: int) -> NDArray[np.float32]:
         image = file if file.mode in ("L", "RGB") else file.convert("RGB")
         small = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32)
     return (np.atleast_3d(small).transpose(2, 0, 1) / np.float32(127.5) - 1).ravel()
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

@@ -15,7 +15,7 @@ from fourm.data.shards import CROPS
 from fourm.prepare.photos.record import FOLDER, Record, load_record
 from fourm.prepare.progress import progress_bar
 from fourm.prepare.sources import StoredSource, as_size, find_data_sets, photograph
-from fourm.prepare.tars import Counts, Problem, Samples, compare_keys, read_files, scan
+from fourm.prepare.tar_check import Counts, Problem, Samples, compare_keys, read_files, scan
 from fourm.workers import Work, run_tasks
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class ShardTask:
+class ShardTars:
     """The tars of one shard.
 
     Args:
@@ -102,7 +102,7 @@ def verify(out: Path, *, workers: int = 1, progress: bool = True) -> Verdict:
         tasks = _tasks(out / name, sources)
         results: dict[int, _Found] = {}
 
-        def keep(task: ShardTask, found: Any, results: dict[int, _Found] = results) -> None:
+        def keep(task: ShardTars, found: Any, results: dict[int, _Found] = results) -> None:
             results[task.place] = found
 
         total = sum(len(task.sources) for task in tasks)
@@ -117,12 +117,12 @@ def verify(out: Path, *, workers: int = 1, progress: bool = True) -> Verdict:
     return Verdict(tuple(problems), tuple(summaries))
 
 
-def _start(number: int) -> Work[ShardTask]:
+def _start(number: int) -> Work[ShardTars]:
     """The work of one process."""
     return _check_shard
 
 
-def _tasks(root: Path, sources: Sequence[StoredSource]) -> list[ShardTask]:
+def _tasks(root: Path, sources: Sequence[StoredSource]) -> list[ShardTars]:
     """A task for every shard that any source has."""
     names = dict.fromkeys(name for source in sources for name in source.tars)
     ordered = sorted(names, key=lambda name: (len(name), name))
@@ -130,7 +130,7 @@ def _tasks(root: Path, sources: Sequence[StoredSource]) -> list[ShardTask]:
     for place, name in enumerate(ordered):
         number = _number(name)
         there = tuple(replace(s, tars={name: s.tars[name]}) for s in sources if name in s.tars)
-        tasks.append(ShardTask(place, name, there, load_record(root, number) if number is not None else None))
+        tasks.append(ShardTars(place, name, there, load_record(root, number) if number is not None else None))
     return tasks
 
 
@@ -171,7 +171,7 @@ def _records(root: Path, sources: Sequence[StoredSource]) -> Iterator[Problem]:
             yield Problem(str(path), None, "", reason)
 
 
-def _check_shard(task: ShardTask, on_step: Callable[[], None]) -> _Found:
+def _check_shard(task: ShardTars, on_step: Callable[[], None]) -> _Found:
     """Everything about the tars of one shard."""
     problems: list[Problem] = []
     indexes: dict[str, ShardIndex] = {}
@@ -210,7 +210,7 @@ def _expected(indexes: Mapping[str, ShardIndex], record: Record | None) -> tuple
     return indexes[owner].keys, f"'{owner}'"
 
 
-def _miscounted(task: ShardTask, indexes: Mapping[str, ShardIndex]) -> Iterator[Problem]:
+def _miscounted(task: ShardTars, indexes: Mapping[str, ShardIndex]) -> Iterator[Problem]:
     """Tars that do not hold the samples that were noted when they were made, where no other tar does either."""
     record = task.record
     if record is None or record.keys_digest in {index.header.keys_digest for index in indexes.values()}:

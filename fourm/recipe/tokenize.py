@@ -5,7 +5,6 @@ Every crop of every sample is encoded once, so that training reads ids.
 
 from __future__ import annotations
 
-import io
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fourm.data.encode import npy
 from fourm.data.shards import (
     CROPS,
     FACTS_FILE,
@@ -32,7 +32,7 @@ from fourm.data.shards import (
 from fourm.errors import ConfigError, DataError
 from fourm.machine import WHOLE, Part, choose_device, local_place, num_processes, part_from_environment
 from fourm.prepare.progress import progress_bar
-from fourm.recipe.crops import CropShards, RawCrops
+from fourm.recipe.crop_shards import CropShards, RawCrops
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
 from fourm.tokenizers.quantizer_configs import TWO_BYTES
 from fourm.train.distributed import World, num_threads, session
@@ -201,7 +201,7 @@ def tokenize_shards(
     if found != made:  # written first, so that a second run recognises what an interrupted one left
         write_source_facts(root, source, made)
     mine = [shard for shard in range(len(sizes)) if part.has(shard)]
-    todo = [shard for shard in mine if not shard_is_complete(root, {source: "npy"}, shard, sizes[shard])]
+    todo = [s for s in mine if not shard_is_complete(root, {source: "npy"}, s, reader.keys_digest(s))]
     total, whole = sum(sizes[shard] for shard in todo), sum(sizes[shard] for shard in mine)
     here = ShardTokenizer(tokenizer, reader, root, source, batch_size, device)
     with progress_bar(f"{source} samples", whole, whole - total, visible=part.index == 0) as advance:
@@ -225,7 +225,7 @@ class ShardTokenizer:
         remove_leftovers(self.root, [self.source], shard)
         with ShardWriter(self.root, shard, {self.source: "npy"}) as writer:
             for raw, ids in self.encode.samples(self.reader.read(shard)):
-                writer.write(raw.key, {self.source: _npy(ids)})
+                writer.write(raw.key, {self.source: npy(ids)})
                 on_step()
 
 
@@ -287,9 +287,3 @@ class _Encoder:
             raise DataError(
                 f"sample '{raw.key}' of '{modality.name}' holds values that are not finite: remove or repair it"
             )
-
-
-def _npy(ids: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, ids, allow_pickle=False)
-    return buffer.getvalue()

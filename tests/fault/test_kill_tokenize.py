@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fourm.data.encode import npy, png
 from fourm.data.shards import ShardWriter
-from fourm.prepare.encode import npy, png
 from fourm.rng import generator
 from tests.unit.train.toy_tokenizer import tokenizer
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fourm.data.encode import png
 from fourm.errors import DataError
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.configs import AlphaConfig
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from fourm.data.decode import VOID as VOID_ID
+from fourm.data.encode import png
 from fourm.errors import ConfigError, DataError, did_you_mean
-from fourm.prepare.encode import png
+from fourm.prepare.checks import without_control
+from fourm.prepare.labelers.annotation_configs import CocoConfig
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.boxes import Box, instances
+from fourm.prepare.labelers.file_configs import VOID
 from fourm.prepare.labelers.regions import segmentation_mask
 from fourm.prepare.labelers.tables import Names
-from fourm.prepare.labelers.user_configs import VOID, CocoConfig
 from fourm.prepare.upright import turn_for, turn_pixels
 
 _COMMON = {
@@ -116,7 +118,7 @@ class CocoFile:
 
 
 def _captions(found: Sequence[Annotation]) -> bytes:
-    texts = [str(annotation["caption"]).strip() for annotation in found]
+    texts = [without_control(str(annotation["caption"])).strip() for annotation in found]
     return json.dumps([text for text in texts if text] or "").encode()
 
 

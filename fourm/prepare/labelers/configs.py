@@ -210,11 +210,16 @@ LABELER_KINDS = Registry(
         }.items()
     }
     | {
-        kind: f"fourm.prepare.labelers.user_configs:{name}"
+        kind: f"fourm.prepare.labelers.file_configs:{name}"
         for kind, name in {
             "text_file": "TextFileConfig",
-            "text_table": "TextTableConfig",
             "file": "FileConfig",
+        }.items()
+    }
+    | {
+        kind: f"fourm.prepare.labelers.annotation_configs:{name}"
+        for kind, name in {
+            "text_table": "TextTableConfig",
             "coco": "CocoConfig",
             "voc": "VocConfig",
             "yolo": "YoloConfig",

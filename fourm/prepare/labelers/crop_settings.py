@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fourm.data.configs import CropConfig
+from fourm.data.encode import npy
 from fourm.data.geometry import draw_settings
-from fourm.prepare.encode import npy
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.configs import CropSettingsConfig
 from fourm.rng import generator

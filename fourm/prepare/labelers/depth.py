@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fourm.data.encode import png
 from fourm.errors import ConfigError
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.network import Inputs, TransformersNetwork, check_finite
 from fourm.prepare.labelers.network_configs import DepthConfig

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fourm.data.crops import cut_all
+from fourm.data.encode import npy
 from fourm.data.shards import CROPS
+from fourm.data.stored_crops import cut_all
 from fourm.errors import CheckpointError, ConfigError
 from fourm.machine import use_bf16
-from fourm.prepare.encode import npy
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.feature_configs import FeaturesConfig
 from fourm.rng import generator

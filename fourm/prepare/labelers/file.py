@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from fourm.data.decode import decoder_of
+from fourm.data.decode import decoder_of, text
+from fourm.data.encode import jpg, png
+from fourm.data.facts import boxes
 from fourm.data.geometry import whole
 from fourm.data.transforms import RESAMPLING, crop_resize
 from fourm.data.unpack import unzip
-from fourm.errors import ConfigError, DataError, did_you_mean
-from fourm.prepare.encode import jpg, png
+from fourm.errors import ConfigError, DataError
+from fourm.modality import Modality
+from fourm.prepare.checks import VOID_NORMAL, Around, find_faults, without_control
 from fourm.prepare.labelers.base import Photo
+from fourm.prepare.labelers.file_configs import PICTURES, FileConfig
+from fourm.prepare.labelers.normal_from_depth import encode_normals
 from fourm.prepare.labelers.rasters import as_stored, read
-from fourm.prepare.labelers.user_configs import PICTURES, FileConfig
 from fourm.prepare.photos.names import beside, split
 from fourm.prepare.upright import turn_for, turn_normals, turn_pixels
 
 _IN_PIXELS = ("poses", "crop_settings")
+_OVER_THE_EDGE = 0.01
 
 
 class File:
@@ -40,7 +48,7 @@ class File:
             raise DataError(f"there is no file {name}{itself}")
         try:
             stored = self._picture(data, photo) if self.modality.decode in PICTURES else self._other(data, photo)
-            self._check(decoder_of(self.modality)(stored, self.modality))
+            self._refuse_faults(decoder_of(self.modality)(stored, self.modality), stored)
         except (ConfigError, MemoryError):
             raise
         except UnidentifiedImageError:  # whose own words hold an address in memory
@@ -66,6 +74,8 @@ class File:
                 changed = True
                 pixels = (turn_normals if decode == "normal" else turn_pixels)(pixels, orientation)
         size = photo.image.shape[:2]
+        if decode == "normal":  # before it is made smaller, which gives anything the length of normals
+            self._refuse_faults(pixels, b"")
         if c.resize and (pixels.shape[0] > size[0] or pixels.shape[1] > size[1]):
             changed = True
             pixels = _resize(pixels, size, decode)
@@ -80,29 +90,56 @@ class File:
                 f"its numbers are pixels of the stored photograph, {width} x {height}, which was made smaller: set "
                 "image.size: 0"
             )
-        return unzip(data)
+        data = unzip(data)
+        change = {"boxes": _inside, "text": _readable}.get(self.modality.decode)
+        return data if change is None else change(data, self.modality)
 
-    def _check(self, value: Any) -> None:
-        """What decoders leave to those who wrote the file.
+    def _refuse_faults(self, value: Any, data: bytes) -> None:
+        """See that `fourm prepare verify` will find nothing wrong with a file.
 
         Raises:
-            DataError: for boxes in pixels, or of unknown classes.
+            DataError: for what decoders leave to those who wrote it: boxes without an area, unknown classes, ...
         """
-        if self.modality.decode != "boxes":
-            return
-        for instance in value:
-            if not all(-0.01 <= corner <= 1.01 for corner in instance["boxes"]):
-                raise DataError(f"a box is {instance['boxes']}; expected x1, y1, x2, y2 in shares of the picture")
-            name = instance["class_name"]
-            if self.modality.classes and name not in self.modality.classes:
-                hint = did_you_mean(name, self.modality.classes)
-                raise DataError(f"class_name '{name}' is not one of the modality's classes.{hint}")
+        for fault in find_faults(value, self.modality, data, Around()):
+            raise DataError(fault)
+
+
+def _inside(data: bytes, modality: Modality) -> bytes:
+    """Boxes cut off at the edges of the picture, over which those who draw them reach by a pixel.
+
+    Raises:
+        DataError: for boxes in pixels.
+    """
+    found = boxes(data, modality)
+    cut = []
+    for instance in found:
+        corners = [float(corner) for corner in instance["boxes"]]
+        if not all(-_OVER_THE_EDGE <= corner <= 1 + _OVER_THE_EDGE for corner in corners):
+            raise DataError(f"a box is {instance['boxes']}; expected x1, y1, x2, y2 in shares of the picture")
+        cut.append({**instance, "boxes": [min(max(corner, 0.0), 1.0) for corner in corners]})
+    return data if cut == found else json.dumps({"instances": cut}).encode()
+
+
+def _readable(data: bytes, modality: Modality) -> bytes:
+    """Texts without control characters."""
+    found = text(data, modality)
+    clean = without_control(found) if isinstance(found, str) else [without_control(one) for one in found]
+    return data if clean == found else json.dumps(clean).encode()
 
 
 def _resize(pixels: Any, size: tuple[int, int], decode: str) -> Any:
     if pixels.dtype.itemsize == 1:
-        return crop_resize(pixels, whole(pixels.shape[:2]), size, RESAMPLING[decode])
+        small = crop_resize(pixels, whole(pixels.shape[:2]), size, RESAMPLING[decode])
+        return _unit(small) if decode == "normal" else small
     # 16 bits are resized as 32 and rounded: ids stay ids, since theirs are not mixed.
     exact = RESAMPLING[decode] == Image.Resampling.NEAREST
     small = crop_resize(pixels.astype("int32" if exact else "float32"), whole(pixels.shape), size, RESAMPLING[decode])
     return small.round().astype(pixels.dtype)
+
+
+def _unit(normals: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Normals (H, W, 3), 8-bit, with length 1 again, which means of several have not; unknown ones stay."""
+    vectors = normals / 127.5 - 1
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    known = lengths > VOID_NORMAL
+    return encode_normals(np.where(known, vectors / np.where(known, lengths, 1), vectors))

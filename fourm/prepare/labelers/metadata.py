@@ -146,7 +146,7 @@ def geometric_complexity(normals: NDArray[np.uint8]) -> float:
     """
     vectors = normals.reshape(-1, 3).astype(np.float32) / 127.5 - 1
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    return float(1 - np.linalg.norm(vectors.mean(0)))
+    return max(0.0, float(1 - np.linalg.norm(vectors.mean(0))))  # of equal ones, rounding may exceed 1
 
 
 def occlusion_score(depth: NDArray[np.float32]) -> float:

@@ -152,7 +152,7 @@ def load_processor(config: NetworkConfig, processor_class: str, what: str) -> An
 
 
 def transformers(what: str) -> Any:
-    """The transformers library.
+    """The transformers library, which shows no progress of reading weights, but that of downloads.
 
     Raises:
         MissingExtraError: if it is not installed.
@@ -161,6 +161,12 @@ def transformers(what: str) -> Any:
         import transformers
     except ImportError:
         raise MissingExtraError("transformers", "labelers", f"the {what}") from None
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+
+    shows_downloads = not are_progress_bars_disabled()
+    transformers.utils.logging.disable_progress_bar()  # of downloads too
+    if shows_downloads:
+        enable_progress_bars()
     return transformers
 
 

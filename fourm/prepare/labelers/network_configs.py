@@ -94,7 +94,7 @@ class NormalFromDepthConfig(LabelerConfig):
         field_of_view: of the longer side of the original photograph, in degrees; 65 is a phone's main camera.
         focal_length: in pixels of the original photograph, instead of `field_of_view`.
         values: what the depth is: `linear`, in any unit; `relative`, as the label `depth` stores it by default; `auto`:
-            relative where its modality is standardised per photograph.
+            relative where its modality is standardised per photograph and has no value range but [0, 1].
         farthest: how many times farther than the nearest point of a photograph its farthest one is taken to be, which
             relative depth does not tell.
     """

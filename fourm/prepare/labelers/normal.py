@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fourm.data.encode import png
 from fourm.nn.pretrained import check_file, fetched
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.network import Inputs, Network, check_finite, remedy, transformers
 from fourm.prepare.labelers.network_configs import NormalConfig
@@ -30,7 +30,9 @@ class Normal(Network):
         super().__init__(config, device)
         transformers(_WHAT)
         from diffusers import MarigoldNormalsPipeline
+        from diffusers.utils import logging
 
+        logging.disable_progress_bar()
         check_file(config.weights, f"`weights` of the {_WHAT} '{config.name}'")
         place, local = str(config.weights or config.name), config.weights is not None
         self.model = fetched(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fourm.data.encode import png
 from fourm.modality import Modality
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.network_configs import NormalFromDepthConfig
 
@@ -43,8 +43,11 @@ class NormalFromDepth:
 
 
 def is_relative(modality: Modality) -> bool:
-    """Whether depth is stored without unit, as the label `depth` does by default: then it counts per photograph."""
-    return modality.normalization == "standardize"
+    """Whether depth is stored without unit, as the label `depth` does by default: then it counts per photograph.
+
+    The normalization alone does not tell: training may standardise metres too. These have a range of their own.
+    """
+    return modality.normalization == "standardize" and modality.value_range in (None, (0.0, 1.0))
 
 
 def inverse_of_relative(depth: NDArray[Any], farthest: float) -> NDArray[Any]:

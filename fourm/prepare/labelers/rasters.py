@@ -14,7 +14,7 @@ from fourm.data.images import open_image
 from fourm.data.unpack import NPY, read_npy
 from fourm.errors import DataError
 from fourm.modality import Modality
-from fourm.prepare.labelers.user_configs import LABEL_MAPS, FileConfig, class_id, parse_color
+from fourm.prepare.labelers.file_configs import LABEL_MAPS, FileConfig, class_id, parse_color
 
 _ORIENTATION = 0x0112
 _FULL = 65535
@@ -24,8 +24,10 @@ _READABLE = {
     "labels_void_first": ("L", "P", "1", "I;16", "I"),
     "depth16": ("I;16",),
     "normal": ("RGB",),
+    "image": ("RGB", "RGBA", "CMYK", "YCbCr"),  # a grey one would be taken for a map of something
+    "gray": ("L", "LA", "P", "1"),
 }
-"""Decoder -> modes of images that it reads as they are."""
+"""Decoder -> modes of images that are stored as they are."""
 
 
 class Drawn(NamedTuple):
@@ -99,7 +101,7 @@ def as_stored(drawn: Drawn, modality: Modality, config: FileConfig) -> tuple[NDA
         pixels, changed = _normals(drawn)
     else:
         pixels, changed = _eight_bit(drawn, 2 if decode == "gray" else 3), False
-    return pixels, changed or drawn.mode not in _READABLE.get(decode, (drawn.mode,))
+    return pixels, changed or drawn.mode not in _READABLE[decode]
 
 
 def _ids(drawn: Drawn, modality: Modality, config: FileConfig) -> tuple[NDArray[Any], bool]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fourm.prepare.encode import png
+from fourm.data.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.canny import opencv
 from fourm.prepare.labelers.feature_configs import SamEdgeConfig

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fourm.data import geometry, transforms
-from fourm.data.crops import settings_for
+from fourm.data.encode import npz
 from fourm.data.instances import INSTANCE_SIZE
 from fourm.data.shards import CROPS
-from fourm.prepare.encode import npz
+from fourm.data.stored_crops import settings_for
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.canny import opencv
 from fourm.prepare.labelers.codes import load_codes

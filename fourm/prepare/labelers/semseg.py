@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fourm.data.decode import VOID
+from fourm.data.encode import png
 from fourm.errors import ConfigError
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.coco import as_coco
 from fourm.prepare.labelers.network import Inputs, TransformersNetwork, load_processor

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fourm.data.encode import npz
 from fourm.errors import ConfigError, DataError
 from fourm.machine import use_bf16
-from fourm.prepare.encode import npz
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.feature_configs import T5Config
 from fourm.prepare.labelers.network import TransformersNetwork, check_finite

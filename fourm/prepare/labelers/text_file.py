@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 
 from fourm.errors import DataError
+from fourm.prepare.checks import without_control
 from fourm.prepare.labelers.base import Photo
-from fourm.prepare.labelers.user_configs import TextFileConfig
+from fourm.prepare.labelers.file_configs import TextFileConfig
 
 
 class TextFile:
@@ -29,7 +30,7 @@ class TextFile:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"its text is not UTF-8: {error}") from None
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for raw in text.splitlines() if (line := without_control(raw).strip())]
         if not lines:
             return ""
         if self.config.lines == "first":

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fourm.errors import ConfigError, did_you_mean
+from fourm.prepare.checks import without_control
+from fourm.prepare.labelers.annotation_configs import TextTableConfig
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.tables import Names
-from fourm.prepare.labelers.user_configs import TextTableConfig
 
 _LONGEST = 2**24
 
@@ -29,7 +30,8 @@ class TextTable:
         self._texts: dict[str, list[str]] = {}
         try:
             for file, texts in self._rows():
-                self._texts.setdefault(file, []).extend(text.strip() for text in texts if text.strip())
+                found = (without_control(text).strip() for text in texts)
+                self._texts.setdefault(file, []).extend(text for text in found if text)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{self.path}: {error}; expected a table in UTF-8") from None
         self._names = Names(self._texts, self.path.name)

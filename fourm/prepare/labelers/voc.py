@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from fourm.errors import DataError
+from fourm.prepare.labelers.annotation_configs import VocConfig
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.boxes import Box, instances
-from fourm.prepare.labelers.user_configs import VocConfig
 from fourm.prepare.photos.names import beside, split
 from fourm.prepare.upright import turn_for
 

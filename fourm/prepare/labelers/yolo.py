@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from fourm.errors import DataError, did_you_mean
+from fourm.prepare.labelers.annotation_configs import YoloConfig
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.boxes import Box, instances
-from fourm.prepare.labelers.user_configs import YoloConfig
 from fourm.prepare.photos.names import beside, split
 
 

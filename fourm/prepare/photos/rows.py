@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fourm.data.tables import Damaged, Table, cell, check_columns, content, image_column
+from fourm.data.cells import cell, check_columns, content, image_column
+from fourm.data.tables import Damaged, Table
 from fourm.errors import ConfigError, DataError
 from fourm.prepare.photos.inputs import Item, Piece
 from fourm.prepare.photos.names import column_of, safe_key

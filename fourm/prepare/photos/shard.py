@@ -129,15 +129,16 @@ class ShardMaker:
             if item.file in gone:
                 taken.setdefault(item.key, item.file)
                 continue
-            by = "input" if may_be_image(item.file) else OTHER
+            by = "input"
             try:
                 if item.reason:
                     raise DataError(item.reason)
+                by = "image" if may_be_image(item.file) else OTHER
                 if item.key in taken:
+                    by = "input" if by == "image" else OTHER
                     raise DataError(
                         f"named like {taken[item.key]} but for the ending, and only one of them can be taken"
                     )
-                by = "image" if may_be_image(item.file) else OTHER
                 photo = self._photo(item)
             except DataError as error:
                 self.labelling.rejected.append(Rejected(item.file, str(error), by, shard))

@@ -10,7 +10,7 @@ from fourm.prepare.rooms.classes import SOURCES
 from fourm.workers import Work, run_tasks
 
 
-class ShardTask(NamedTuple):
+class RoomShard(NamedTuple):
     """Rooms start <= i < stop of a seed, as one shard."""
 
     out: Path
@@ -20,8 +20,12 @@ class ShardTask(NamedTuple):
     size: int
     seed: int
 
+    @property
+    def keys(self) -> list[str]:
+        return [f"{index:06d}" for index in range(self.start, self.stop)]
 
-def render_shard(task: ShardTask, on_room: Callable[[], None]) -> None:
+
+def render_shard(task: RoomShard, on_room: Callable[[], None]) -> None:
     """Render and publish one shard.
 
     Args:
@@ -35,15 +39,15 @@ def render_shard(task: ShardTask, on_room: Callable[[], None]) -> None:
     from fourm.prepare.rooms.encode import sample
 
     with ShardWriter(task.out, task.shard, SOURCES) as writer:
-        for index in range(task.start, task.stop):
-            writer.write(f"{index:06d}", sample(task.seed, index, task.size))
+        for index, key in enumerate(task.keys, task.start):
+            writer.write(key, sample(task.seed, index, task.size))
             on_room()
 
 
-def render_shards(tasks: list[ShardTask], workers: int, on_rooms: Callable[[int], None]) -> None:
+def render_shards(tasks: list[RoomShard], workers: int, on_rooms: Callable[[int], None]) -> None:
     """Render shards in `workers` processes; see `run_tasks`."""
     run_tasks(_start, tasks, workers, on_rooms, "rendering process")
 
 
-def _start(number: int) -> Work[ShardTask]:
+def _start(number: int) -> Work[RoomShard]:
     return render_shard

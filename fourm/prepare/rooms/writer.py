@@ -11,7 +11,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.prepare.progress import progress_bar
 from fourm.prepare.rooms.classes import CLASSES, MIN_SIZE, SOURCES
 from fourm.prepare.rooms.rays import check_installed, has_fast_tracer
-from fourm.prepare.rooms.shard import ShardTask, render_shards
+from fourm.prepare.rooms.shard import RoomShard, render_shards
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +46,17 @@ def render(
     _check_numbers(num=num, size=size, workers=workers, shard_size=shard_size)
     check_installed()
     from fourm.data.files import publish
+    from fourm.data.index import keys_digest
     from fourm.data.shards import begin_shards, shard_is_complete
 
     settings = {"size": size, "seed": seed, "shard_size": shard_size, "classes": list(CLASSES), "version": VERSION}
     _check_folder(out, num, settings)
     manifest = _json({"num": num, **settings})
     tasks = [
-        ShardTask(out, shard, start, min(start + shard_size, num), size, seed)
+        RoomShard(out, shard, start, min(start + shard_size, num), size, seed)
         for shard, start in enumerate(range(0, num, shard_size))
     ]
-    todo = [task for task in tasks if not shard_is_complete(out, SOURCES, task.shard, task.stop - task.start)]
+    todo = [task for task in tasks if not shard_is_complete(out, SOURCES, task.shard, keys_digest(task.keys))]
     if not todo and _read(out / MANIFEST) == json.loads(manifest):
         logger.info("%s: all %d rooms are there already", out, num)
         return

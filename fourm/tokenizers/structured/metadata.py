@@ -20,6 +20,7 @@ from fourm.errors import DataError, did_you_mean
 from fourm.tokenizers.structured.words import NUMBER
 
 NUM_SCORES = 50
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,38 @@ class Field:
     Args:
         step: units that share a number.
         high: upper end of a score, which begins at 0 and has `NUM_SCORES` bins; None: not a score.
+        most: the largest value there can be; larger ones than `high` share its last bin. None: `high`, or without end.
         edges: where bins of unequal width begin, after the first.
         middles: what these bins are read as.
     """
 
     step: int = 1
     high: float | None = None
+    most: float | None = None
     edges: tuple[float, ...] = ()
     middles: tuple[float, ...] = ()
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest value there can be; a picture has one pixel at least."""
+        most = self.most if self.most is not None else self.high if self.high is not None else math.inf
+        return 1.0 if self.step > 1 else 0.0, most
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it counts something."""
+        return self.high is None and not self.edges
+
+    @property
+    def expected(self) -> str:
+        """What its values have to be, in words."""
+        least, most = self.limits
+        return f"a whole number from {least:g} on" if self.is_whole else f"a number from {least:g} to {most:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether there can be such a value."""
+        least, most = self.limits
+        return least - _ROUNDING <= value <= most + _ROUNDING and not (self.is_whole and value != math.floor(value))
 
     def largest(self, num_bins: int) -> int:
         """The largest number it can be written as."""
@@ -67,18 +92,18 @@ FIELDS: dict[str, Field] = {
     "n_sam_instances": Field(),
     "n_coco_instances": Field(),
     "coco_instance_diversity": Field(),
-    "colorfulness": Field(high=150),
+    "colorfulness": Field(high=150, most=377),  # 255 sqrt(2 (1 + .3^2)), of Hasler and Suesstrunk 2003
     "brightness": Field(high=255),
-    "contrast": Field(high=127),
+    "contrast": Field(high=127, most=127.5),
     "saturation": Field(high=255),
     "entropy": Field(high=10),
     "walkability": Field(high=1),
     "objectness": Field(high=1),
     "semantic_diversity": Field(),
-    "geometric_complexity": Field(high=0.75),
-    "occlusion_score": Field(high=0.25),
-    "watermark_score": Field(edges=(0.5,), middles=(0.0, 1.0)),
-    "aesthetic_score": Field(edges=(4.5, 5.5), middles=(4.0, 5.0, 6.0)),
+    "geometric_complexity": Field(high=0.75, most=1),
+    "occlusion_score": Field(high=0.25, most=1),
+    "watermark_score": Field(most=1, edges=(0.5,), middles=(0.0, 1.0)),
+    "aesthetic_score": Field(most=10, edges=(4.5, 5.5), middles=(4.0, 5.0, 6.0)),
 }
 """Name -> its form. The place in this table is the type in the text."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from fourm.data import aligned
 from fourm.data.aligned import AlignedShards
-from fourm.data.index import index_path
+from fourm.data.index import index_path, keys_digest
 from fourm.data.shards import ShardWriter, shard_path, write_source_facts
 from fourm.errors import DataError
 
@@ -27,6 +27,7 @@ def test_every_sample_is_read_by_its_number(shards: Path, data: type) -> None:
         sample = data.make_sample(n)
         assert source.read(n) == {name: sample[name] for name in SOURCES}
         assert source.key(n) == f"{n:06d}"
+    assert source.keys_digest(1) == keys_digest(["000005", "000006", "000007"])
 
 
 def test_errors_can_name_tar_and_key(shards: Path) -> None:

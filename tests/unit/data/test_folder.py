@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fourm.data.folder import AlignedFolders
+from fourm.data.index import keys_digest
 from fourm.errors import DataError
 
 SOURCES = ["rgb", "caption"]
@@ -21,6 +22,7 @@ def test_files_are_matched_by_class_and_stem(root: Path, data: type) -> None:
     assert source.read(1) == {name: data.make_sample(2)[name] for name in SOURCES}
     assert source.where(2, "caption") == f"{root}/caption/class1/001.json"
     assert source.shard_sizes == [4]
+    assert source.keys_digest(0) == keys_digest(["class0/000", "class0/002", "class1/001", "class1/003"])
 
 
 def test_the_published_code_would_mispair_these_but_here_it_is_an_error(root: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fourm.data import shards
+from fourm.data.index import keys_digest
 from fourm.data.shards import (
     ShardWriter,
     check_tokenizer_hash,
@@ -75,8 +76,9 @@ def test_a_shard_is_complete_only_with_all_sources_indexes_and_samples(tmp_path:
     assert not shard_is_complete(tmp_path, SOURCES, 0)
     write(tmp_path)
     assert shard_is_complete(tmp_path, SOURCES, 0)
-    assert shard_is_complete(tmp_path, SOURCES, 0, num_samples=3)
-    assert not shard_is_complete(tmp_path, SOURCES, 0, num_samples=4)
+    assert shard_is_complete(tmp_path, SOURCES, 0, keys_digest(["000000", "000001", "000002"]))
+    assert not shard_is_complete(tmp_path, SOURCES, 0, keys_digest(["000000", "000001"]))
+    assert not shard_is_complete(tmp_path, SOURCES, 0, keys_digest(["000000", "000001", "000003"]))
     assert not shard_is_complete(tmp_path, [*SOURCES, "depth"], 0)
     (tmp_path / "rgb" / "shard-00000.index.json").unlink()
     assert not shard_is_complete(tmp_path, SOURCES, 0)

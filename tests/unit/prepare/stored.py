@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fourm.data.encode import npy, png
 from fourm.data.shards import FACTS_FILE, NUM_SHARDS, ShardWriter, write_source_facts
 from fourm.modality import Continuous, Discrete, Grid, Modality, Sequence, to_dict
-from fourm.prepare.encode import npy, png
 
 WIDTH, HEIGHT = 48, 32
 

@@ -98,6 +98,14 @@ def test_shards_of_other_options_are_refused(idx: Path, tmp_path: Path) -> None:
         prepare_fashion(tmp_path / "out", folder=idx, shard_size=3, num_train=3)
 
 
+def test_shards_of_another_size_are_written_again(idx: Path, tmp_path: Path) -> None:
+    """The second of 3 + 2 photographs has as many as that of 2 + 2 + 1, but others."""
+    prepare_fashion(tmp_path / "out", num_train=5, num_test=1, folder=idx, shard_size=3)
+    prepare_fashion(tmp_path / "out", num_train=5, num_test=1, folder=idx, shard_size=2)
+    prepare_fashion(tmp_path / "new", num_train=5, num_test=1, folder=idx, shard_size=2)
+    assert files(tmp_path / "out") == files(tmp_path / "new")
+
+
 def test_a_truncated_file_is_named(idx: Path, tmp_path: Path) -> None:
     path = idx / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))

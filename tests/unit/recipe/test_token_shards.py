@@ -8,11 +8,12 @@ import torch
 
 from fourm.data.aligned import AlignedShards
 from fourm.data.decode import tokens
+from fourm.data.index import keys_digest
 from fourm.data.shards import read_source_facts, shard_is_complete, shard_path
 from fourm.errors import DataError
 from fourm.machine import Part
 from fourm.modality import Continuous, Discrete, Grid, Modality
-from fourm.recipe.crops import RawCrops
+from fourm.recipe.crop_shards import RawCrops
 from fourm.recipe.tokenize import tokenize_shards
 
 GREY = Modality("grey", Grid(2, 2, 4), Continuous(16), "grey", "gray", channels=1)
@@ -39,12 +40,18 @@ class Reader:
         self.shard_sizes, self.crops = sizes, crops
         self.read_shards: list[int] = []
 
+    def keys(self, shard: int) -> list[str]:
+        first = sum(self.shard_sizes[:shard])
+        return [f"{number:04d}" for number in range(first, first + self.shard_sizes[shard])]
+
+    def keys_digest(self, shard: int) -> str:
+        return keys_digest(self.keys(shard))
+
     def read(self, shard: int):
         self.read_shards.append(shard)
-        for row in range(self.shard_sizes[shard]):
-            number = sum(self.shard_sizes[:shard]) + row
-            values = np.stack([np.full((1, 8, 8), 10 * number + crop, np.float32) for crop in range(self.crops)])
-            yield RawCrops(f"{number:04d}", values)
+        for key in self.keys(shard):
+            values = np.stack([np.full((1, 8, 8), 10 * int(key) + crop, np.float32) for crop in range(self.crops)])
+            yield RawCrops(key, values)
 
 
 def run(tokenizer, reader, out: Path, **options) -> int:
@@ -103,6 +110,18 @@ def test_complete_shards_are_skipped_and_missing_ones_made(tmp_path):
     assert reader.read_shards == [1]
     assert shard_path(tmp_path, "tok_grey", 0).read_bytes() == before
     assert len(read_all(tmp_path)) == 5
+
+
+def test_tokens_of_as_many_other_samples_are_made_again(tmp_path):
+    class Others(Reader):
+        def keys(self, shard: int) -> list[str]:
+            return ["0003", "0007"] if shard == 1 else super().keys(shard)
+
+    run(Brightness(), Others(), tmp_path)
+    reader = Reader()
+    assert run(Brightness(), reader, tmp_path) == 2
+    assert reader.read_shards == [1]
+    assert list(read_all(tmp_path)) == ["0000", "0001", "0002", "0003", "0004"]
 
 
 def test_parts_share_the_shards(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from fourm import catalog
+from fourm.data.index import keys_digest
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import DataError
-from fourm.recipe.crops import CropShards
+from fourm.recipe.crop_shards import CropShards
 from fourm.recipe.tokenize import _make_room
 from fourm.tokenizers.base import tokenizer_folder
 
@@ -45,6 +46,7 @@ def test_samples_come_shard_by_shard_in_order(tmp_path: Path) -> None:
     reader = CropShards(write(tmp_path), catalog.get("canny@64"))
 
     assert list(reader.shard_sizes) == [2, 1]
+    assert reader.keys_digest(1) == keys_digest(["002"])
     assert [[raw.key for raw in reader.read(shard)] for shard in range(2)] == [["000", "001"], ["002"]]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fourm.config import build
 from fourm.errors import ConfigError, DataError
-from fourm.prepare.labelers.user_configs import YoloConfig
+from fourm.prepare.labelers.annotation_configs import YoloConfig
 from tests.user_labels import boxes, label, photo
 
 XML, TXT = "annotations/{stem}.xml", "labels/{stem}.txt"

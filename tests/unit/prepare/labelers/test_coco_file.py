@@ -11,7 +11,7 @@ import pytest
 
 from fourm.config import build
 from fourm.errors import ConfigError, DataError
-from fourm.prepare.labelers.user_configs import CocoConfig
+from fourm.prepare.labelers.annotation_configs import CocoConfig
 from fourm.prepare.upright import turn_pixels
 from tests.user_labels import boxes, coco, label, labeler, photo
 
@@ -128,8 +128,8 @@ def test_a_label_map_has_the_size_of_the_stored_photograph(tmp_path: Path) -> No
 # ------------------------------------------------------------ captions
 
 
-def test_captions_are_alternatives(tmp_path: Path) -> None:
-    file = annotations(tmp_path, {"caption": "a cat "}, {"caption": "the cat sat"}, {"caption": " "})
+def test_captions_are_alternatives_without_control_characters(tmp_path: Path) -> None:
+    file = annotations(tmp_path, {"caption": "a\u0000 cat "}, {"caption": "the cat sat"}, {"caption": " "})
     assert label("coco", photo(), file=file, make="captions") == ["a cat", "the cat sat"]
 
 

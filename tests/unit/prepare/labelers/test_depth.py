@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from fourm.data.decode import decode
+from fourm.data.encode import png
 from fourm.errors import ConfigError
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Origin, Photo
 from fourm.prepare.labelers.configs import MetadataConfig
 from fourm.prepare.labelers.depth import Depth, turned

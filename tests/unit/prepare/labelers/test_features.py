@@ -14,16 +14,16 @@ from PIL import Image
 
 from fourm.config import build
 from fourm.data.decode import decode
+from fourm.data.encode import npy
 from fourm.errors import CheckpointError, ConfigError
 from fourm.modality import Continuous, Grid
-from fourm.prepare.encode import npy
 from fourm.prepare.labelers.base import Origin, Photo
 from fourm.prepare.labelers.configs import CropSettingsConfig
 from fourm.prepare.labelers.feature_configs import FeaturesConfig
 from fourm.prepare.labelers.features import Features
 from fourm.prepare.photos.job import prepare_photos
 from fourm.prepare.photos.recipe import PhotosRecipe
-from fourm.recipe.crops import CropShards
+from fourm.recipe.crop_shards import CropShards
 from fourm.tokenizers.teacher_configs import ImageBindConfig, TimmTeacherConfig
 from fourm.tokenizers.teachers import build_teacher
 

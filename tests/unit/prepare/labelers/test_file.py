@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from fourm.config import build
 from fourm.errors import ConfigError, DataError
-from fourm.prepare.labelers.user_configs import FileConfig
+from fourm.prepare.labelers.file_configs import FileConfig
 from fourm.prepare.upright import turn_pixels
 from tests.user_labels import label, labeler, npy, photo, png
 
@@ -64,7 +65,7 @@ def masks(size: tuple[int, int] = SIZE) -> np.ndarray:
         (png(Image.fromarray(masks()).convert("P")), ORGANS, "{path}_mask.png"),
         (png(masks() * 100), {"base": "canny@224"}, "x/{stem}.png"),
         (png(masks(), "JPEG"), {"base": "canny@224"}, "x/{stem}.jpg"),
-        (png(np.zeros((*SIZE, 3), np.uint8)), "normal@64", "x/{stem}.png"),
+        (png(np.full((*SIZE, 3), (128, 128, 255), np.uint8)), "normal@64", "x/{stem}.png"),
         (npy(np.ones(768, np.float32)), "dinov2_global", "x/{stem}.npy"),
         (b"a cat", "caption", "{path}.txt"),
         (b'{"instances": []}', "det", "{path}.json"),
@@ -255,6 +256,56 @@ def test_boxes_are_checked() -> None:
     wrong = {"instances": [{"boxes": [0, 0, 0.5, 0.5], "class_name": "cst"}]}
     with pytest.raises(DataError, match="Did you mean 'cat'"):
         one(json.dumps(wrong).encode(), {"base": "det", "classes": ["cat", "dog"]}, "{path}.json")
+
+
+def test_boxes_that_reach_over_the_edge_end_there() -> None:
+    drawn = {"boxes": [-0.005, 0.25, 1.01, 0.5], "class_name": "cat", "score": 0.7}
+    (box,) = one(json.dumps({"instances": [drawn]}).encode(), "det", "{path}.json")
+    assert box == {"boxes": [0.0, 0.25, 1.0, 0.5], "class_name": "cat", "score": 0.7}
+
+
+@pytest.mark.parametrize("corners", [[0.6, 0.1, 0.4, 0.2], [0.1, 0.2, 0.4, 0.2], [1.002, 0.1, 1.01, 0.2]])
+def test_boxes_without_an_area_are_refused(corners: list[float]) -> None:
+    drawn = {"instances": [{"boxes": corners, "class_name": "cat"}]}
+    with pytest.raises(DataError, match=r"x/tom.json: box .* of 'cat'; expected 0 <= x1 < x2 <= 1"):
+        one(json.dumps(drawn).encode(), "det", "x/{stem}.json")
+
+
+@pytest.mark.parametrize("content", [b"a \x1b[1mcat\x00", b'["a\\u0000 cat", "two"]'])
+def test_control_characters_are_left_out_of_texts(content: bytes) -> None:
+    assert one(content, "caption", "{path}.txt") == ("a [1mcat" if content[:1] == b"a" else ["a cat", "two"])
+
+
+def test_facts_out_of_range_are_refused() -> None:
+    with pytest.raises(DataError, match="n_humans is 1.5; expected a whole number"):
+        one(b'{"n_humans": 1.5}', "metadata", "{path}.json")
+
+
+def test_colours_and_grey_values_are_stored_as_what_they_are() -> None:
+    grey = one(png(np.full((*SIZE, 3), 7, np.uint8)), {"base": "canny@224"})
+    assert grey.shape == SIZE
+    data = stored_bytes(png(masks()), "rgb@64")
+    assert Image.open(io.BytesIO(data)).mode == "RGB"
+
+
+def test_normals_that_were_made_smaller_have_length_1(rng: np.random.Generator) -> None:
+    vectors = rng.normal(size=(160, 240, 3))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors[:40] = 0  # nothing is known there
+    drawn = np.rint((vectors + 1) * 127.5).astype(np.uint8)
+
+    small = one(png(drawn), "normal@64", size=(160, 240), stored=SIZE) / 127.5 - 1
+
+    lengths = np.linalg.norm(small, axis=-1)
+    assert (lengths[:9] < 0.02).all()
+    known = lengths[11:][lengths[11:] > 0.1]
+    assert len(known) > 1500
+    assert known == pytest.approx(1, abs=0.02)
+
+
+def test_pictures_that_are_no_normals_are_refused_whatever_their_size(rng: np.random.Generator) -> None:
+    with pytest.raises(DataError, match="x/tom.png: .*not of length 1"):
+        one(png(rng.integers(0, 256, (400, 600, 3), np.uint8)), "normal@64", size=(400, 600), stored=SIZE)
 
 
 def test_normals_may_be_fractions() -> None:

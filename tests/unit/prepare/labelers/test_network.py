@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("transformers")
 
 import huggingface_hub
+import transformers
 from transformers import GLPNConfig, GLPNForDepthEstimation, GLPNImageProcessor
 
 from fourm.catalog import MODALITIES
@@ -62,6 +64,30 @@ class Sizes(Network):
     def answer(self, photos: list[Photo], inputs: Inputs) -> list[bytes]:
         self.seen.append([photo.key for photo in photos])
         return [f"{photo.key} {tuple(pixels.shape)}".encode() for photo, pixels in zip(photos, inputs["pixels"])]
+
+
+@pytest.fixture
+def bars() -> Iterator[None]:
+    """The library as it is at first, before and after a test."""
+    transformers.utils.logging.enable_progress_bar()
+    yield
+    transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.mark.usefixtures("bars")
+def test_loading_weights_is_silent_and_downloads_show_their_progress(
+    weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Depth(DepthConfig(weights=weights), "cpu")
+    assert capfd.readouterr().err == ""
+    assert not huggingface_hub.utils.are_progress_bars_disabled()
+
+
+@pytest.mark.usefixtures("bars")
+def test_downloads_without_progress_stay_so(weights: Path) -> None:
+    huggingface_hub.utils.disable_progress_bars()
+    Depth(DepthConfig(weights=weights), "cpu")
+    assert huggingface_hub.utils.are_progress_bars_disabled()
 
 
 def test_only_photographs_of_one_size_are_computed_together_and_answers_keep_their_order(photos: list[Photo]) -> None:

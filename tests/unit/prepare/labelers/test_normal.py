@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+import diffusers
 from diffusers import AutoencoderKL, DDIMScheduler, MarigoldNormalsPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -49,6 +50,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         default_denoising_steps=2, default_processing_resolution=32,
     ).save_pretrained(folder / "model")  # fmt: skip
     return folder / "model"
+
+
+def test_loading_the_parts_is_silent(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    diffusers.utils.logging.enable_progress_bar()
+    Normal(NormalConfig(weights=weights), "cpu")
+    assert capfd.readouterr().err == ""
 
 
 def values(labeler: Normal, photos: list[Photo]) -> list[np.ndarray]:

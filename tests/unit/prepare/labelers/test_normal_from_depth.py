@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from fourm.data.decode import decode
+from fourm.data.encode import png
 from fourm.errors import ConfigError
 from fourm.modality import Modality
-from fourm.prepare.encode import png
 from fourm.prepare.labelers.base import Origin, Photo
+from fourm.prepare.labelers.configs import like
+from fourm.prepare.labelers.file_configs import FileConfig
 from fourm.prepare.labelers.network_configs import DepthConfig, NormalFromDepthConfig
-from fourm.prepare.labelers.normal_from_depth import NormalFromDepth, normals
+from fourm.prepare.labelers.normal_from_depth import NormalFromDepth, is_relative, normals
 
 HEIGHT, WIDTH, FOV = 48, 64, 60.0
 FOCAL = WIDTH / 2 / math.tan(math.radians(FOV) / 2)
@@ -98,6 +100,25 @@ def test_relative_depth_gives_the_normals_where_its_range_is_known() -> None:
     found = label(given, field_of_view=FOV, farthest=float(inverse.max() / inverse.min()))
 
     assert degrees(found, expected).max() < 1.0
+
+
+def test_metres_that_training_standardises_are_metres_still() -> None:
+    """A user's depth inherits the catalog's normalization, which says nothing of its unit."""
+    depth, expected = plane((0, 0.78, 0.62))
+    modality = FileConfig("{stem}.png", {"base": "depth@224", "value_range": [0, 16]}).modality("depth")
+
+    found = label(photo(np.rint(depth / 16 * 65535).astype(np.uint16), modality), field_of_view=FOV)
+
+    assert modality.normalization == "standardize"
+    assert degrees(found, expected).max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("facts", "relative"),
+    [({}, True), ({"value_range": [0, 1]}, True), ({"value_range": [0, 16]}, False), ({"normalization": "log"}, False)],
+)
+def test_depth_is_relative_where_it_has_no_unit(facts: dict[str, object], relative: bool) -> None:
+    assert is_relative(like("depth@224", "depth", **facts)) == relative
 
 
 def test_the_focal_length_is_that_of_the_original_photograph() -> None:

@@ -27,10 +27,10 @@ from fourm.prepare.labelers.configs import (
     PaletteConfig,
 )
 from fourm.prepare.labelers.crop_settings import CropSettings
+from fourm.prepare.labelers.file_configs import TextFileConfig
 from fourm.prepare.labelers.metadata import Metadata
 from fourm.prepare.labelers.palette import Palette, palettes
 from fourm.prepare.labelers.text_file import TextFile
-from fourm.prepare.labelers.user_configs import TextFileConfig
 from tests.photographs import photograph, quadrants
 
 
@@ -186,6 +186,12 @@ def test_text_beside_a_photograph(lines: Any, expected: str | Sequence[str]) -> 
     assert json.loads(TextFile(config, "cpu").label([photo(beside=beside)])[0]) == expected
     with pytest.raises(DataError, match="UTF-8"):
         TextFile(config, "cpu").label([photo(beside={"{path}.txt": b"\xff\xfe"})])
+
+
+@pytest.mark.parametrize(("lines", "expected"), [("all", "A bee. Fleurs"), ("alternatives", ["A bee.", "Fleurs"])])
+def test_text_beside_a_photograph_has_no_control_characters(lines: Any, expected: str | Sequence[str]) -> None:
+    beside = {"{path}.txt": b"A \x1bbee.\x00\n\x07\nFleurs"}
+    assert json.loads(TextFile(TextFileConfig(lines=lines), "cpu").label([photo(beside=beside)])[0]) == expected
 
 
 def _catalog(name: str) -> Modality:

@@ -13,9 +13,9 @@ import torch
 from fourm import catalog
 from fourm.config import build
 from fourm.data.decode import decode
+from fourm.data.encode import npy
 from fourm.data.instances import contains
 from fourm.errors import CheckpointError, ConfigError
-from fourm.prepare.encode import npy
 from fourm.prepare.labelers.base import Origin, Photo
 from fourm.prepare.labelers.configs import CropSettingsConfig
 from fourm.prepare.labelers.feature_configs import SamEdgeConfig, SamInstanceConfig

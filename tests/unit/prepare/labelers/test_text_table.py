@@ -38,6 +38,11 @@ def test_columns_may_be_called_otherwise(tmp_path: Path) -> None:
     assert label("text_table", photo(), file=file, file_column="image", text_column="caption") == "a cat"
 
 
+def test_control_characters_are_left_out(tmp_path: Path) -> None:
+    text = '{"file_name": "cats/tom.jpg", "text": ["a \\u0000cat", "\\u001b", "the cat"]}\n'
+    assert label("text_table", photo(), file=table(tmp_path, "a.jsonl", text)) == ["a cat", "the cat"]
+
+
 def test_a_photograph_without_a_row_is_rejected_or_has_no_text(tmp_path: Path) -> None:
     file = table(tmp_path, "metadata.csv")
     with pytest.raises(DataError, match="metadata.csv does not name x.jpg; its 2 names are such as 'cats/tom.jpg'"):

@@ -14,8 +14,9 @@ from PIL import Image
 
 from fourm.config import build
 from fourm.data import remote, tables
+from fourm.data.cells import content
 from fourm.data.source import open_source
-from fourm.data.tables import Table, content
+from fourm.data.tables import Table
 from fourm.errors import ConfigError, DataError, MissingExtraError
 from fourm.prepare.photos.job import prepare_photos
 from fourm.prepare.photos.record import Rejected
@@ -180,7 +181,7 @@ def test_mistakes_are_named(parquet: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'\{path\}.txt'.*has columns, not files: write '\{column:NAME\}'"):
         run(file, tmp_path / "2", labels={"caption": {"kind": "text_file"}})
     with pytest.raises(ConfigError, match="only data sets have columns"):
-        run(tmp_path, tmp_path / "3")
+        run(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
     with pytest.raises(DataError, match=r"no column 'photo'"):
         run(file, tmp_path / "4", image={"column": "photo"})
     with pytest.raises(DataError, match="there are no files"):

@@ -13,13 +13,13 @@ import pytest
 
 from fourm import workers
 from fourm.errors import DataError
-from fourm.prepare.rooms.shard import ShardTask, render_shards
+from fourm.prepare.rooms.shard import RoomShard, render_shards
 
 pytestmark = pytest.mark.slow
 
 
-def _tasks(out: Path, shards: int = 4, rooms: int = 2) -> list[ShardTask]:
-    return [ShardTask(out, k, k * rooms, (k + 1) * rooms, 16, 0) for k in range(shards)]
+def _tasks(out: Path, shards: int = 4, rooms: int = 2) -> list[RoomShard]:
+    return [RoomShard(out, k, k * rooms, (k + 1) * rooms, 16, 0) for k in range(shards)]
 
 
 def _killing(monkeypatch: pytest.MonkeyPatch, which: slice) -> Callable[[int], None]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from fourm.data import decode as decoding
 from fourm.data import transforms
-from fourm.data.crops import cut_all
 from fourm.data.shards import CROPS, IMAGE_SOURCE, read_source_facts
 from fourm.data.source import open_source
+from fourm.data.stored_crops import cut_all
 from fourm.errors import DataError
 from fourm.modality import Modality
 from fourm.rng import generator
@@ -52,6 +52,10 @@ class CropShards:
     @property
     def shard_sizes(self) -> Sequence[int]:
         return self.source.shard_sizes
+
+    def keys_digest(self, shard: int) -> str:
+        """What tells the samples of a shard from others."""
+        return self.source.keys_digest(shard)
 
     def read(self, shard: int) -> Iterator[RawCrops]:
         """The samples of one shard in order."""

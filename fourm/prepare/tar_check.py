@@ -48,13 +48,11 @@ class Counts:
         samples: that are there.
         num_bytes: of the tars.
         checksums: files whose bytes were compared with their checksum.
-        decoded: files that were decoded, whether they can be or not.
     """
 
     samples: int = 0
     num_bytes: int = 0
     checksums: int = 0
-    decoded: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -173,7 +171,6 @@ def read_files(
     tar = source.tars[name]
     problems = []
     num_files = len(index.keys)
-    has_modality, has_checksums = source.modality is not None, index.checksums.size > 0
     try:
         with tar.open("rb") as file:
             for row in range(num_files):
@@ -182,8 +179,7 @@ def read_files(
                     problems.append(Problem(str(tar), index.keys[row], source.source, reason))
     except OSError as error:
         problems.append(Problem(str(tar), None, source.source, f"cannot be read: {error.strerror or error}"))
-    checked, decoded = num_files * has_checksums, num_files * has_modality
-    return problems, Counts(num_files, index.header.tar_bytes, checked, decoded)
+    return problems, Counts(num_files, index.header.tar_bytes, num_files if index.checksums.size else 0)
 
 
 def _file_faults(
