@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -83,6 +84,11 @@ class AlignedShards:
     def keys_digest(self, shard: int) -> str:
         """The hash of the keys of a shard, in order."""
         return read_header(next(iter(self.tars.values()))[shard]).keys_digest
+
+    def content_digest(self, shard: int) -> str:
+        """The hash of the checksums in all indexes of a shard; empty if one of them has none."""
+        digests = [read_header(tars[shard]).content_digest for _, tars in sorted(self.tars.items())]
+        return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest() if all(digests) else ""
 
     def where(self, n: int, source: str | None = None) -> str:
         """The tar and key of sample n, for errors."""

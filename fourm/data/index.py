@@ -37,12 +37,16 @@ class ShardHeader:
         extension: of all its members, without a dot.
         tar_bytes: size of the tar this index belongs to.
         keys_digest: hash of the keys in their order; equal digests mean aligned shards.
+        content_digest: hash of the checksums of all members; empty where there are none.
+        made_from: of tokens, the `content_digest` of what they were made from; empty where that is not known.
     """
 
     num_samples: int
     extension: str
     tar_bytes: int
     keys_digest: str
+    content_digest: str = ""
+    made_from: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +76,11 @@ class ShardIndex:
         sizes: Sequence[int],
         tar_bytes: int,
         checksums: Sequence[int] = (),
+        made_from: str = "",
     ) -> ShardIndex:
-        header = ShardHeader(len(keys), extension, tar_bytes, keys_digest(keys))
         lists = np.asarray(offsets, np.int64), np.asarray(sizes, np.int64), np.asarray(checksums, np.uint32)
+        content = hashlib.blake2b(lists[2].tobytes(), digest_size=16).hexdigest() if len(checksums) else ""
+        header = ShardHeader(len(keys), extension, tar_bytes, keys_digest(keys), content, made_from)
         return cls(header, keys, *lists)
 
     def to_json(self) -> bytes:
@@ -118,7 +124,8 @@ class ShardIndex:
             fits = len(keys) == len(offsets) == len(sizes) and len(checksums) in (0, len(keys))
             if facts["version"] != VERSION or not fits:
                 return None
-            return cls.of(keys, facts["extension"], offsets, sizes, facts["tar_bytes"], checksums)
+            made_from = facts.get("made_from", "")
+            return cls.of(keys, facts["extension"], offsets, sizes, facts["tar_bytes"], checksums, made_from)
         except (ValueError, KeyError, TypeError, OverflowError):
             return None
 

@@ -44,14 +44,16 @@ class ShardWriter:
         root: folder of the data set.
         shard: number of the shard.
         extensions: source -> extension of its members, without a dot.
+        made_from: what identifies the content that these are made from, noted in their indexes.
 
     Raises:
         DataError: on writing, if the disk is full or the folder is not writable.
     """
 
-    def __init__(self, root: Path, shard: int, extensions: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, shard: int, extensions: Mapping[str, str], made_from: str = "") -> None:
         self.root = Path(root)
         self.shard = shard
+        self.made_from = made_from
         self.tars = {source: _TarFile(shard_path(self.root, source, shard), ext) for source, ext in extensions.items()}
 
     def __enter__(self) -> ShardWriter:
@@ -110,7 +112,7 @@ class ShardWriter:
             for tar in self.tars.values():
                 tar.temporary.replace(tar.path)
             for tar in self.tars.values():
-                publish(index_path(tar.path), tar.index().to_json())
+                publish(index_path(tar.path), tar.index(self.made_from).to_json())
         except OSError as error:
             raise write_error(self.root, error) from error
         finally:
@@ -173,8 +175,9 @@ class _TarFile:
         os.fsync(self.file.fileno())
         self.file.close()
 
-    def index(self) -> ShardIndex:
-        return ShardIndex.of(self.keys, self.extension, self.offsets, self.sizes, self.position, self.checksums)
+    def index(self, made_from: str) -> ShardIndex:
+        lists = self.offsets, self.sizes, self.position, self.checksums
+        return ShardIndex.of(self.keys, self.extension, *lists, made_from)
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):

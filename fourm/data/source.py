@@ -31,6 +31,9 @@ class Source(Protocol):
     def keys_digest(self, shard: int) -> str:
         """What tells the samples of a piece from others: the hash of their keys in order (`index.keys_digest`)."""
 
+    def content_digest(self, shard: int) -> str:
+        """What tells the files of a piece from others of the same names; empty where that is not known."""
+
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source."""
 

@@ -57,6 +57,10 @@ class CropShards:
         """What tells the samples of a shard from others."""
         return self.source.keys_digest(shard)
 
+    def content_digest(self, shard: int) -> str:
+        """What tells the files of a shard, and its crops, from others of the same names; empty where not known."""
+        return self.source.content_digest(shard)
+
     def read(self, shard: int) -> Iterator[RawCrops]:
         """The samples of one shard in order."""
         for n in range(self.starts[shard], self.starts[shard + 1]):

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fourm.data.encode import npy
+from fourm.data.index import read_header
 from fourm.data.shards import (
     CROPS,
     FACTS_FILE,
@@ -27,6 +28,7 @@ from fourm.data.shards import (
     read_source_facts,
     remove_leftovers,
     shard_is_complete,
+    shard_path,
     write_source_facts,
 )
 from fourm.errors import ConfigError, DataError
@@ -201,13 +203,21 @@ def tokenize_shards(
     if found != made:  # written first, so that a second run recognises what an interrupted one left
         write_source_facts(root, source, made)
     mine = [shard for shard in range(len(sizes)) if part.has(shard)]
-    todo = [s for s in mine if not shard_is_complete(root, {source: "npy"}, s, reader.keys_digest(s))]
+    todo = [shard for shard in mine if not _is_current(root, source, reader, shard)]
     total, whole = sum(sizes[shard] for shard in todo), sum(sizes[shard] for shard in mine)
     here = ShardTokenizer(tokenizer, reader, root, source, batch_size, device)
     with progress_bar(f"{source} samples", whole, whole - total, visible=part.index == 0) as advance:
         run_tasks(start or (lambda number: here), todo, workers if start else 1, advance, "tokenizing process")
     _LOG.info("%s: tokenized %d samples in %d of %d shards", source, total, len(todo), len(sizes))
     return total
+
+
+def _is_current(root: Path, source: str, reader: CropShards, shard: int) -> bool:
+    """Whether the tokens of a shard are there, and of the files as they are now."""
+    if not shard_is_complete(root, {source: "npy"}, shard, reader.keys_digest(shard)):
+        return False
+    before, now = read_header(shard_path(root, source, shard)).made_from, reader.content_digest(shard)
+    return before == now or not before or not now
 
 
 class ShardTokenizer:
@@ -223,7 +233,7 @@ class ShardTokenizer:
 
     def __call__(self, shard: int, on_step: Callable[[], None]) -> None:
         remove_leftovers(self.root, [self.source], shard)
-        with ShardWriter(self.root, shard, {self.source: "npy"}) as writer:
+        with ShardWriter(self.root, shard, {self.source: "npy"}, self.reader.content_digest(shard)) as writer:
             for raw, ids in self.encode.samples(self.reader.read(shard)):
                 writer.write(raw.key, {self.source: npy(ids)})
                 on_step()

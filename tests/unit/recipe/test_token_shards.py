@@ -47,6 +47,11 @@ class Reader:
     def keys_digest(self, shard: int) -> str:
         return keys_digest(self.keys(shard))
 
+    content = ""
+
+    def content_digest(self, shard: int) -> str:
+        return self.content and f"{self.content}-{shard}"
+
     def read(self, shard: int):
         self.read_shards.append(shard)
         for key in self.keys(shard):
@@ -122,6 +127,17 @@ def test_tokens_of_as_many_other_samples_are_made_again(tmp_path):
     assert run(Brightness(), reader, tmp_path) == 2
     assert reader.read_shards == [1]
     assert list(read_all(tmp_path)) == ["0000", "0001", "0002", "0003", "0004"]
+
+
+def test_tokens_of_files_that_were_made_again_are_made_again(tmp_path):
+    reader = Reader()
+    reader.content = "old"
+    run(Brightness(), reader, tmp_path)
+    assert run(Brightness(), reader, tmp_path) == 0
+    reader.content = "new"
+    assert run(Brightness(), reader, tmp_path) == 5
+    reader.content = ""  # shards of other tools, whose content is not known
+    assert run(Brightness(), reader, tmp_path) == 0
 
 
 def test_parts_share_the_shards(tmp_path):

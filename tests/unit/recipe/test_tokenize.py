@@ -89,6 +89,18 @@ def test_crops_are_those_of_the_image_for_labels_of_any_resolution(
     assert seen[2].mean() == pytest.approx(0.25, abs=0.02)
 
 
+def test_the_content_of_a_shard_is_known_by_its_checksums(tmp_path: Path) -> None:
+    crops = np.array([[0, 0, 64, 64, 0]])
+    readers = [
+        CropShards(write(tmp_path / "a", crops=crops), catalog.get("canny@64")),
+        CropShards(write(tmp_path / "b", crops=crops), catalog.get("canny@64")),
+        CropShards(write(tmp_path / "c", crops=crops + [[0, 1, 0, -1, 0]]), catalog.get("canny@64")),
+    ]
+    first, same, other = (reader.content_digest(0) for reader in readers)
+    assert first
+    assert first == same != other
+
+
 def test_crops_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
     reader = CropShards(write(tmp_path, crops=np.array([[0, 0, 99, 99, 0]])), catalog.get("canny@64"))
 
