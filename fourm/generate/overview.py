@@ -16,8 +16,9 @@ from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.inputs import GivenValue
 from fourm.modality import Modality
 from fourm.report.grid import below, grid
-from fourm.report.legend import class_names, legend, num_void
+from fourm.report.legend import class_names, legend, num_void, scale_legend
 from fourm.report.pictures import draw
+from fourm.report.scale import Scale, scale_of
 
 _SMALLEST_CELL, _LARGEST_CELL = 192, 320
 _MOST_COLUMNS = 8
@@ -49,13 +50,17 @@ class _Column:
     def is_label_map(self) -> bool:
         return self.modality.is_grid and self.modality.is_discrete and self.modality.tokenizer is None
 
+    @property
+    def is_measured(self) -> bool:
+        return self.modality.decode == "depth16" and self.modality.tokenizer is None
+
 
 def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, names: Mapping[str, str]) -> Image.Image:
     """Draw all given and generated values.
 
     Boxes, people and instances lie on the first photograph of their row, and boxes have the colours of the label map
-    beside them. Features of a column share their colours. A legend below names the classes that occur.
-    Many columns lie in several blocks below each other.
+    beside them. Features of a column share their colours. Legends below name the classes that occur,
+    and the values of the colours of depth and other measurements. Many columns lie in several blocks below each other.
 
     Args:
         bundle: model and tokenizers.
@@ -84,6 +89,8 @@ def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, nam
     sheet = reduce(below, sheets)
     for names_of, present in _legends(columns, num_samples).items():
         sheet = below(sheet, legend(names_of, present=sorted(present), width=sheet.width))
+    for scale, labels in _scales(columns).items():
+        sheet = below(sheet, scale_legend(", ".join(labels), scale))
     return sheet
 
 
@@ -109,4 +116,13 @@ def _legends(columns: Sequence[_Column], num_samples: int) -> dict[tuple[str, ..
         ids = {int(i) - void for value in shown if value is not None for i in np.unique(np.asarray(value))}
         if ids:
             found.setdefault(class_names(column.modality), set()).update(ids)
+    return found
+
+
+def _scales(columns: Sequence[_Column]) -> dict[Scale, list[str]]:
+    """Scales of measured values -> the columns that have them."""
+    found: dict[Scale, list[str]] = {}
+    for column in columns:
+        if column.is_measured and any(value is not None for value in column.values):
+            found.setdefault(scale_of(column.modality), []).append(column.label)
     return found

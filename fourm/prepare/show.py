@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from fourm.prepare.samples import VECTORS, View, photograph_picture, show_value
 from fourm.prepare.sources import StoredSource, as_size, find_data_sets, photograph
 from fourm.report.html import Cell, Page
 from fourm.report.legend import class_names, num_void
+from fourm.report.scale import scale_of
 
-_EXAMPLES = 3
-_CHANGING = re.compile(r"b?'[^']*'|\"[^\"]*\"|\d[\d,.]*")
-"""Parts of a reason that differ from file to file."""
+_CHANGING = re.compile(r"(?<!\w)b?'[^']*'|(?<!\w)b?\"[^\"]*\"|[^\s'\"]*[/\\.]\w[^\s'\":,;]*|-?\d[\d,.]*(?:e[+-]?\d+)?")
+"""Parts of a reason that differ from file to file: what is quoted, names of files, and numbers."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,32 @@ def _described(modality: Modality | None) -> str:
 
 
 def _add_rejected(page: Page, path: Path, title: str) -> None:
-    """How many files were left out and why, with examples of each reason."""
+    """How many files were left out and why, with an example of each cause."""
     try:
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         kinds: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for entry in entries:
-            kinds[entry["by"], _CHANGING.sub("*", entry["reason"])].append(entry)
+            kinds[entry["by"], _cause(entry["file"], entry["reason"])].append(entry)
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         page.section(title, f"{path} cannot be read: {error}")
         return
     page.section(title, f"{len(entries):,} files were left out." if entries else "No file was left out.")
     if entries:
         ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-        lines = [
-            (f"{len(of):,}", by, of[0]["reason"], ", ".join(entry["file"] for entry in of[:_EXAMPLES]))
-            for (by, _), of in ordered
-        ]
-        page.table(("files", "by", "reason, for instance", "examples"), lines)
+        lines = [(f"{len(of):,}", by, of[0]["reason"], of[0]["file"]) for (by, _), of in ordered]
+        page.table(("files", "by", "reason, for instance", "of"), lines)
+
+
+def _cause(file: str, reason: str) -> str:
+    """What files that were left out for the same cause share of their reasons."""
+    path = PurePosixPath(file)
+    for name in (file, str(path.parent / path.stem), path.name, path.stem):
+        # A plain word may be part of the sentence.
+        if len(name) > 1 and not name.isalpha():
+            reason = reason.replace(name, "*")
+    return _CHANGING.sub("*", reason)
 
 
 def _add_samples(page: Page, sources: Sequence[StoredSource], num: int) -> None:
@@ -169,7 +176,7 @@ def _cell(source: StoredSource, value: Any, view: View, like: Sequence[Any]) -> 
 
 
 def _add_legends(page: Page, sources: Sequence[StoredSource], classes: dict[str, set[int]]) -> None:
-    """What colours mean: classes of label maps, and the ends of scales."""
+    """What colours mean: classes of label maps, and values of scales."""
     for source in sources:
         modality = source.modality
         if modality is None:
@@ -180,11 +187,9 @@ def _add_legends(page: Page, sources: Sequence[StoredSource], classes: dict[str,
             page.text(f"{source.source}:")
             page.legend(names, [i - void for i in sorted(present) if 0 <= i - void < len(names)])
         elif modality.decode == "depth16":
-            low, high = modality.value_range or (0.0, 1.0)
-            relative = modality.normalization == "standardize"
-            ends = ("near", "far, within each picture") if relative else (f"{max(low, high / 64):g}", f"{high:g}")
-            page.text(f"{source.source}:")
-            page.color_scale(*ends)
+            scale = scale_of(modality)
+            page.text(f"{source.source}{', each picture for itself' if scale.ends is None else ''}:")
+            page.color_scale(scale)
 
 
 def _has_vectors(source: StoredSource) -> bool:

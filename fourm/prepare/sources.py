@@ -113,8 +113,14 @@ def _open(root: Path, name: str) -> StoredSource | None:
     modality = None
     try:
         facts = read_source_facts(root, name)
-        if not tars and not facts.get(NUM_SHARDS):
+        number = facts.get(NUM_SHARDS, 0)
+        if not tars and not number:
             return None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            faults.append(
+                f"{NUM_SHARDS} in {FACTS_FILE} is {number!r:.80}; expected how many shards there are. Run the command "
+                "that makes this source again"
+            )
         modality = _modality(name, facts, tars)
         if modality is not None:
             decoder_of(modality)

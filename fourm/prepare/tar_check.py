@@ -116,8 +116,13 @@ def _no_index(path: Path, *, made_here: bool) -> str:
 
 
 def _differs(stored: ShardIndex, found: ShardIndex) -> str:
+    if stored.keys == found.keys and stored.header.tar_bytes != found.header.tar_bytes:
+        return f"of {stored.header.tar_bytes:,} bytes (this one has {found.header.tar_bytes:,})"
     if stored.keys == found.keys:
-        return f"of {stored.header.tar_bytes:,} bytes (this one has {found.header.tar_bytes:,}) or other files"
+        moved = (stored.sizes != found.sizes) | (stored.offsets != found.offsets)
+        row = int(moved.argmax())
+        files = (f"{index.sizes[row]:,} bytes from byte {index.offsets[row]:,} on" for index in (stored, found))
+        return f"whose file '{found.keys[row]}' is {' (in this one it is '.join(files)})"
     place = _first_difference(stored.keys, found.keys)
     here, there = (f"'{keys[place]}'" if place < len(keys) else "no key" for keys in (found.keys, stored.keys))
     return f"with {there} in place {place} instead of {here}"

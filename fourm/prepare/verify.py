@@ -160,15 +160,27 @@ def _complete(sources: Sequence[StoredSource]) -> Iterator[Problem]:
 
 
 def _records(root: Path, sources: Sequence[StoredSource]) -> Iterator[Problem]:
-    """Shards that an interrupted `fourm prepare photos` left, which it would make again."""
+    """Shards that an interrupted `fourm prepare photos` left, which it would make again, and sources that are gone."""
     if not (root / FOLDER / "shards").is_dir():
         return
+    made: list[tuple[str, ...]] = []
     for name in dict.fromkeys(name for source in sources for name in source.tars):
         number = _number(name)
-        if number is not None and load_record(root, number) is None:
+        record = load_record(root, number) if number is not None else None
+        if record is not None:
+            made.append(record.sources)
+        elif number is not None:
             path = root / FOLDER / "shards" / f"{name.removesuffix('.tar')}.json"
             reason = "the note of what this shard was made of is missing or damaged. Run `fourm prepare photos` again"
             yield Problem(str(path), None, "", reason)
+    there = {source.source for source in sources}
+    for name in made[0] if made else ():
+        if name not in there and all(name in others for others in made):
+            reason = (
+                "is gone, but every shard was made with it. Where it was not removed on purpose, run `fourm prepare "
+                "photos` with it again"
+            )
+            yield Problem(str(root / name), None, name, reason)
 
 
 def _check_shard(task: ShardTars, on_step: Callable[[], None]) -> _Found:

@@ -31,12 +31,10 @@ def boxes(
     if not found:
         return nothing(background)
     sheet = canvas(background)
-    # Large boxes first, so that small ones stay visible; names last, so that no box hides them.
-    ordered = sorted(found, key=_area, reverse=True)
-    names = [str(instance.get("class_name", "")) for instance in ordered]
-    for instance, name in zip(ordered, names, strict=True):
+    # Large boxes first, each with its name, so that small ones stay visible.
+    for instance in sorted(found, key=_area, reverse=True):
+        name = str(instance.get("class_name", ""))
         outline(sheet, instance["boxes"], class_color(name, classes))
-    for instance, name in zip(ordered, names, strict=True):
         if name:
             left, top, _, _ = rectangle(sheet, instance["boxes"])
             tag(sheet, name, left, top, class_color(name, classes))

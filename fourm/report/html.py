@@ -14,6 +14,7 @@ from PIL import Image
 from fourm.files import publish
 from fourm.report.colors import color_scale, palette
 from fourm.report.metrics import MetricRow, format_value
+from fourm.report.scale import Scale
 
 Cell = Image.Image | str | None
 _NUMBER = re.compile(r"[\d.,]+( \w+)?")
@@ -158,11 +159,13 @@ class Page:
         )
         self._add(f'<ul class="legend">{entries}</ul>')
 
-    def color_scale(self, low: str, high: str, name: str = "inferno_r") -> None:
-        """Add a colour scale with the labels of its two ends, as used by `maps.depth`."""
-        stops = ",".join(f"rgb({red},{green},{blue})" for red, green, blue in color_scale(name, 9).tolist())
-        ramp = f'<i style="background:linear-gradient(90deg,{stops})"></i>'
-        self._add(f'<div class="ramp">{escape(low)}{ramp}{escape(high)}</div>')
+    def color_scale(self, scale: Scale) -> None:
+        """Add the colours of measured values, as used by `maps.measured`, with the values where they are."""
+        stops = ",".join(f"rgb({red},{green},{blue})" for red, green, blue in color_scale(scale.colors, 9).tolist())
+        ticks = "".join(
+            f'<span style="left:{100 * share:.4g}%">{escape(value)}</span>' for share, value in scale.ticks()
+        )
+        self._add(f'<div class="ramp"><i style="background:linear-gradient(90deg,{stops})"></i>{ticks}</div>')
 
     def render(self) -> str:
         """The whole page as text."""

@@ -1,4 +1,4 @@
-"""What the colours of a label map mean."""
+"""What the colours of label maps and measured values mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from fourm.modality import Modality
-from fourm.report.colors import palette
+from fourm.report.colors import color_scale, palette
+from fourm.report.scale import Scale
 from fourm.report.text import INK, PAPER, font, line_height, printable, text_width
 
 
@@ -45,4 +46,26 @@ def legend(
         x, y = (number % columns) * column, (number // columns) * height
         pen.rectangle((x + 4, y + 4, x + 4 + size, y + 4 + size), fill=tuple(int(c) for c in color))
         pen.text((x + 10 + size, y + 2), printable(name), fill=INK, font=font(size))
+    return sheet
+
+
+def scale_legend(name: str, scale: Scale, *, length: int = 256, size: int = 14) -> Image.Image:
+    """The colours of measured values, with the values where they are.
+
+    Args:
+        name: written before them.
+        scale: what the colours mean.
+        length: of the ramp in pixels.
+        size: font size in pixels.
+    """
+    ticks = [(round(share * (length - 1)), text, text_width(text, size)) for share, text in scale.ticks()]
+    left = text_width(name, size) + 8 + max(size, ticks[0][2] // 2)
+    bottom = size + 8
+    sheet = Image.new("RGB", (left + length + ticks[-1][2] // 2 + 4, bottom + line_height(size) + 6), PAPER)
+    sheet.paste(Image.fromarray(color_scale(scale.colors, length)[None]).resize((length, size)), (left, 4))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((4, 2), printable(name), fill=INK, font=font(size))
+    for place, text, width in ticks:
+        pen.line((left + place, bottom - 3, left + place, bottom), fill=INK)
+        pen.text((left + place - width // 2, bottom + 1), printable(text), fill=INK, font=font(size))
     return sheet

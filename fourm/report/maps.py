@@ -9,6 +9,7 @@ from PIL import Image
 
 from fourm.report.arrays import to_array, to_bytes, to_pixels, to_planes
 from fourm.report.colors import VOID_COLOR, color_scale, palette
+from fourm.report.scale import Scale
 
 
 def image(value: Any) -> Image.Image:
@@ -28,28 +29,17 @@ def image(value: Any) -> Image.Image:
     return Image.fromarray(to_pixels(np.broadcast_to(planes, (3, *planes.shape[1:]))))
 
 
-def depth(value: Any, value_range: tuple[float, float] | None = None, *, scale: str = "inferno_r") -> Image.Image:
-    """Depth in a perceptual colour map, near bright and far dark, logarithmic so that near things keep their detail.
+def measured(value: Any, scale: Scale) -> Image.Image:
+    """Measured values, such as depth or temperatures, in a perceptual colour map.
 
     Args:
-        value: (1, H, W) or (H, W) metres; not finite values are black.
-        value_range: nearest and farthest metres of the scale, the same for every picture. Without it the scale is
-            linear between the 1st and 99th percentile of this picture (for depth without units).
-        scale: name of the colour map.
+        value: (1, H, W) or (H, W) natural units; not finite values are black.
+        scale: what the colours mean.
     """
-    metres = to_planes(value).astype(np.float64)[0]
-    known = np.isfinite(metres)
-    metres = np.where(known, metres, 0.0)
-    if value_range is None:
-        near, far = np.percentile(metres[known], [1, 99]) if known.any() else (0.0, 1.0)
-        share = (metres - near) / max(far - near, 1e-9)
-    else:
-        # A range from 0 has no logarithm: its first 64th is one colour.
-        near, far = max(value_range[0], value_range[1] / 64), value_range[1]
-        share = np.log(np.clip(metres, near, far) / near) / np.log(far / near)
-    table = color_scale(scale)
-    rows = np.clip(np.rint(share * (len(table) - 1)), 0, len(table) - 1).astype(int)
-    return Image.fromarray(np.where(known[..., None], table[rows], np.uint8(0)))
+    values = to_planes(value)[0]
+    table = color_scale(scale.colors)
+    rows = np.rint(scale.shares(values) * (len(table) - 1)).astype(int)
+    return Image.fromarray(np.where(np.isfinite(values)[..., None], table[rows], np.uint8(0)))
 
 
 def normals(value: Any) -> Image.Image:

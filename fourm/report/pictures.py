@@ -22,8 +22,9 @@ from fourm.report.facts import facts
 from fourm.report.features import features
 from fourm.report.instances import instances
 from fourm.report.legend import num_void
-from fourm.report.maps import depth, image, labels, normals, tokens
+from fourm.report.maps import image, labels, measured, normals, tokens
 from fourm.report.poses import poses
+from fourm.report.scale import scale_of
 from fourm.report.swatches import swatches
 from fourm.report.text import MUTED, text_card
 
@@ -45,7 +46,7 @@ _DRAWINGS: dict[str, Callable[[Modality, Any, _Setting], Image.Image]] = {
     "poses": lambda m, value, at: poses(value, at.background),
     "sam": lambda m, value, at: instances(value, at.background),
     "text": lambda m, value, at: _text(value),
-    "depth16": lambda m, value, at: depth(value, None if m.normalization == "standardize" else m.value_range),
+    "depth16": lambda m, value, at: measured(value, scale_of(m)),
     "normal": lambda m, value, at: normals(value),
     "features": lambda m, value, at: features(value, at.like),
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,21 @@ from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.boxes import Box, instances
 from fourm.prepare.labelers.file_configs import VOID
 from fourm.prepare.labelers.regions import segmentation_mask
-from fourm.prepare.labelers.tables import Names
+from fourm.prepare.labelers.tables import Names, plain_name
 from fourm.prepare.upright import turn_for, turn_pixels
 
 _COMMON = {
     "images", "annotations", "categories", "id", "file_name", "width", "height", "image_id", "category_id", "name",
 }  # fmt: skip
 _USED = {"boxes": {"bbox", "iscrowd"}, "semseg": {"segmentation", "size", "counts"}, "captions": {"caption"}}
-Annotation = dict[str, Any]
+Entry = dict[str, Any]
 
 
 class CocoFile:
     """Photographs to boxes, a label map, or captions. The file is read once; only what is used of it is kept.
 
     Raises:
-        ConfigError: if it is not such a file, or has not the categories asked for.
+        ConfigError: if it is not such a file, has not the categories asked for, or its ids do not tell what is meant.
     """
 
     def __init__(self, config: CocoConfig, device: str) -> None:
@@ -41,13 +42,11 @@ class CocoFile:
         path = Path(config.file)
         content = _read(path, _COMMON | _USED[config.make])
         try:
-            images = {image["id"]: image for image in content["images"]}
-            self._images = {str(image["file_name"]): image for image in images.values()}
-            self._annotations: dict[Any, list[Annotation]] = defaultdict(list)
-            for annotation in content["annotations"]:
-                self._annotations[annotation["image_id"]].append(annotation)
+            images = _by_id(content["images"], "file_name", path)
+            self._images = _by_name(images.values(), path)
+            self._annotations = _by_image(content["annotations"], images, path)
             categories = content["categories"] if config.make != "captions" else ()
-            self._categories = {category["id"]: str(category["name"]) for category in categories}
+            self._categories = {n: str(one["name"]) for n, one in _by_id(categories, "name", path).items()}
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is not in COCO's form: expected images, annotations and categories with their ids; "
@@ -68,7 +67,7 @@ class CocoFile:
         if name is None and c.missing == "reject":
             raise self._names.unknown(photo)
         image = self._images[name] if name is not None else {}
-        found = self._annotations.get(image["id"], []) if image else []
+        found = self._annotations.get(_id(image["id"]), []) if image else []
         try:
             if c.make == "captions":
                 return _captions(found)
@@ -83,7 +82,7 @@ class CocoFile:
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise DataError(f"{self._names.table}, {name}: not in COCO's form: {error!r}") from None
 
-    def _boxes(self, found: Sequence[Annotation]) -> Iterator[Box]:
+    def _boxes(self, found: Sequence[Entry]) -> Iterator[Box]:
         for annotation, name in self._chosen(found):
             if self.config.crowd or not annotation.get("iscrowd"):
                 x, y, width, height = (float(number) for number in annotation["bbox"])
@@ -91,18 +90,16 @@ class CocoFile:
                     raise DataError(f"bbox is {annotation['bbox']}")
                 yield name, x, y, x + width, y + height
 
-    def _chosen(self, found: Sequence[Annotation]) -> Iterator[tuple[Annotation, str]]:
+    def _chosen(self, found: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
         """Annotations of the classes asked for, and what these are called."""
         for annotation in found:
-            name = self._categories.get(annotation["category_id"])
+            name = self._categories.get(_id(annotation["category_id"]))
             if name is None:
                 raise DataError(f"category_id {annotation['category_id']} is none of its categories")
             if not self.config.classes or name in self.config.classes:
                 yield annotation, name
 
-    def _label_map(
-        self, found: Sequence[Annotation], size: tuple[int, int], stored: tuple[int, int], turn: int
-    ) -> bytes:
+    def _label_map(self, found: Sequence[Entry], size: tuple[int, int], stored: tuple[int, int], turn: int) -> bytes:
         """Regions painted in the size of the stored photograph, the largest first."""
         c = self.config
         lying = stored if turn < 5 else stored[::-1]
@@ -117,7 +114,65 @@ class CocoFile:
         return png(np.ascontiguousarray(turn_pixels(ids, turn)))
 
 
-def _captions(found: Sequence[Annotation]) -> bytes:
+def _id(given: Any) -> Any:
+    """An id; a whole number that is written as text counts as the number, unless it begins with zeros."""
+    is_number = isinstance(given, str) and re.fullmatch("0|[1-9][0-9]{,17}", given)
+    return int(given) if is_number else given
+
+
+def _by_id(entries: Iterable[Entry], name: str, path: Path) -> dict[Any, Entry]:
+    """Images or categories by their id.
+
+    Raises:
+        ConfigError: if two have the same, so that annotations do not tell which is meant.
+    """
+    found: dict[Any, Entry] = {}
+    for entry in entries:
+        other = found.setdefault(_id(entry["id"]), entry)
+        if other is not entry:
+            raise ConfigError(
+                f"{path}: '{other[name]}' and '{entry[name]}' both have the id {entry['id']!r}. Give each its own"
+            )
+    return found
+
+
+def _by_name(images: Iterable[Entry], path: Path) -> dict[str, Entry]:
+    """Images by the name of their file.
+
+    Raises:
+        ConfigError: if two have the same, since one would hide the annotations of the other.
+    """
+    found: dict[str, Entry] = {}
+    for image in images:
+        other = found.setdefault(plain_name(str(image["file_name"])), image)
+        if other is not image:
+            raise ConfigError(
+                f"{path}: the images {other['id']!r} and {image['id']!r} both have the file_name "
+                f"'{image['file_name']}'. Make them one, and give its id to the annotations of both"
+            )
+    return {str(image["file_name"]): image for image in found.values()}
+
+
+def _by_image(annotations: Sequence[Entry], images: Mapping[Any, Entry], path: Path) -> dict[Any, list[Entry]]:
+    """Annotations by the id of their image.
+
+    Raises:
+        ConfigError: if there is no such image.
+    """
+    found: dict[Any, list[Entry]] = defaultdict(list)
+    for annotation in annotations:
+        found[_id(annotation["image_id"])].append(annotation)
+    lost = [number for number in found if number not in images]
+    if lost:
+        count = sum(len(found[number]) for number in lost)
+        raise ConfigError(
+            f"{path}: {count:,} of its {len(annotations):,} annotations have an image_id that none of its "
+            f"{len(images):,} images has, such as {lost[0]!r}. Add the images, or remove these annotations"
+        )
+    return found
+
+
+def _captions(found: Sequence[Entry]) -> bytes:
     texts = [without_control(str(annotation["caption"])).strip() for annotation in found]
     return json.dumps([text for text in texts if text] or "").encode()
 

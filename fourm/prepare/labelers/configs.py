@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from fourm.catalog import MODALITIES
 from fourm.config import to_dict
+from fourm.errors import ConfigError
 from fourm.modality import Continuous, Discrete, Grid, Modality, from_dict
 from fourm.ranges import check_range
 from fourm.registry import Registry
@@ -90,6 +91,8 @@ class CannyConfig(LabelerConfig):
 
     def __post_init__(self) -> None:
         check_range(self, "low", "high", "blur", least=0)
+        if self.low > self.high:
+            raise ConfigError(f"low is {self.low:g} and high is {self.high:g}; expected low <= high")
 
     def modality(self, source: str) -> Modality:
         return like("canny@224", source)

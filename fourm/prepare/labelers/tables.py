@@ -41,7 +41,7 @@ class Names:
         self._whole: dict[str, str] = {}
         self._last: dict[str, list[str]] = {}
         for name in names:
-            plain = _plain(name)
+            plain = plain_name(name)
             if plain not in self._whole:
                 self._last.setdefault(plain.rpartition("/")[2], []).append(name)
             self._whole.setdefault(plain, name)
@@ -76,5 +76,6 @@ class Names:
         )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name as photographs have it: with `/` between folders, from within the input."""
     return name.replace("\\", "/").removeprefix("./")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.tables import Names
 
 _LONGEST = 2**24
+_SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}
+"""Of a table, by its ending, the usual one first; where a comma is in numbers, programs write `;` between columns."""
 
 
 class TextTable:
@@ -53,9 +55,8 @@ class TextTable:
         if ending not in (".csv", ".tsv", ".jsonl"):
             raise ConfigError(f"file is '{c.file}'; expected a table that ends in .csv, .tsv or .jsonl")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = (
-                _json_lines(file, path) if ending == ".jsonl" else _separated(file, "\t" if ending == ".tsv" else ",")
-            )
+            wanted = {c.file_column, c.text_column}
+            rows = _json_lines(file, path) if ending == ".jsonl" else _separated(file, _SEPARATORS[ending], wanted)
             for number, row in rows:
                 for key, column in (("file_column", c.file_column), ("text_column", c.text_column)):
                     if column not in row:
@@ -63,16 +64,28 @@ class TextTable:
                             f"{path}, line {number}: {key} is '{column}', which is no column."
                             f"{did_you_mean(column, [str(name) for name in row if name is not None])}"
                         )
-                text = row[c.text_column]
+                name, text = row[c.file_column], row[c.text_column]
                 texts = text if isinstance(text, list) else [] if text is None else [text]
-                if not all(isinstance(value, str) for value in [row[c.file_column], *texts]):
-                    raise ConfigError(f"{path}, line {number}: expected text in {c.file_column} and {c.text_column}")
-                yield row[c.file_column], texts
+                if not isinstance(name, str):
+                    raise ConfigError(f"{path}, line {number}: {c.file_column} is {name!r:.80}; expected text")
+                if not all(isinstance(value, str) for value in texts):
+                    raise ConfigError(
+                        f"{path}, line {number}: {c.text_column} is {text!r:.80}; expected text, or a list of texts"
+                    )
+                yield name, texts
 
 
-def _separated(file: Any, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _separated(file: Any, separators: str, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a table, parted by the separator that gives its head the columns wanted, or else the most."""
     csv.field_size_limit(_LONGEST)
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    head = file.readline()
+    file.seek(0)
+
+    def fit(separator: str) -> tuple[int, int]:
+        columns = next(csv.reader([head], delimiter=separator))
+        return len({*columns} & {*wanted}), len(columns)
+
+    reader = csv.DictReader(file, delimiter=max(separators, key=fit), strict=True)
     for row in reader:
         yield reader.line_num, row
 

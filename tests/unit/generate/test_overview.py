@@ -12,8 +12,10 @@ from fourm.generate.inputs import GivenValue, give
 from fourm.generate.overview import overview
 from fourm.modality import Continuous, Discrete, Grid, Modality
 from fourm.report.colors import palette
-from fourm.report.grid import grid
+from fourm.report.grid import below, grid
+from fourm.report.legend import scale_legend
 from fourm.report.pictures import draw
+from fourm.report.scale import Scale
 from tests.unit.generate.toy import LEVELS, Mosaic, ToyBundle
 
 GREEN = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
@@ -75,6 +77,16 @@ def test_a_legend_names_the_classes_that_occur(bundle: ToyBundle) -> None:
     named = Modality("rooms", Grid(16, 16, 1), Discrete(2), "semseg", "labels", classes=("floor", "wall"))
     other = ToyBundle(bundle.model, {"tok_semseg@16": Mosaic(named)}, bundle.text)
     assert (show(other, [], semseg=labels.clamp(max=1)).shape[0]) == with_labels.shape[0]
+
+
+def test_a_scale_is_below_what_was_measured(bundle: ToyBundle) -> None:
+    warm = Modality("thermal", Grid(16, 16, 1), Continuous(1), "thermal", "depth16", channels=1, value_range=(0, 120))
+    thermal = ToyBundle(bundle.model, {"tok_depth@16": Mosaic(warm)}, bundle.text)
+    values = torch.full((1, 1, 16, 16), 120.0)
+    sheet = show(thermal, [], depth=values)
+    expected = below(grid([[draw(warm, values[0])]], columns=["depth"]), scale_legend("depth", Scale((0, 120))))
+    np.testing.assert_array_equal(sheet, expected)
+    assert show(ToyBundle(bundle.model), [], depth=torch.arange(16)[None]).shape[0] < sheet.shape[0]
 
 
 def test_many_columns_lie_in_blocks_below_each_other(bundle: ToyBundle) -> None:

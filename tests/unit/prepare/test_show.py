@@ -94,6 +94,31 @@ def test_near_is_bright_and_far_is_dark_on_the_scale_of_the_modality(cells: dict
     assert depth[0].sum() > depth[-1].sum()
 
 
+def test_the_colours_of_depth_are_explained_by_their_values(page: str) -> None:
+    ramp = page[page.index('class="ramp"') :]
+    ticks = re.findall(r'left:([\d.]+)%">([^<]+)<', ramp[: ramp.index("</div>")])
+    assert (ticks[0], ticks[-1]) == (("0", "0.25"), ("100", "16"))
+    assert 3 <= len(ticks) <= 5
+    for place, metres in ticks:
+        assert float(place) / 100 == pytest.approx(np.log(float(metres) / 0.25) / np.log(16 / 0.25), abs=1e-3)
+
+
+def test_warm_is_bright_on_a_scale_of_equal_steps(tmp_path: Path) -> None:
+    """The same files as temperatures: 1/16 and 1/2 of the range."""
+    root = stored.write(tmp_path / "set")
+    facts = read_source_facts(root, "depth")
+    warm = facts["modality"] | {"name": "thermal", "normalization": "half", "value_range": [0, 120]}
+    write_source_facts(root, "depth", facts | {"modality": warm})
+    html = written(root)
+    thermal, scale = pixels(columns(html)["depth"][0]), color_scale("inferno").astype(int)
+    for row, share in ((0, 1 / 16), (-1, 1 / 2)):
+        assert np.abs(thermal[row, 0] - scale[round(255 * share)]).max() <= 4
+    assert thermal[0].sum() < thermal[-1].sum()
+    assert re.findall(r'left:([\d.]+)%">([^<]+)<', html) == [
+        ("0", "0"), ("25", "30"), ("50", "60"), ("75", "90"), ("100", "120"),
+    ]  # fmt: skip
+
+
 def test_normals_are_drawn_as_unit_vectors(cells: dict[str, list[Cell]]) -> None:
     normal = pixels(cells["normal"][0])
     tilt = np.array([-0.6, 0, 0.8])
@@ -246,26 +271,62 @@ def test_names_that_are_no_text_are_shown(tmp_path: Path) -> None:
     assert r"latin-\udce9.jpg" in written(root)
 
 
-def test_rejected_files_are_counted_by_reason(tmp_path: Path) -> None:
-    root = stored.write(tmp_path / "set")
-    entries = [
-        *(
-            {"file": f"small{n}.jpg", "reason": f"{n} x {n} pixels; expected 16", "by": "image", "shard": 0}
-            for n in range(4)
-        ),
-        {"file": "<b>.txt", "reason": "not an image: it begins with b'<b>'", "by": "image", "shard": 0},
-        {"file": "x.jpg", "reason": "label 'det' cannot be made", "by": "det", "shard": 1},
-    ]
-    (root / "rejected.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-
+def rejected(root: Path, *entries: tuple[str, str, str]) -> list[list[str]]:
+    """Lines of the table about files that were left out: number, by whom, a reason and the file it is of."""
+    entry = ({"file": file, "by": by, "reason": reason, "shard": 0} for file, by, reason in entries)
+    (root / "rejected.jsonl").write_text("".join(json.dumps(line) + "\n" for line in entry))
     page = written(root)
-
     part = page[page.index("<h2>Rejected") :]
+    assert f"{len(entries)} files were left out" in part
     lines = [re.findall(r"<td.*?>(.*?)</td>", line) for line in part[: part.index("</table>")].split("<tr>")[2:]]
-    assert "6 files were left out" in part
-    assert lines[0] == ["4", "image", "0 x 0 pixels; expected 16", "small0.jpg, small1.jpg, small2.jpg"]
-    assert sorted(line[0] for line in lines[1:]) == ["1", "1"]
-    assert "&lt;b&gt;.txt" in part
+    return [[unescape(cell) for cell in line] for line in lines]
+
+
+def test_rejected_files_are_counted_by_cause_with_one_example(tmp_path: Path) -> None:
+    lines = rejected(
+        stored.write(tmp_path / "set"),
+        *((f"small{n}.jpg", "image", f"{n} x {n} pixels; expected 16") for n in range(4)),
+        ("<b>.txt", "image", "not an image: it begins with b'<b>'"),
+        ("x.jpg", "det", "label 'det' cannot be made"),
+    )
+    assert lines[0] == ["4", "image", "0 x 0 pixels; expected 16", "small0.jpg"]
+    assert sorted(lines[1:]) == [
+        ["1", "det", "label 'det' cannot be made", "x.jpg"],
+        ["1", "image", "not an image: it begins with b'<b>'", "<b>.txt"],
+    ]
+
+
+FILES = ("tom.jpg", "cats/my cat.jpg", "a.b/Käse (2).webp", "it's.png", "IMG_0007.JPG", "photo.jpg")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "there is no file ../thermal/{path}.png; missing: empty takes it without text",
+        "instances.json does not name {file}; its 7 names are such as 'x/{last}'. missing: empty takes it",
+        "instances.json, {file}: not in COCO's form: KeyError('bbox')",
+        "annotations/{stem}.xml: {n} of -{n}.5 values lie outside the photograph's range 1e-0{n} to 3",
+        "it begins with b\"{n}'\" and the rest isn't read",
+    ],
+)
+def test_names_of_files_and_numbers_are_no_causes(tmp_path: Path, reason: str) -> None:
+    entries = []
+    for n, file in enumerate(FILES, 1):
+        path, last = re.sub(r"\.\w+$", "", file), file.rpartition("/")[2]
+        stem = path.rpartition("/")[2]
+        entries.append((file, "det", reason.format(file=file, path=path, last=last, stem=stem, n=n)))
+    [line] = rejected(stored.write(tmp_path / "set"), *entries)
+    assert line == ["6", "det", entries[0][2], "tom.jpg"]
+
+
+def test_causes_that_differ_in_words_or_in_who_found_them_are_not_one(tmp_path: Path) -> None:
+    lines = rejected(
+        stored.write(tmp_path / "set"),
+        ("a.jpg", "det", "there is no file a.xml"),
+        ("a.jpg", "boxes", "there is no file a.xml"),
+        ("b.jpg", "det", "there is no folder b.xml"),
+    )
+    assert len(lines) == 3
 
 
 def test_each_data_set_of_a_folder_has_its_sections(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -159,6 +160,23 @@ def test_a_tar_beside_the_index_of_another_one_is_named(tmp_path: Path) -> None:
 
     assert {tar for tar, _ in named(verdict)} == {"det/shard-00000.tar"}
     assert "its index describes another tar, with '000001' in place 1 instead of '100000'" in reasons(verdict)
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [("offsets", r"'000001' is ([\d,]+) bytes from byte [\d,]+ on \(in this one it is \1 bytes from"),
+     ("sizes", r"'000001' is [\d,]+ bytes from (byte [\d,]+ on) \(in this one it is [\d,]+ bytes from \1\)")],
+)  # fmt: skip
+def test_where_an_index_differs_from_a_tar_of_its_size_is_said(tmp_path: Path, change: str, differs: str) -> None:
+    tar = shard_path(stored.write(tmp_path), "det", 0)
+    facts = json.loads(index_path(tar).read_text())
+    facts[change][1] += 1
+    index_path(tar).write_text(json.dumps(facts))
+
+    verdict = check(tmp_path)
+
+    assert named(verdict) == {("det/shard-00000.tar", None)}
+    assert re.search(rf"its index describes another tar, whose file {differs}", reasons(verdict))
 
 
 def test_more_shards_than_the_facts_tell_of_are_named(tmp_path: Path) -> None:
@@ -368,6 +386,17 @@ def test_facts_that_make_no_sense_are_a_problem_of_the_source(tmp_path: Path) ->
     assert "chanels" in reasons(verdict)
 
 
+@pytest.mark.parametrize("number", ["x", "2", 1.5, -1, [2], True])
+def test_a_number_of_shards_that_is_none_is_a_problem_of_the_source(tmp_path: Path, number: Any) -> None:
+    stored.write(tmp_path)
+    write_source_facts(tmp_path, "det", {**read_source_facts(tmp_path, "det"), "num_shards": number})
+
+    verdict = check(tmp_path)
+
+    assert ("det", None) in {(p.source, p.key) for p in verdict.problems}
+    assert f"num_shards in source.json is {number!r}" in reasons(verdict)
+
+
 def test_a_decoder_that_does_not_exist_is_a_problem_of_the_source(tmp_path: Path) -> None:
     stored.write(tmp_path)
     facts = read_source_facts(tmp_path, "det")
@@ -427,6 +456,24 @@ def test_a_shard_without_its_note_is_named(tmp_path: Path) -> None:
     stored.write(tmp_path)
     save_record(tmp_path, 0, Record(3, keys_digest([f"{n:06d}" for n in range(3)]), tuple(EXTENSIONS)))
     assert named(check(tmp_path)) == {("shards/shard-00001.json", None)}
+
+
+@pytest.mark.parametrize(("files", "reason"), [("*", "every shard was made with it"), ("shard-*", "is missing")])
+def test_a_source_that_every_shard_was_made_with_must_be_there(tmp_path: Path, files: str, reason: str) -> None:
+    stored.write(tmp_path)
+    for shard, keys in enumerate((["000000", "000001", "000002"], ["000003", "000004"])):
+        others = ("half",) if shard else ()  # a label that an interrupted run began with
+        save_record(tmp_path, shard, Record(len(keys), keys_digest(keys), (*EXTENSIONS, *others)))
+    assert not check(tmp_path).problems
+    for file in (tmp_path / "rgb").glob(files):
+        file.unlink()
+    if files == "*":
+        (tmp_path / "rgb").rmdir()
+
+    verdict = check(tmp_path)
+
+    assert {p.source for p in verdict.problems} == {"rgb"}
+    assert reason in reasons(verdict)
 
 
 def test_the_data_sets_in_a_folder_are_all_verified(tmp_path: Path) -> None:

@@ -31,3 +31,12 @@ def test_boxes_do_not_change_the_background() -> None:
     background = Image.new("RGB", (300, 300))
     boxes([{"boxes": [0, 0, 1, 1], "class_name": "bed"}], background)
     assert np.asarray(background).max() == 0
+
+
+def test_the_name_of_a_large_box_covers_no_small_one() -> None:
+    classes = ("wardrobe", "cup")
+    large = {"boxes": [0.0, 0.0, 1.0, 1.0], "class_name": "wardrobe"}
+    small = {"boxes": [0.02, 0.01, 0.24, 0.5], "class_name": "cup"}
+    for order in ([large, small], [small, large]):
+        picture = boxes(order, Image.new("RGB", (256, 256)), classes=classes)
+        assert pixel(picture, round(0.24 * 255), 10) == tuple(palette(2)[1])

@@ -16,6 +16,7 @@ from PIL import Image
 from fourm.report import metrics, plots
 from fourm.report.colors import palette
 from fourm.report.html import Page
+from fourm.report.scale import Scale
 
 ATTACK = '<script>alert("x")</script> & "quotes"'
 PICTURE = Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
@@ -33,7 +34,7 @@ def full_page() -> Page:
     page.grid([[PICTURE, f"a {ATTACK}", None]], columns=["RGB", "caption", ATTACK], rows=[f"room {ATTACK}"])
     page.legend(["floor", ATTACK])
     page.table(["name", ATTACK], [[ATTACK, "1"]])
-    page.color_scale("0.25 m", "16 m")
+    page.color_scale(Scale((0.25, 16.0), log=True))
     page.picture(PICTURE, f"Picture {ATTACK}")
     return page
 

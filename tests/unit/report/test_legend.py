@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from fourm import catalog
-from fourm.report.colors import palette
-from fourm.report.legend import class_names, legend
+from fourm.report.colors import color_scale, palette
+from fourm.report.legend import class_names, legend, scale_legend
+from fourm.report.scale import Scale
 
 
 def test_a_legend_shows_the_colours_of_the_present_classes_only() -> None:
@@ -32,3 +33,20 @@ def test_void_is_no_class() -> None:
     assert class_names(replace(published, classes=names)) == names
     assert class_names(replace(published, classes=("void", *names))) == names
     assert len(class_names(catalog.get("semseg_coco@224"))) == 133
+
+
+def test_a_scale_shows_its_colours_from_low_to_high_with_ticks() -> None:
+    picture = np.asarray(scale_legend("thermal", Scale((0.0, 120.0)), length=256)).astype(int)
+    ramp = picture[8]
+    start = int(np.flatnonzero((ramp == color_scale("inferno")[0]).all(-1))[0])
+    assert (ramp[start : start + 256] == color_scale("inferno")).all()
+    below = picture[20] - picture[20, 0]
+    assert np.flatnonzero(below.any(-1)).tolist() == [start + place for place in (0, 64, 128, 191, 255)]
+
+
+def test_the_name_and_the_numbers_of_a_scale_have_room() -> None:
+    wide, short = (scale_legend(name, Scale((-12345.5, 12345.5))) for name in ("thermal, thermal (given)", "t"))
+    assert wide.width > short.width + 80
+    for picture in (wide, short):
+        pixels = np.asarray(picture)
+        assert (pixels[:, -1] == pixels[0, 0]).all()

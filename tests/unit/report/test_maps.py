@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fourm.report.colors import VOID_COLOR, color_scale, palette
-from fourm.report.maps import depth, image, labels, normals, tokens
+from fourm.report.maps import image, labels, measured, normals, tokens
+from fourm.report.scale import Scale
 from tests.unit.report.pixels import pixel, plane
 
 
@@ -46,7 +47,7 @@ def test_normals_are_drawn_in_the_usual_colours(normal: tuple[float, ...], expec
 def test_depth_goes_from_bright_to_dark_over_a_fixed_logarithmic_range() -> None:
     scale = color_scale("inferno_r")
     value = np.array([[0.1, 0.25, 2.0, 16.0, 99.0, np.nan]])
-    picture = depth(value, (0.25, 16.0))
+    picture = measured(value, Scale((0.25, 16.0), log=True, colors="inferno_r"))
     colors = [pixel(picture, x) for x in range(6)]
     assert colors[0] == colors[1] == tuple(scale[0])
     assert colors[2] == tuple(scale[128])  # 2 m is the geometric middle of 1/4 m and 16 m
@@ -54,9 +55,16 @@ def test_depth_goes_from_bright_to_dark_over_a_fixed_logarithmic_range() -> None
     assert colors[5] == (0, 0, 0)
 
 
+def test_temperatures_go_from_dark_to_bright_in_equal_steps() -> None:
+    scale = color_scale("inferno")
+    picture = measured(np.array([[-40.0, -20.0, 20.0, 60.0, 99.0, np.inf]]), Scale((-20.0, 60.0)))
+    expected = [scale[0], scale[0], scale[128], scale[255], scale[255], (0, 0, 0)]
+    assert [pixel(picture, x) for x in range(6)] == [tuple(color) for color in expected]
+
+
 def test_depth_without_a_range_uses_all_colours() -> None:
     scale = color_scale("inferno_r")
-    picture = depth(np.linspace(-2, 2, 1000)[None])
+    picture = measured(np.linspace(-2, 2, 1000)[None], Scale(None, colors="inferno_r"))
     assert pixel(picture, 0) == tuple(scale[0])
     assert pixel(picture, 999) == tuple(scale[255])
 

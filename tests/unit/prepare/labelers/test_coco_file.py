@@ -154,6 +154,51 @@ def test_a_photograph_that_is_not_named_is_rejected_or_empty(tmp_path: Path) -> 
     assert label("coco", photo(file="a/b.jpg"), file=file, missing="empty") == []
 
 
+# ------------------------------------------------------------ ids
+
+TOM = {"id": 11, "file_name": "cats/tom.jpg", "width": 60, "height": 40}
+BOX = {"id": 1, "image_id": 11, "category_id": 3, "bbox": [0, 0, 30, 40]}
+
+
+def written(folder: Path, **parts: list[dict[str, Any]]) -> str:
+    path = folder / "annotations.json"
+    path.write_bytes(coco(**{"images": [TOM], "annotations": [BOX], "categories": CATEGORIES, **parts}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"images": [TOM, {**TOM, "id": 12}]}, "images 11 and 12 both have the file_name 'cats/tom.jpg'"),
+        ({"images": [TOM, {**TOM, "id": 12, "file_name": "./cats/tom.jpg"}]}, "images 11 and 12 both"),
+        ({"images": [TOM, {**TOM, "file_name": "b.jpg"}]}, "'cats/tom.jpg' and 'b.jpg' both have the id 11"),
+        ({"images": [TOM, {**TOM, "id": "11", "file_name": "b.jpg"}]}, "'cats/tom.jpg' and 'b.jpg' both have the id"),
+        ({"categories": [*CATEGORIES, {"id": 3, "name": "dog"}]}, "'cat' and 'dog' both have the id 3"),
+        ({"annotations": [BOX, {**BOX, "image_id": 99}]}, "1 of its 2 annotations .* none of its 1 images has.* 99"),
+        ({"annotations": [{**BOX, "image_id": "011"}]}, "none of its 1 images has.* '011'"),
+    ],
+)
+def test_ids_that_would_lose_annotations_end_the_run(
+    tmp_path: Path, parts: dict[str, list[dict[str, Any]]], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"annotations.json: .*{reason}"):
+        labeler("coco", file=written(tmp_path, **parts))
+
+
+@pytest.mark.parametrize(
+    "ids", [(11, "11", 3, "3"), ("11", 11, "3", 3), ("n11", "n11", "n3", "n3"), ("0", "0", "3", "3")]
+)
+def test_ids_may_be_numbers_in_text_or_any_text(tmp_path: Path, ids: tuple[Any, ...]) -> None:
+    image, used_image, category, used_category = ids
+    file = written(
+        tmp_path,
+        images=[{**TOM, "id": image}],
+        categories=[{"id": category, "name": "cat"}],
+        annotations=[{**BOX, "image_id": used_image, "category_id": used_category}],
+    )
+    assert boxes(label("coco", photo(), file=file)) == {"cat": [0, 0, 0.5, 1]}
+
+
 # ------------------------------------------------------------ mistakes
 
 

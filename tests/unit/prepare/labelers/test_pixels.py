@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fourm.config import build
 from fourm.data.decode import decode
-from fourm.errors import DataError
+from fourm.errors import ConfigError, DataError
 from fourm.modality import Modality
 from fourm.prepare.labelers import metadata as facts
 from fourm.prepare.labelers.alpha import Alpha
@@ -42,6 +43,12 @@ def photo(image: Image.Image | None = None, **options: Any) -> Photo:
 def value(labeler: Any, config: LabelerConfig, taken: Photo) -> Any:
     """What a reader gets of the label."""
     return decode(labeler(config, "cpu").label([taken])[0], config.modality("label"), lambda: "")
+
+
+def test_thresholds_of_edges_are_in_order() -> None:
+    with pytest.raises(ConfigError, match="low is 200 and high is 100; expected low <= high"):
+        build(CannyConfig, {"low": 200, "high": 100})
+    assert build(CannyConfig, {"low": 100, "high": 100}).high == 100
 
 
 def test_edges_are_where_the_color_changes() -> None:

@@ -43,6 +43,14 @@ def test_control_characters_are_left_out(tmp_path: Path) -> None:
     assert label("text_table", photo(), file=table(tmp_path, "a.jsonl", text)) == ["a cat", "the cat"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_columns_are_parted_by_what_parts_the_head(tmp_path: Path, name: str, separator: str) -> None:
+    text = separator.join(["\ufefffile_name", "a;b", "text"]).replace("a;b", '"a;b,c;d"')
+    row = separator.join(["cats/tom.jpg", "1", '"a cat, red; asleep"'])
+    assert label("text_table", photo(), file=table(tmp_path, name, f"{text}\n{row}\n")) == "a cat, red; asleep"
+
+
 def test_a_photograph_without_a_row_is_rejected_or_has_no_text(tmp_path: Path) -> None:
     file = table(tmp_path, "metadata.csv")
     with pytest.raises(DataError, match="metadata.csv does not name x.jpg; its 2 names are such as 'cats/tom.jpg'"):
@@ -61,7 +69,16 @@ def test_a_row_that_ends_early_has_no_text(tmp_path: Path) -> None:
         ("metadata.jsonl", None, {"file_column": "file"}, "file_column is 'file'.* Did you mean 'file_name'"),
         ("a.jsonl", '{"file_name": "a", "text": "b"}\n{"file_name"', {}, "line 2: not JSON"),
         ("a.jsonl", "[1]", {}, "line 1: expected names"),
-        ("a.jsonl", '{"file_name": "a", "text": 5}', {}, "line 1: expected text"),
+        ("a.jsonl", '{"file_name": "a", "text": 5}', {}, "line 1: text is 5; expected text, or a list"),
+        (
+            "a.jsonl",
+            '{"file_name": "a", "text": ["b", 5]}',
+            {},
+            r"line 1: text is \['b', 5\]; expected text, or a list",
+        ),
+        ("a.jsonl", '{"file_name": ["a"], "text": "b"}', {}, r"line 1: file_name is \['a'\]; expected text$"),
+        ("a.csv", "file_name;text\na;b\n", {"text_column": "txt"}, "text_column is 'txt', .*Did you mean 'text'"),
+        ("a.csv", "image;texts\na;b\n", {"file_column": "image"}, "text_column is 'text', .*Did you mean 'texts'"),
         ("a.csv", b"file_name,text\na,\xff\n", {}, "UTF-8"),
         ("a.csv", 'file_name,text\na,"open\n', {}, "a.csv"),
         ("a.parquet", "", {}, "ends in .csv"),
