@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_model": "fourm.recipe", "load_tokenizer": "fourm.recipe", "any_to_any": "fourm.recipe"}
+_LAZY = {"load_model": "fourm.recipe", "load_tokenizer": "fourm.recipe"}
+_PACKAGES = ("generate",)
+"""Folders that are functions too."""
 
 if TYPE_CHECKING:
-    from fourm.recipe import any_to_any, load_model, load_tokenizer
+    from fourm import generate
+    from fourm.recipe import load_model, load_tokenizer
 
-__all__ = ["__version__", "any_to_any", "load_model", "load_tokenizer"]
+__all__ = ["__version__", "generate", "load_model", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public functions only when they are used: `import fourm` stays free of torch."""
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"fourm.{name}")
     raise AttributeError(f"module 'fourm' has no attribute '{name}'")

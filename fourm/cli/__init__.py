@@ -11,6 +11,7 @@ from fourm import __version__
 from fourm.cli.convert import convert, upload
 from fourm.cli.evaluate import evaluate
 from fourm.cli.prepare import prepare
+from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
 from fourm.cli.use import generate, tokenize
 from fourm.errors import FourmError
@@ -39,7 +40,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
-    *(generate, evaluate, convert, upload),
+    *(generate, retrieve, evaluate, convert, upload),
 ):
     cli.add_command(command)
 

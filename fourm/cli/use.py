@@ -41,9 +41,20 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option(
     "--given",
     multiple=True,
-    required=True,
     metavar="NAME=VALUE",
     help="What the model sees: rgb=photo.jpg, caption='a red sofa'.",
+)
+@click.option(
+    "--known",
+    multiple=True,
+    metavar="NAME=MASK",
+    help="Part of an image that counts, white in rgb=mask.png; det=some: there may be more than the given boxes.",
+)
+@click.option(
+    "--prompts",
+    default=None,
+    metavar="[NAMES=]PATH",
+    help="Many inputs: captions.txt, a .jsonl file of names and values, rgb=FOLDER of images, or rgb,caption=DATA.",
 )
 @click.option(
     "--to",
@@ -56,6 +67,9 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option("--plan", default=None, help="YAML with the steps of the chain, or the name of a shipped one.")
 @click.option(
     "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers, each with its own seed."
+)
+@click.option(
+    "--ensemble", is_flag=True, help="One answer from all: means and votes, with maps of where they disagree."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -79,13 +93,30 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
     help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
 )
 @click.option("--device", default="auto", show_default=True)
-def generate(model: str, given: tuple[str, ...], targets: str, text_tokenizer: Path | None, **options: Any) -> None:
-    """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub)."""
+def generate(
+    model: str, given: tuple[str, ...], targets: str, prompts: str | None, text_tokenizer: Path | None, **options: Any
+) -> None:
+    """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub).
+
+    With --prompts, answers lie in OUT/KEY/. Finished ones are skipped, so an interrupted run goes on where it stopped.
+    Under torchrun, srun or a SLURM array every process does its share. Prompts that cannot be followed are named in
+    OUT/rejected.jsonl.
+    """
     if not targets and options["plan"] is None:
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
-    from fourm.generate.job import run
+    if not given and prompts is None:
+        raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
     from fourm.recipe.bundle import load_bundle
 
     bundle = load_bundle(model, text_tokenizer)
-    for path in run(bundle, given=given, targets=[n for n in targets.split(",") if n], **options):
-        click.echo(path)
+    options.update(given=given, targets=[n for n in targets.split(",") if n])
+    if prompts is None:
+        from fourm.generate.job import run
+
+        for path in run(bundle, **options):
+            click.echo(path)
+    else:
+        from fourm.generate.many import run_many
+
+        done = run_many(bundle, prompts=prompts, model=model, **options)
+        click.echo(done)

@@ -113,7 +113,7 @@ class Predictor:
         return given
 
     def _give(self, key: str, value: Tensor | list[str]) -> Given:
-        given = give(self.bundle, key, value)
+        given = give(self.bundle, key, value, as_data=True)
         return {given.key: {what: values.to(self.device) for what, values in given.facts.items()}}
 
     @torch.inference_mode()

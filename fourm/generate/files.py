@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fourm.data.encode import npy
 from fourm.files import publish
@@ -43,6 +44,25 @@ def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: st
         path = folder / f"{safe_name(stem)}.{extension}"
         publish(path, data)
         paths.append(path)
+    return paths
+
+
+def write_uncertainty(values: Tensor, folder: Path, stem: str) -> list[Path]:
+    """Write a map of how unsure an answer is: a 16-bit png from 0 to its largest value, and the values as npy.
+
+    Args:
+        values: (H, W).
+        folder: where to.
+        stem: name of the files without extension.
+    """
+    array = values.float().cpu().numpy()
+    share = np.clip(array / max(float(array.max(initial=0.0)), 1e-12), 0, 1)
+    # A row of numbers, as of a single vector, is a picture too.
+    pixels = np.atleast_2d(np.rint(share * _FULL_SCALE).astype(np.uint16))
+    paths = []
+    for extension, data in {"png": _png(pixels), "npy": npy(array)}.items():
+        paths.append(folder / f"{safe_name(stem)}.{extension}")
+        publish(paths[-1], data)
     return paths
 
 

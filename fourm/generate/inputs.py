@@ -28,10 +28,11 @@ from fourm.modality import Modality
 from fourm.rng import generator
 from fourm.tokenizers.structured import KINDS
 from fourm.tokenizers.units import to_natural
-from fourm.tokens import PADDING
+from fourm.tokens import PADDING, SpecialIds
 
 _ORIENTATION = 0x0112
 _TEXT_FILES = (".txt", ".json", ".gz")
+_NPY = b"\x93NUMPY"
 _BOUNDED = ("image", "gray", "normal")
 """Decoders of files whose values end at the value range; far outside of it they are in another unit."""
 
@@ -83,35 +84,68 @@ def read_given(bundle: Bundle, name: str, text: str) -> GivenValue:
         DataError: if there is no such file, or it is damaged.
     """
     modality, _ = find_given(bundle, name)
-    raw = raw_modality(bundle, modality)
     path = Path(text)
     if not modality.is_grid and modality.is_discrete:
-        return give(bundle, name, _read_text(path, text, modality))
+        return give(bundle, name, read_text(path, text, modality))
     if not path.is_file():
         raise DataError(f"given {name}: there is no file '{text}'")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"given {name}: cannot read {path}: {error.strerror}") from None
-    where = f"given {name}: {path}"
+    if path.suffix == ".npy" and raw_modality(bundle, modality).decode != "features":
+        return give(bundle, name, torch.from_numpy(_load_array(path, data))[None])
+    return read_bytes(bundle, name, data, f"given {name}: {path}")
+
+
+def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue:
+    """A value from the content of a file as data sets hold it.
+
+    Args:
+        bundle: model and tokenizers.
+        name: of the modality, as written.
+        data: the file.
+        where: named in errors.
+
+    Raises:
+        ConfigError: if the model cannot read such a thing.
+        DataError: if it is damaged, or of another kind.
+    """
+    modality, _ = find_given(bundle, name)
+    if not modality.is_grid and modality.is_discrete:
+        value = _decode(data, modality, where)
+        if modality.decode == "palette":  # one of each size: the finest says most
+            value = value[max(value)]
+        several = isinstance(value, list) and modality.decode not in KINDS
+        return give(bundle, name, value[0] if several and value else value, as_data=True)
+    raw = raw_modality(bundle, modality)
     means_ids = modality.tokenizer is not None and means_tokens(name, modality)
+    if means_ids and modality.decode == "tokens" and data.startswith(_NPY):
+        return give(bundle, name, torch.from_numpy(_decode(data, modality, where)[:1]))
     if raw.decode == "features" and not means_ids:
         return give(bundle, name, torch.from_numpy(_decode(data, raw, where)[:1]))
-    if path.suffix == ".npy":
-        return give(bundle, name, torch.from_numpy(_load_array(path, data))[None])
     if modality.is_grid and not transforms.is_image(raw):
         raise DataError(
             f"{where}: expected a .npy file with ids, since this model has no tokenizer for '{modality.name}'"
         )
     if modality.is_grid and means_ids:
-        raise DataError(f"{where}: '{name}' stands for token ids, a .npy file; give the image as {raw.key}={path}")
-    value = _decode(data, raw, where)
+        raise DataError(f"{where}: '{name}' stands for token ids, a .npy file; give the image as {raw.key}=FILE")
     if not transforms.is_image(raw):
-        return give(bundle, name, torch.from_numpy(value)[None])
-    return _as_given(bundle, name, torch.from_numpy(_crop(value, raw))[None])
+        return give(bundle, name, torch.from_numpy(_decode(data, raw, where))[None])
+    return as_given(bundle, name, read_image(data, raw, where)[0])
 
 
-def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
+def read_image(data: bytes, raw: Modality, where: str) -> tuple[Tensor, tuple[int, int]]:
+    """The centre of an image file as a network reads it, (1, C, H, W) or (1, H, W), and the file's height and width.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    value = _decode(data, raw, where)
+    return torch.from_numpy(_crop(value, raw))[None], (value.shape[0], value.shape[1])
+
+
+def give(bundle: Bundle, name: str, value: Any, *, as_data: bool = False) -> GivenValue:
     """A value in natural units.
 
     Args:
@@ -121,6 +155,7 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
             token ids (B, n) or (B, h, w), -1 where one is missing; a text or a list of B texts; a value with structure
             as in `fourm.tokenizers.structured` or a list of B; vectors (B, n, dim); or a mapping of tensors as in
             `fourm.models.ask`.
+        as_data: it comes from a data set: texts may be empty, and long ones are cut, as in training.
 
     Raises:
         ConfigError: if the model cannot read such a thing.
@@ -132,7 +167,7 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
         facts = {what: torch.as_tensor(tensor) for what, tensor in value.items()}
         return GivenValue(name, key, facts, modality, [None] * len(next(iter(facts.values()))))
     if not modality.is_grid and modality.is_discrete:
-        return _give_sequence(bundle, name, modality, key, value)
+        return _give_sequence(bundle, name, modality, key, value, as_data)
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
@@ -150,7 +185,7 @@ def give(bundle: Bundle, name: str, value: Any) -> GivenValue:
     if modality.tokenizer is not None and (modality.name not in bundle.tokenizers or means_tokens(name, modality)):
         return _give_ids(name, modality, key, tensor)
     raw = raw_modality(bundle, modality)
-    return _as_given(bundle, name, network_input(tensor, raw, f"given {name}"))
+    return as_given(bundle, name, network_input(tensor, raw, f"given {name}"))
 
 
 def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
@@ -205,7 +240,7 @@ def _features(values: Tensor, raw: Modality, where: str) -> Tensor:
     return torch.from_numpy(np.stack([transforms.normalize(v, raw) for v in planes.float().cpu().numpy()]))
 
 
-def _as_given(bundle: Bundle, name: str, values: Tensor) -> GivenValue:
+def as_given(bundle: Bundle, name: str, values: Tensor) -> GivenValue:
     """Network inputs (B, C, H, W) or label maps (B, H, W) as tokens or patches."""
     modality, key = find_given(bundle, name)
     raw = raw_modality(bundle, modality)
@@ -236,7 +271,7 @@ def _give_ids(name: str, modality: Modality, key: str, ids: Tensor) -> GivenValu
     )
 
 
-def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, value: Any) -> GivenValue:
+def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, value: Any, as_data: bool) -> GivenValue:
     """Texts or values with structure as ids, each with its end token."""
     if isinstance(value, Tensor):
         return GivenValue(name, key, {"ids": value.long()}, modality, [None] * len(value))
@@ -257,8 +292,17 @@ def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, valu
             text = text if isinstance(text, str) else " ".join(text)
         if not isinstance(text, str):
             raise DataError(f"given {name}: a value of type {type(one).__name__}; expected text")
+        if kind is None and not text.strip() and not as_data:
+            raise DataError(
+                f"given {name}: the text is empty; leave {name} out if there is none, or write [S_1] for a text that "
+                "is to be generated"
+            )
         texts.append(text)
     rows = [sequence_ids(tokenizer, text, modality) for text in texts]
+    if as_data:
+        rows = [row[: modality.num_tokens] for row in rows]
+    for row, text in zip(rows, texts, strict=True):
+        _check_length(row, text, modality, tokenizer.special, name)
     length = max(map(len, rows))
     ids = torch.tensor([[*row, *[PADDING] * (length - len(row))] for row in rows], dtype=torch.int64)
     return GivenValue(name, key, {"ids": ids}, modality, list(values))
@@ -275,12 +319,25 @@ def _is_one(kind: Any, value: Any) -> bool:
 def sequence_ids(tokenizer: Any, text: str, modality: Modality) -> list[int]:
     """Ids of a text as models are trained to read them: with the end token, unless the end is missing (`... [S_1]`)."""
     special = tokenizer.special
-    ids = tokenizer.encode(text).tolist()
-    open_end = bool(ids) and special.sentinel_0 <= ids[-1] < special.sentinel(special.num_sentinels)
-    return (ids if open_end else [*ids, special.end])[: modality.num_tokens]
+    ids: list[int] = tokenizer.encode(text).tolist()
+    return ids if ids and _is_sentinel(ids[-1], special) else [*ids, special.end]
 
 
-def _read_text(path: Path, text: str, modality: Modality) -> Any:
+def _is_sentinel(token: int, special: SpecialIds) -> bool:
+    return special.sentinel_0 <= token < special.sentinel(special.num_sentinels)
+
+
+def _check_length(ids: Sequence[int], text: str, modality: Modality, special: SpecialIds, name: str) -> None:
+    """Refuse a text that is longer than any the model has seen."""
+    count = sum(not _is_sentinel(token, special) for token in ids)
+    if count > modality.num_tokens or len(ids) > modality.layout.num_positions:
+        raise DataError(
+            f"given {name}: '{text[:40].strip()} ...' has {count} tokens, the end token included; '{modality.name}' "
+            f"takes at most {modality.num_tokens}: give a shorter text, or fewer things"
+        )
+
+
+def read_text(path: Path, text: str, modality: Modality) -> Any:
     """The text itself, or what the file of that name holds."""
     try:
         named = path.suffix in _TEXT_FILES and path.is_file()
@@ -343,7 +400,7 @@ def _load_array(path: Path, data: bytes) -> Any:
         raise DataError(f"{path} is not a .npy array of numbers: {error}") from None
 
 
-def parse_given(items: Sequence[str]) -> dict[str, str]:
+def parse_given(items: Sequence[str], option: str = "--given", example: str = "rgb=photo.jpg") -> dict[str, str]:
     """`NAME=VALUE` arguments.
 
     Raises:
@@ -354,8 +411,9 @@ def parse_given(items: Sequence[str]) -> dict[str, str]:
         name, equals, text = item.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise ConfigError(f"--given '{item}' is not of the form NAME=VALUE, for instance rgb=photo.jpg")
+            raise ConfigError(f"{option} '{item}' is not of the form NAME=VALUE, for instance {example}")
         if name in parsed:
-            raise ConfigError(f"--given {name} comes twice; give a further value a label: '{name}#other=...'")
+            remedy = f"; give a further value a label: '{name}#other=...'" if option == "--given" else ""
+            raise ConfigError(f"{option} {name} comes twice{remedy}")
         parsed[name] = text
     return parsed

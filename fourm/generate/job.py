@@ -6,20 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
-from fourm import config as configs
-from fourm.errors import ConfigError
-from fourm.files import publish
-from fourm.generate.answer import generate, make_plan, sample_seeds
+from fourm.generate.answer import follow, plan_for, read_all, sample_seeds
 from fourm.generate.bundle import Bundle, move, set_decoding
-from fourm.generate.files import png, write
-from fourm.generate.inputs import parse_given, read_given
-from fourm.generate.overview import overview
-from fourm.generate.plan import GenerationPlan, Step
+from fourm.generate.inputs import parse_given
+from fourm.generate.natural import take_text
+from fourm.generate.plan import GenerationPlan
 from fourm.machine import choose_device
-
-_RESERVED = ("grid", "plan")
 
 
 def run(
@@ -32,6 +24,8 @@ def run(
     num_samples: int = 1,
     seed: int = 0,
     device: str = "auto",
+    known: Sequence[str] = (),
+    ensemble: bool = False,
     expected: bool = False,
     bf16: bool = False,
     batch_size: int = 16,
@@ -49,6 +43,8 @@ def run(
         num_samples: answers, each with a seed of its own.
         seed: of all answers.
         device: auto, cuda, mps or cpu.
+        known: `NAME=MASK`: which part of a given image counts, or `NAME=some` for texts and boxes.
+        ensemble: one answer made of all, with a map of how far they differ; see `fourm.generate.answer.follow`.
         expected: see `any_to_any`.
         bf16: compute in bfloat16, the tokenizers' decoders too.
         batch_size: answers computed together.
@@ -61,49 +57,34 @@ def run(
         ConfigError: for names, plans or options that are wrong.
         DataError: for files that are missing or damaged.
     """
-    arguments = parse_given(given)
-    steps, names = make_plan(bundle, [name.strip() for name in targets], list(arguments), plan)
-    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
-    sampling = {key: value for key, value in sampling.items() if value is not None}
-    set_decoding(bundle, steps.targets, sampling=sampling, bf16=bf16)
-    move(bundle, choose_device(device))
-    values = [read_given(bundle, name, text) for name, text in arguments.items()]
-    _make_folder(out)
+    arguments, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
+    steps, names, kept = plan_for(bundle, [name.strip() for name in targets], arguments, parts, plan)
+    get_ready(bundle, steps, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
+    values = read_all(bundle, arguments, parts, kept, take_text)
     seeds = sample_seeds(seed, num_samples)
     with _progress(len(steps.steps) * -(-num_samples // batch_size)) as watch:
-        answers = generate(
-            bundle, values, steps, seeds, expected=expected, bf16=bf16, batch_size=batch_size, watch=watch
-        )
-    paths = []
-    for name, target in names.items():
-        stem = f"{name}_" if name in _RESERVED else name
-        for number in range(num_samples):
-            numbered = stem if num_samples == 1 else f"{stem}_{number:02d}"
-            modality = bundle.model.modalities[target]
-            paths += write(bundle, modality, answers[target][number], out, numbered)
-    publish(out / "grid.png", png(overview(bundle, values, answers, names)))
-    publish(out / "plan.yaml", _as_yaml(steps))
-    return [*paths, out / "grid.png", out / "plan.yaml"]
+        results = follow(
+            bundle, values, steps, names, seeds, num_samples,
+            ensemble=ensemble, watch=watch, expected=expected, bf16=bf16, batch_size=batch_size,
+        )  # fmt: skip
+    return results.save(out)
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ConfigError(f"--out {out}: there is a file of that name; choose another folder") from None
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be made: {error.strerror}; choose another folder") from None
-
-
-def _as_yaml(plan: GenerationPlan) -> bytes:
-    """A plan as a file that `--plan` takes; values at their defaults are left out."""
-    values = configs.to_dict(plan)
-    plain = configs.to_dict(Step("target"))
-    kept = ("target", "scheme", "num_steps", "temperature")
-    values["steps"] = [
-        {key: value for key, value in step.items() if key in kept or value != plain[key]} for step in values["steps"]
-    ]
-    return yaml.safe_dump(values, sort_keys=False).encode()
+def get_ready(
+    bundle: Bundle,
+    plan: GenerationPlan,
+    device: str,
+    *,
+    bf16: bool,
+    decoder_steps: int | None,
+    decoder_scheduler: str | None,
+    local_rank: int = 0,
+) -> None:
+    """Bring a bundle to its device and set how it decodes; see `run`."""
+    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
+    set_decoding(bundle, plan.targets, sampling=sampling, bf16=bf16)
+    move(bundle, choose_device(device, local_rank))
 
 
 @contextmanager

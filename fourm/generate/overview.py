@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from fourm.generate.answer import Answers
 from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.inputs import GivenValue
-from fourm.modality import Modality
+from fourm.modality import Continuous, Grid, Modality
 from fourm.report.grid import below, grid
 from fourm.report.legend import class_names, legend, num_void, scale_legend
 from fourm.report.pictures import draw
@@ -22,6 +22,7 @@ from fourm.report.scale import Scale, scale_of
 
 _SMALLEST_CELL, _LARGEST_CELL = 192, 320
 _MOST_COLUMNS = 8
+_UNSURE = Modality("uncertainty", Grid(1, 1), Continuous(1), "uncertainty", "gray", channels=1, direction="input")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,13 @@ class _Column:
         return self.modality.decode == "depth16" and self.modality.tokenizer is None
 
 
-def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, names: Mapping[str, str]) -> Image.Image:
+def overview(
+    bundle: Bundle,
+    values: Sequence[GivenValue],
+    answers: Mapping[str, Any],
+    names: Mapping[str, str],
+    uncertainty: Mapping[str, Tensor] | None = None,
+) -> Image.Image:
     """Draw all given and generated values.
 
     Boxes, people and instances lie on the first photograph of their row, and boxes have the colours of the label map
@@ -67,12 +74,15 @@ def overview(bundle: Bundle, values: Sequence[GivenValue], answers: Answers, nam
         values: what was given.
         answers: target -> values.
         names: label -> target.
+        uncertainty: label -> (B, H, W), drawn beside its answers, bright where they are unsure.
     """
     modalities = bundle.model.modalities
     columns = [_Column(f"{value.name} (given)", value.shown, value.pictures) for value in values]
-    columns += [
-        _Column(name, raw_modality(bundle, modalities[target]), answers[target]) for name, target in names.items()
-    ]
+    for name, target in names.items():
+        columns.append(_Column(name, raw_modality(bundle, modalities[target]), answers[target]))
+        if uncertainty and name in uncertainty:
+            unsure = uncertainty[name]
+            columns.append(_Column(f"{name}: unsure", _UNSURE, list(unsure / unsure.max().clamp(min=1e-12))))
     num_samples = len(next(iter(answers.values())))
     classes = next((c.modality.classes for c in columns if c.is_label_map and c.modality.classes), ())
     rows = [_row(columns, number, classes) for number in range(num_samples)]

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fourm.recipe.bundle import Bundle, any_to_any, load_bundle, load_model, load_tokenizer
+    from fourm.recipe.bundle import Bundle, generate, load_bundle, load_model, load_tokenizer
 
-__all__ = ["Bundle", "any_to_any", "load_bundle", "load_model", "load_tokenizer"]
+__all__ = ["Bundle", "generate", "load_bundle", "load_model", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

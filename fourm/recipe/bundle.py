@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from fourm.tokenizers.deferred import Deferred
 from fourm.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:
+    from fourm.generate.results import Results
     from fourm.machine import Precision
 
-__all__ = ["Bundle", "any_to_any", "load_bundle", "load_model", "load_tokenizer"]
+__all__ = ["Bundle", "generate", "load_bundle", "load_model", "load_tokenizer"]
 
 
 @dataclass
@@ -117,18 +118,34 @@ def load_bundle(path: str | Path, text_tokenizer: str | Path | None = None) -> B
     return Bundle(model, tokenizers, TextTokenizer.load(text) if text is not None else None)
 
 
-def any_to_any(model: str | Path | Bundle, given: dict[str, Any], to: list[str], **options: Any) -> dict[str, Any]:
-    """Generate any modalities from any others; see `fourm.generate.answer.any_to_any`.
+def generate(
+    model: str | Path | Bundle,
+    given: Mapping[str, Any],
+    to: Sequence[str] | str,
+    *,
+    device: str | None = None,
+    **options: Any,
+) -> Results:
+    """Generate any modalities from any others: `fourm.generate(...)`; see `fourm.generate.answer.any_to_any`.
 
     Args:
-        model: as in `load_model`, or an open bundle.
-        given: name -> value in natural units.
+        model: as in `load_model`, or an open bundle, which saves the time of loading.
+        given: name -> path, PIL image, array, text, or a value in natural units.
         to: what to generate, in this order.
-        options: plan, seed, num_samples and the like.
+        device: where to compute; None: an open bundle stays where it is, a model that is loaded takes the best there
+            is.
+        options: known, plan, seed, num_samples, ensemble, progress and the like.
+
+    Returns:
+        a dict of values that can also `.grid()`, `.save(folder)`, and show itself in notebooks.
     """
     from fourm.generate import answer
+    from fourm.generate.bundle import move
+    from fourm.machine import choose_device
 
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    if device is not None or bundle is not model:
+        move(bundle, choose_device(device or "auto"))
     return answer.any_to_any(bundle, given, to, **options)
 
 

@@ -235,3 +235,29 @@ def test_without_tokenizers_answers_are_ids_which_can_be_drawn_and_given_back(
     )  # fmt: skip
     assert again.status == 0, again.err
     assert np.load(tmp_path / "again" / "tok_dinov2_global.npy").shape == (16,)
+
+
+@pytest.mark.slow
+def test_photographs_are_found_by_what_the_model_predicts_from_anything(
+    model: Multimodal, tokenizers: dict[str, Path], tmp_path: Path, fourm: Any
+) -> None:
+    own = {name: tokenizers[name] for name in ("text", "tok_dinov2_global")}
+    folders.save_model(model, tmp_path / "model", own)
+    (tmp_path / "photos").mkdir()
+    for n in range(4):
+        pixels = generator(n, "photo").integers(0, 256, (240, 300, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{n}.png")
+    index = fourm(
+        "retrieve", "index", tmp_path / "model", f"rgb={tmp_path / 'photos'}", "--feature", "dinov2_global", "--out",
+        tmp_path / "index", "--device", "cpu",
+    )  # fmt: skip
+    assert (index.status, index.out) == (0, "4 answered\n"), index.err
+
+    words = ["retrieve", "query", tmp_path / "index", "--device", "cpu", "--top", 3]
+    itself = fourm(*words, "--given", f"rgb={tmp_path / 'photos' / '2.png'}", "--out", tmp_path / "itself")
+    told = fourm(*words, "--given", "caption=a cat on a red sofa", "--out", tmp_path / "told")
+
+    assert (itself.status, told.status) == (0, 0), itself.err + told.err
+    assert itself.out.splitlines()[0] == "1.0000 2"
+    assert len(told.out.splitlines()) == len(json.loads((tmp_path / "told" / "hits.json").read_text())) == 3
+    assert Image.open(tmp_path / "told" / "hits.png").width > 4 * 190

@@ -267,7 +267,7 @@ def test_a_tensor_of_another_rank_is_refused_in_words(broken: Path) -> None:
 def test_a_missing_text_tokenizer_says_where_it_is_found(published: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.delenv(published_text.TEXT_TOKENIZER_VARIABLE, raising=False)
     with pytest.raises(FourmError, match="text_tokenizer_4m_wordpiece_30k.json, which is not on the Hub"):
-        fourm.any_to_any(published, {"color_palette": [[1, 2, 3]]}, ["tok_dinov2_global"])
+        fourm.generate(published, {"color_palette": [[1, 2, 3]]}, ["tok_dinov2_global"])
     monkeypatch.setenv(published_text.TEXT_TOKENIZER_VARIABLE, str(tmp_path / "gone.json"))
     with pytest.raises(CheckpointError, match=r"no text tokenizer at .*gone\.json; published models speak through"):
         load_bundle(published)

@@ -84,8 +84,28 @@ def test_text_with_an_open_end_has_no_end_token(bundle: ToyBundle) -> None:
     assert sequence_ids(bundle.text, "a red [S_1]", bundle.model.modalities["caption"])[-1] == S1
 
 
-def test_text_is_cut_to_the_length_of_its_modality(bundle: ToyBundle) -> None:
-    assert len(sequence_ids(bundle.text, "a red sofa " * 20, bundle.model.modalities["caption"])) == 12
+def test_text_that_is_too_long_is_refused_but_that_of_a_data_set_is_cut_as_in_training(bundle: ToyBundle) -> None:
+    long = "a red sofa " * 20
+    with pytest.raises(DataError, match=r"given caption: 'a red sofa .*' has 61 tokens.* at most 12: give a shorter"):
+        give(bundle, "caption", long)
+    assert give(bundle, "caption", long, as_data=True).facts["ids"].shape == (1, 12)
+    assert give(bundle, "caption", "a red sofa a red sofa a red [S_1] sofa a").facts["ids"].shape == (1, 12)
+
+
+@pytest.mark.parametrize("text", ["", "  ", ["a bed", ""]])
+def test_empty_text_is_refused(text: object, bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match=r"given caption: the text is empty; leave caption out .* or write \[S_1\]"):
+        give(bundle, "caption", text)
+
+
+def test_no_boxes_are_a_value(bundle: ToyBundle) -> None:
+    assert give(bundle, "det", []).facts["ids"].tolist() == [[END]]
+
+
+@pytest.mark.parametrize("box", [[0, 0, 64, 64], [0, 0, 1], [0, 0, 1, float("nan")]])
+def test_boxes_out_of_the_image_are_refused(box: list[float], bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match="given det: .*shares of the image, 0 to 1"):
+        give(bundle, "det", [{"boxes": box, "class_name": "bed"}])
 
 
 def test_text_may_come_from_a_file(bundle: ToyBundle, tmp_path: Path) -> None:
@@ -95,7 +115,8 @@ def test_text_may_come_from_a_file(bundle: ToyBundle, tmp_path: Path) -> None:
 
 
 def test_a_text_longer_than_a_file_name_is_text(bundle: ToyBundle) -> None:
-    assert read_given(bundle, "caption", "a red sofa " * 500 + ".txt").num_samples == 1
+    with pytest.raises(DataError, match="at most 12: give a shorter text"):
+        read_given(bundle, "caption", "a red sofa " * 500 + ".txt")
 
 
 @pytest.mark.parametrize("as_file", [True, False])

@@ -1,0 +1,107 @@
+"""`fourm generate --prompts`: answers to many inputs, each in a folder of its own that is whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from fourm.errors import ConfigError
+from fourm.files import temporary_name
+from fourm.generate.answer import make_plan
+from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
+from fourm.generate.bundle import Bundle
+from fourm.generate.inputs import parse_given
+from fourm.generate.job import get_ready
+from fourm.generate.plan import GenerationPlan
+from fourm.generate.prompts import open_prompts
+from fourm.generate.results import Results, as_yaml, make_folder
+from fourm.machine import Part, local_place, part_from_environment
+
+
+def run_many(
+    bundle: Bundle,
+    *,
+    prompts: str,
+    given: Sequence[str],
+    targets: Sequence[str],
+    out: Path,
+    model: str = "",
+    plan: str | Path | GenerationPlan | None = None,
+    known: Sequence[str] = (),
+    num_samples: int = 1,
+    ensemble: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    expected: bool = False,
+    bf16: bool = False,
+    batch_size: int = 16,
+    decoder_steps: int | None = None,
+    decoder_scheduler: str | None = None,
+    part: Part | None = None,
+) -> Done:
+    """Answer every prompt; see `fourm.generate.job.run` for what both have in common.
+
+    A prompt's draws depend on the seed and its key alone: not on the batch, the other prompts, or how many processes
+    share the work.
+
+    Args:
+        bundle: model and tokenizers.
+        prompts: see `fourm.generate.prompts.open_prompts`.
+        given: what all prompts are given beside their own values.
+        targets, plan, known, num_samples, ensemble, seed, device, expected, bf16: as in `run`.
+        out: the answers to each prompt get the folder of its key. Folders that are there are not made again.
+        model: its name, kept with the settings.
+        batch_size: answers computed together.
+        decoder_steps, decoder_scheduler: as in `run`.
+        part: which share of the prompts; None: as torchrun or SLURM say.
+
+    Raises:
+        ConfigError: for names, plans or options that are wrong, or other settings than those of the answers in `out`.
+        DataError: if there are no prompts, or not one of them can be followed.
+    """
+    part = part or part_from_environment()
+    shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
+    names = [name.strip() for name in targets]
+    # Mistakes that concern all prompts are told at once, and not once for each.
+    stray = [name for name in parts if name not in shared]
+    if stray:
+        raise ConfigError(
+            f"known {stray[0]}: with --prompts, a mask belongs to a --given, or to a line of a .jsonl file"
+        )
+    first, _ = make_plan(bundle, names, None, plan)
+    get_ready(
+        bundle, first, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler,
+        local_rank=local_place().index,
+    )  # fmt: skip
+    source = open_prompts(bundle, prompts)
+    common = Common(bundle, shared, parts)
+    make_folder(out)
+    settings = {
+        "model": model, "given": shared, "known": parts, "to": names, "seed": seed, "num_samples": num_samples,
+        "ensemble": ensemble, "expected": expected, "decoder_steps": decoder_steps,
+        "decoder_scheduler": decoder_scheduler, "plan": None if plan is None else as_yaml(first).decode(),
+    }  # fmt: skip
+    settle(out / SETTINGS, settings)
+
+    options = {"ensemble": ensemble, "expected": expected, "bf16": bf16, "batch_size": batch_size}
+    run = Run(
+        bundle, source, common, names, plan, seed, num_samples,
+        is_done=lambda key: (out / key).is_dir(),
+        keep=partial(_save, out),
+        done=Done(report_path(out, part)),
+    )  # fmt: skip
+    return run.all(part, max(1, batch_size // num_samples), options)
+
+
+def _save(out: Path, key: str, results: Results) -> None:
+    """Write the folder of a prompt beside its place, then put it there."""
+    for left in out.glob(f".{key}.*.tmp"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = temporary_name(out / key)
+    try:
+        results.save(temporary)
+        temporary.rename(out / key)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
