@@ -13,7 +13,7 @@ from fourm.cli.evaluate import evaluate
 from fourm.cli.prepare import prepare
 from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
-from fourm.cli.use import generate, tokenize
+from fourm.cli.use import generate, serve, tokenize
 from fourm.errors import FourmError
 
 _RANK_SECONDS = 3.0
@@ -40,7 +40,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
-    *(generate, retrieve, evaluate, convert, upload),
+    *(generate, serve, retrieve, evaluate, convert, upload),
 ):
     cli.add_command(command)
 

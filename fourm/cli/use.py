@@ -1,4 +1,4 @@
-"""`fourm tokenize` and `fourm generate`: trained networks at work."""
+"""`fourm tokenize`, `fourm generate` and `fourm serve`: trained networks at work."""
 
 from __future__ import annotations
 
@@ -120,3 +120,56 @@ def generate(
 
         done = run_many(bundle, prompts=prompts, model=model, **options)
         click.echo(done)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 lets other machines use the page."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
+@click.option("--examples", type=click.Path(path_type=Path), default=None, help="Folder with one folder per example.")
+@click.option("--max-queue", type=click.IntRange(1), default=20, show_default=True, help="Requests that may wait.")
+@click.option("--max-upload-mb", type=click.IntRange(1), default=20, show_default=True, help="Size of a file.")
+@click.option(
+    "--max-megapixels", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Size of an image."
+)
+@click.option("--max-text", type=click.IntRange(1), default=4000, show_default=True, help="Characters of a text.")
+@click.option("--max-samples", type=click.IntRange(1), default=8, show_default=True, help="Answers of a request.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+@click.option(
+    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
+)
+@click.option(
+    "--decoder-scheduler",
+    type=click.Choice(["ddim", "dpm", "unipc"]),
+    default=None,
+    help="Scheduler of diffusion decoders. [default: as saved]",
+)
+@click.option(
+    "--text-tokenizer",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
+)
+@click.option("--device", default="auto", show_default=True)
+def serve(
+    model: str,
+    text_tokenizer: Path | None,
+    max_queue: int,
+    max_upload_mb: int,
+    max_megapixels: float,
+    max_text: int,
+    max_samples: int,
+    **options: Any,
+) -> None:
+    """Put a trained MODEL on a web page, where any modalities are generated from any others."""
+    from fourm.recipe.bundle import load_bundle
+    from fourm.serve.limits import Limits
+    from fourm.serve.server import serve as run
+
+    pixels = max(1, round(max_megapixels * 1e6))
+    limits = Limits(max_upload_mb * 2**20, pixels, max_text, max_samples, max_queue)
+    run(
+        load_bundle(model, text_tokenizer), title="fourm: " + "/".join(Path(model).parts[-2:]), limits=limits, **options
+    )

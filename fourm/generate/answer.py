@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from fourm.generate.names import resolve, short_name
 from fourm.generate.natural import check_gaps, held, take
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.results import Results
-from fourm.generate.sampler import Sampler
+from fourm.generate.sampler import Generated, Sampler
 from fourm.rng import torch_seed
 from fourm.tokens import SpecialIds
 
@@ -143,7 +143,7 @@ def follow(
     num_samples: int = 1,
     *,
     ensemble: bool = False,
-    watch: Callable[[str], None] | None = None,
+    watch: Callable[[str, Any], None] | None = None,
     **options: Any,
 ) -> Results:
     """Follow a plan for every given sample.
@@ -194,10 +194,10 @@ def _ensembles(bundle: Bundle, target: str, values: Any, num_samples: int) -> tu
     return torch.stack([group.value for group in groups]), torch.stack(unsure)
 
 
-def counted(progress: Progress, total: int) -> Callable[[str], None]:
+def counted(progress: Progress, total: int) -> Callable[[str, Any], None]:
     """A `watch` for `generate` that counts."""
     numbers = iter(range(1, total + 1))
-    return lambda target: progress(next(numbers), total, target)
+    return lambda target, _: progress(next(numbers), total, target)
 
 
 def make_plan(
@@ -253,7 +253,7 @@ def generate(
     expected: bool = False,
     bf16: bool = False,
     batch_size: int = 32,
-    watch: Callable[[str], None] | None = None,
+    watch: Callable[[str, Any], None] | None = None,
     entropies: Answers | None = None,
 ) -> Answers:
     """Follow a plan and decode every target, `batch_size` samples at a time.
@@ -266,7 +266,7 @@ def generate(
         expected: see `any_to_any`.
         bf16: compute in bfloat16.
         batch_size: samples computed together.
-        watch: called with each target when a batch of it is done.
+        watch: called with each target and its values when a batch of it is done; what it raises ends the generation.
         entropies: filled with grid target -> (B, h, w) entropy of each token when it was chosen, in nats.
 
     Returns:
@@ -283,15 +283,30 @@ def generate(
     for start in range(0, len(seeds), batch_size):
         chunk = seeds[start : start + batch_size]
         given = {value.key: _rows(value.facts, start, len(chunk)) for value in values}
-        generated = sampler.run(plan, given, seeds=chunk, watch=watch)
-        for target, part in parts.items():
-            part.append(outputs.decode(bundle, target, generated, chunk, expected=expected and target in one_step))
+        decode = partial(_decode, bundle, parts, chunk, one_step if expected else (), watch)
+        generated = sampler.run(plan, given, seeds=chunk, watch=decode)
         if entropies is not None:
             for target in grids:
                 grid = modalities[target].grid
                 own = entropy(generated.probabilities[target]).unflatten(1, (grid.height, grid.width)).cpu()
                 entropies[target] = torch.cat([entropies[target], own]) if start else own
     return {target: _join(part) for target, part in parts.items()}
+
+
+def _decode(
+    bundle: Bundle,
+    parts: Mapping[str, list[Any]],
+    seeds: Tensor,
+    expected: Container[str],
+    watch: Callable[[str, Any], None] | None,
+    target: str,
+    generated: Generated,
+) -> None:
+    """Add the values of one target and batch, and tell them."""
+    values = outputs.decode(bundle, target, generated, seeds, expected=target in expected)
+    parts[target].append(values)
+    if watch is not None:
+        watch(target, values)
 
 
 def _rows(facts: Mapping[str, Tensor], start: int, count: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fourm.generate.answer import follow, plan_for, read_all, sample_seeds
 from fourm.generate.bundle import Bundle, move, set_decoding
@@ -88,7 +89,7 @@ def get_ready(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
+def _progress(total: int) -> Iterator[Callable[[str, Any], None]]:
     """A bar on the terminal, one tick per target and batch."""
     from rich.console import Console
     from rich.progress import Progress
@@ -96,4 +97,4 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("generating", total=total)
-        yield lambda target: bar.update(task, advance=1, description=target)
+        yield lambda target, _: bar.update(task, advance=1, description=target)

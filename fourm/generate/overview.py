@@ -76,16 +76,9 @@ def overview(
         names: label -> target.
         uncertainty: label -> (B, H, W), drawn beside its answers, bright where they are unsure.
     """
-    modalities = bundle.model.modalities
-    columns = [_Column(f"{value.name} (given)", value.shown, value.pictures) for value in values]
-    for name, target in names.items():
-        columns.append(_Column(name, raw_modality(bundle, modalities[target]), answers[target]))
-        if uncertainty and name in uncertainty:
-            unsure = uncertainty[name]
-            columns.append(_Column(f"{name}: unsure", _UNSURE, list(unsure / unsure.max().clamp(min=1e-12))))
+    columns = _columns(bundle, values, answers, names, uncertainty)
     num_samples = len(next(iter(answers.values())))
-    classes = next((c.modality.classes for c in columns if c.is_label_map and c.modality.classes), ())
-    rows = [_row(columns, number, classes) for number in range(num_samples)]
+    rows = _rows(columns, num_samples)
     largest = max(max(cell.size) for row in rows for cell in row)
     sheets = [
         grid(
@@ -102,6 +95,36 @@ def overview(
     for scale, labels in _scales(columns).items():
         sheet = below(sheet, scale_legend(", ".join(labels), scale))
     return sheet
+
+
+def pictures(
+    bundle: Bundle, values: Sequence[GivenValue], answers: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, list[Image.Image]]:
+    """Each name in `names` -> the picture of every answer, drawn as in `overview`."""
+    rows = _rows(_columns(bundle, values, answers, names), len(next(iter(answers.values()))))
+    return {name: [row[len(values) + place] for row in rows] for place, name in enumerate(names)}
+
+
+def _columns(
+    bundle: Bundle,
+    values: Sequence[GivenValue],
+    answers: Mapping[str, Any],
+    names: Mapping[str, str],
+    uncertainty: Mapping[str, Tensor] | None = None,
+) -> list[_Column]:
+    modalities = bundle.model.modalities
+    columns = [_Column(f"{value.name} (given)", value.shown, value.pictures) for value in values]
+    for name, target in names.items():
+        columns.append(_Column(name, raw_modality(bundle, modalities[target]), answers[target]))
+        if uncertainty and name in uncertainty:
+            unsure = uncertainty[name]
+            columns.append(_Column(f"{name}: unsure", _UNSURE, list(unsure / unsure.max().clamp(min=1e-12))))
+    return columns
+
+
+def _rows(columns: Sequence[_Column], num_samples: int) -> list[list[Image.Image]]:
+    classes = next((c.modality.classes for c in columns if c.is_label_map and c.modality.classes), ())
+    return [_row(columns, number, classes) for number in range(num_samples)]
 
 
 def _blocks(num_columns: int) -> Iterator[tuple[int, int]]:

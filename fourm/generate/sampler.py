@@ -39,6 +39,9 @@ class Generated:
         return self.probabilities[target].gather(-1, ids.clamp(min=0)[..., None])[..., 0] * (ids >= 0)
 
 
+Watch = Callable[[str, Generated], None]
+
+
 class Sampler:
     """Generates with a model.
 
@@ -61,7 +64,7 @@ class Sampler:
         given: Mapping[str, Facts],
         *,
         seeds: Tensor,
-        watch: Callable[[str], None] | None = None,
+        watch: Watch | None = None,
     ) -> Generated:
         """Follow a plan.
 
@@ -74,7 +77,8 @@ class Sampler:
                 their positions, a sequence with sentinels in place of what is missing. Further values of a modality,
                 for `conditions`, come as `name#label`.
             seeds: (B,) int64.
-            watch: called with each target when it is done.
+            watch: called with each target when it is done, and what was generated until then. What it raises ends the
+                run.
 
         Raises:
             ConfigError: if the model cannot follow the plan.
@@ -89,20 +93,20 @@ class Sampler:
             torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
         ):
             here = {name: _place(name, facts, len(seeds), device) for name, facts in given.items()}
-            generated = self._run(plan, here, seeds, watch or (lambda _: None))
-        # Copies outside inference mode are ordinary tensors, which callers may change.
-        ids, probabilities = generated.ids.items(), generated.probabilities.items()
-        return Generated({k: v.clone() for k, v in ids}, {k: v.clone() for k, v in probabilities})
+            generated = self._run(plan, here, seeds, watch)
+        return _copy(generated)
 
     def _run(
-        self, plan: GenerationPlan, given: dict[str, dict[str, Tensor]], seeds: Tensor, watch: Callable[[str], None]
+        self, plan: GenerationPlan, given: dict[str, dict[str, Tensor]], seeds: Tensor, watch: Watch | None
     ) -> Generated:
         generated = Generated()
         conditions = Conditions(initial=frozenset(base_name(name) for name in given))
         for step in plan.steps:
             modality = self.model.modalities[step.target]
             facts = self._step(step, modality, given, conditions, seeds, generated)
-            watch(step.target)
+            if watch is not None:
+                with torch.inference_mode(False), torch.autocast(seeds.device.type, enabled=False):
+                    watch(step.target, _copy(generated))
             if plan.chained and modality.is_input:
                 given = {**given, step.target: facts}
                 if step.grow_conditioning:
@@ -141,6 +145,12 @@ class Sampler:
             generated.probabilities[step.target] = merge_probabilities(sequences, answers.probabilities)
         whole = [[*sequence.tokens, self.special.end][: modality.num_tokens] for sequence in sequences]
         return {"ids": pad(whole, seeds.device)}
+
+
+def _copy(generated: Generated) -> Generated:
+    """Copies made outside inference mode are ordinary tensors, which callers may change."""
+    ids, probabilities = generated.ids.items(), generated.probabilities.items()
+    return Generated({k: v.clone() for k, v in ids}, {k: v.clone() for k, v in probabilities})
 
 
 def _canvas(modality: Modality, own: Facts | None, seeds: Tensor) -> Tensor:

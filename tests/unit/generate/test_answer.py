@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
 from fourm.errors import ConfigError, DataError
-from fourm.generate.answer import any_to_any, sample_seeds
+from fourm.generate.answer import any_to_any, generate, make_plan, sample_seeds
+from fourm.generate.inputs import give
 from fourm.generate.plan import GenerationPlan, Step
 from tests.unit.generate.toy import ToyBundle
 
@@ -83,3 +86,14 @@ def test_a_target_outside_the_plan_is_refused(bundle: ToyBundle) -> None:
 def test_no_target_is_refused(bundle: ToyBundle) -> None:
     with pytest.raises(ConfigError, match="there is nothing to generate"):
         any_to_any(bundle, {"rgb": RGB}, "")
+
+
+def test_each_target_is_told_with_its_values_as_soon_as_it_is_done(bundle: ToyBundle) -> None:
+    steps, names = make_plan(bundle, ["depth", "caption"], ["rgb"], None)
+    told: list[tuple[str, Any]] = []
+    answers = generate(
+        bundle, [give(bundle, "rgb", RGB)], steps, sample_seeds(0, 3), watch=lambda *found: told.append(found)
+    )
+    assert [target for target, _ in told] == list(names.values())
+    torch.testing.assert_close(told[0][1], answers["tok_depth@16"])
+    assert told[1][1] == answers["caption"]

@@ -273,10 +273,23 @@ def test_results_are_ordinary_tensors(model: Multimodal, given: Given) -> None:
 
 
 def test_each_finished_target_is_reported(model: Multimodal, given: Given) -> None:
-    seen: list[str] = []
+    seen: dict[str, Tensor] = {}
     plan = GenerationPlan([Step("tok_depth@16"), Step("tok_edges@16")])
-    Sampler(model, SPECIAL).run(plan, given, seeds=SEEDS, watch=seen.append)
-    assert seen == ["tok_depth@16", "tok_edges@16"]
+    generated = Sampler(model, SPECIAL).run(
+        plan, given, seeds=SEEDS, watch=lambda target, until: seen.update({target: until.ids[target]})
+    )
+    assert list(seen) == ["tok_depth@16", "tok_edges@16"]
+    assert all(torch.equal(ids, generated.ids[target]) for target, ids in seen.items())
+
+
+def test_what_watches_can_end_a_run_and_leaves_the_model_as_it_was(model: Multimodal, given: Given) -> None:
+    def stop(target: str, _: object) -> None:
+        raise KeyError(target)
+
+    plan = GenerationPlan([Step("tok_depth@16"), Step("tok_edges@16")])
+    with pytest.raises(KeyError, match="tok_depth@16"):
+        Sampler(model, SPECIAL).run(plan, given, seeds=SEEDS, watch=stop)
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_given_tensors_need_a_row_per_seed(model: Multimodal, given: Given) -> None:

@@ -1,0 +1,1 @@
+"""The web page: any modality from any others, without writing code."""

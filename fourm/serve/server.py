@@ -1,0 +1,162 @@
+"""`fourm serve`: the page of one model, until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fourm.errors import ConfigError, MissingExtraError
+from fourm.generate.bundle import Bundle, move, set_decoding
+from fourm.machine import choose_device
+from fourm.serve.fields import input_fields, target_names
+from fourm.serve.limits import Limits
+
+_log = logging.getLogger(__name__)
+_SPARE = 2**20
+"""Bytes of a request beside its file."""
+
+
+def serve(
+    bundle: Bundle,
+    *,
+    title: str,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: Limits | None = None,
+    examples: Path | None = None,
+    device: str = "auto",
+    bf16: bool = False,
+    decoder_steps: int | None = None,
+    decoder_scheduler: str | None = None,
+) -> None:
+    """Serve the page of a model until Ctrl-C or SIGTERM.
+
+    Args:
+        bundle: model and tokenizers.
+        title: heading of the page.
+        host, port: where to listen.
+        limits: the most that one request may hold.
+        examples: folder of examples; see `fourm.serve.examples`.
+        device: auto, cuda, mps or cpu.
+        bf16: compute in bfloat16, the tokenizers' decoders too.
+        decoder_steps, decoder_scheduler: how tokenizers decode by diffusion; None: as each was saved.
+
+    Raises:
+        MissingExtraError: without gradio.
+        ConfigError: if the port is taken, or an option is wrong.
+    """
+    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
+    targets = [modality.name for modality in bundle.model.modalities.outputs]
+    set_decoding(bundle, targets, sampling=sampling, bf16=bf16)
+    move(bundle, choose_device(device))
+    with running(
+        bundle, title=title, host=host, port=port, limits=limits or Limits(), examples=examples, bf16=bf16
+    ) as url:
+        print(f"{title}: {url}  (Ctrl-C stops it)", flush=True)  # noqa: T201
+        _wait()
+
+
+@contextmanager
+def running(
+    bundle: Bundle,
+    *,
+    title: str,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    limits: Limits | None = None,
+    examples: Path | None = None,
+    bf16: bool = False,
+) -> Iterator[str]:
+    """The page while the block lasts; gives its address. Its files vanish with it. See `serve`."""
+    temporary = tempfile.TemporaryDirectory(prefix="fourm-serve-", ignore_cleanup_errors=True)
+    with temporary as name, _environment(folder := Path(name)):
+        try:
+            import gradio.themes
+            from starlette.middleware import Middleware
+        except ImportError as error:
+            raise MissingExtraError("gradio", "serve", "the web page") from error
+        from fourm.serve.examples import load_examples
+        from fourm.serve.guard import Guard
+        from fourm.serve.page import STYLE, build_page
+        from fourm.serve.worker import Worker
+
+        limits = limits or Limits()
+        fields = input_fields(bundle)
+        results, shown = folder / "results", folder / "uploads" / "examples"
+        results.mkdir()
+        shown.mkdir(parents=True)
+        page = build_page(
+            Worker(bundle, results, bf16=bf16), fields, target_names(bundle), limits, title=title,
+            examples=load_examples(examples, shown, fields, limits) if examples else None,
+        )  # fmt: skip
+        page.queue(max_size=limits.queue, default_concurrency_limit=1, api_open=False)
+        fonts = ["system-ui", "sans-serif"]
+        options: dict[str, Any] = {
+            "theme": gradio.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
+            "css": STYLE,
+            "middleware": [Middleware(Guard, max_bytes=limits.upload_bytes + _SPARE)],
+        }
+        try:
+            _launch(page, host, port, limits, options)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}, port {port}: {error.strerror or 'it is taken'}; choose another --port, or "
+                "another --host"
+            ) from error
+        try:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{page.server_port}"
+        finally:
+            page.close(verbose=False)
+
+
+def _launch(page: Any, host: str, port: int, limits: Limits, options: dict[str, Any]) -> None:
+    page.launch(
+        server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
+        show_error=False, allowed_paths=[], max_file_size=limits.upload_bytes, ssr_mode=False, mcp_server=False,
+        pwa=False, enable_monitoring=False, run_history=False, footer_links=[], theme=options["theme"],
+        css=options["css"],
+        app_kwargs={"middleware": options["middleware"], "docs_url": None, "redoc_url": None, "openapi_url": None},
+    )  # fmt: skip
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What gradio reads from the environment: where its files lie, and that it calls nobody."""
+    (folder / "uploads").mkdir()
+    ours = {
+        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_ALLOWED_PATHS": "",
+        "GRADIO_ROOT_PATH": "",
+        "GRADIO_NUM_WORKERS": "0",
+    }
+    before = {key: os.environ.get(key) for key in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            os.environ.update({key: value} if value is not None else {})
+
+
+def _wait() -> None:
+    """Until Ctrl-C, or a SIGTERM, which ends with status 143."""
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        while not ended.wait(1.0):
+            pass
+        sys.exit(143)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,157 @@
+"""One generation at a time, told step by step; it ends when nobody listens, and nothing ends the worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fourm.errors import FourmError
+from fourm.generate.job import run
+from fourm.serve.request import Request
+from fourm.serve.worker import Answer, Busy, Finished, Worker, read_value
+from tests.unit.generate.toy import ToyBundle
+
+
+def request(photo: bytes, *targets: str, **options: Any) -> Request:
+    return Request({"rgb": photo}, list(targets or ["depth"]), **options)
+
+
+def follow(worker: Worker, wanted: Request) -> list[Any]:
+    return list(worker.follow(wanted))
+
+
+def passes(bundle: ToyBundle) -> Any:
+    """Counts passes through the decoder from now on."""
+    count = [0]
+    bundle.model.decoder.register_forward_pre_hook(lambda *_: count.__setitem__(0, count[0] + 1))
+    return count
+
+
+def test_each_target_is_told_in_order_and_all_of_them_last(worker: Worker, photo: bytes) -> None:
+    news = follow(worker, request(photo, "depth", "caption", num_samples=2))
+    answers = [item for item in news if isinstance(item, Answer)]
+    assert [answer.name for answer in answers] == ["depth", "caption"]
+    assert [len(answer.pictures) for answer in answers] == [2, 2]
+    assert [len(answer.texts) for answer in answers] == [0, 2]
+    assert isinstance(news[0], Busy)
+    assert isinstance(news[-1], Finished)
+    steps = [item.target for item in news if isinstance(item, Busy) and item.target]
+    assert list(dict.fromkeys(steps)) == ["depth", "caption"]
+
+
+def test_files_are_those_of_the_command(worker: Worker, bundle: ToyBundle, photo: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(photo)
+    expected = run(
+        bundle, given=[f"rgb={tmp_path / 'photo.png'}", "caption=a bed"], targets=["depth", "semseg", "det"],
+        out=tmp_path / "out", num_samples=2, seed=5, device="cpu",
+    )  # fmt: skip
+    wanted = Request({"rgb": photo, "caption": "a bed"}, ["depth", "semseg", "det"], None, 2, 5)
+    for news in worker.follow(wanted):
+        if isinstance(news, Finished):
+            packed, *files = news.files
+            assert {path.name: path.read_bytes() for path in files} == {p.name: p.read_bytes() for p in expected}
+            assert zipfile.ZipFile(packed).namelist() == [path.name for path in files]
+            assert Image.open(news.sheet).width > 3 * 190
+            return
+    pytest.fail("the end was never told")
+
+
+def test_a_guidance_of_ones_own_is_that_of_every_step(worker: Worker, photo: bytes) -> None:
+    for news in worker.follow(request(photo, "depth", "rgb", guidance=1.5)):
+        if isinstance(news, Finished):
+            plan = next(path for path in news.files if path.name == "plan.yaml").read_text()
+            assert plan.count("guidance: 1.5") == 2
+
+
+def test_results_vanish_when_they_were_taken(worker: Worker, photo: bytes) -> None:
+    follow(worker, request(photo))
+    assert list(worker.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["secrets.txt", "secrets.json", "./secrets.txt"])
+def test_a_text_opens_no_file(bundle: ToyBundle, tmp_path: Path, monkeypatch: Any, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("secrets.txt", "secrets.json", "caption"):
+        (tmp_path / name).write_text('"a red sofa"')
+    assert read_value(bundle, "caption", text).pictures == [text]
+
+
+def test_what_is_wrong_is_said_in_one_message_and_the_next_request_works(worker: Worker, photo: bytes) -> None:
+    with pytest.raises(FourmError, match="given det: .*instances"):
+        follow(worker, Request({"det": '{"boxes": []}'}, ["depth"]))
+    assert isinstance(follow(worker, request(photo))[-1], Finished)
+
+
+def test_a_mistake_of_the_server_is_logged_and_named_without_details(
+    worker: Worker, photo: bytes, monkeypatch: Any, caplog: Any
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("/secret/path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fourm.serve.worker._pack", fail)
+        with pytest.raises(FourmError, match=r"could not do this \(RuntimeError\)") as caught:
+            follow(worker, request(photo))
+    assert "secret" not in str(caught.value)
+    assert "/secret/path" in caplog.text
+    assert isinstance(follow(worker, request(photo))[-1], Finished)
+
+
+def test_nothing_is_generated_any_more_once_the_listener_is_gone(
+    worker: Worker, bundle: ToyBundle, photo: bytes
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        reached.set()
+        go_on.wait(10)
+
+    hook = bundle.model.encoder.register_forward_pre_hook(wait)
+    news = worker.follow(request(photo, "rgb", "caption", "depth"), beat=0.01)
+    next(news)
+    next(news)
+    assert reached.wait(10)
+    count = passes(bundle)
+    news.close()
+    go_on.set()
+    hook.remove()
+    assert isinstance(follow(worker, request(photo, "edges"))[-1], Finished)  # its turn comes when the other has ended
+    assert count[0] <= 2  # the pass that had begun, and that of the second request
+    time.sleep(0.05)
+    assert list(worker.folder.iterdir()) == []
+
+
+def test_a_listener_that_says_nothing_for_long_is_gone(
+    worker: Worker, bundle: ToyBundle, photo: bytes, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("fourm.serve.worker._PATIENCE", 0.2)
+    silent = worker.follow(request(photo, "rgb"), beat=0.01)
+    hook = bundle.model.encoder.register_forward_pre_hook(lambda *_: time.sleep(0.3))
+    next(silent)
+    next(silent)
+    time.sleep(0.8)
+    hook.remove()
+    assert not worker.is_busy
+
+
+def test_requests_at_the_same_time_do_not_mix(worker: Worker, photo: bytes) -> None:
+    wanted = [request(photo, "caption", "det", seed=seed) for seed in range(4)]
+    alone = [[n.texts for n in follow(worker, one) if isinstance(n, Answer)] for one in wanted]
+    together: list[Any] = [None] * 4
+
+    def one(number: int) -> None:
+        together[number] = [n.texts for n in follow(worker, wanted[number]) if isinstance(n, Answer)]
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+    assert len({str(texts) for texts in alone}) > 1
