@@ -177,17 +177,20 @@ def _levels(drawn: Drawn, modality: Modality, config: FileConfig) -> tuple[NDArr
         numbers = values.astype(np.float64) * step + (0.0 if as_they_are else config.offset)
         half = high / _FULL / 2  # what rounding may change
         outside = ~((numbers >= low - half) & (numbers <= high + half))
+    if holes := int(np.isnan(numbers).sum()):
+        raise DataError(
+            f"{holes} of {values.size} values are NaN, and a measured image has no form for holes: fill them"
+        )
     if outside.any() and not config.clip:
         finite = numbers[np.isfinite(numbers)]
         seen = f"from {finite.min():g} to {finite.max():g}" if finite.size else "never finite"
         raise DataError(
-            f"{int(outside.sum())} of {values.size} values lie outside the value_range {low:g} to {high:g} (or are "
-            f"NaN); they are {seen}. clip: true puts them at its ends"
+            f"{int(outside.sum())} of {values.size} values lie outside the value_range {low:g} to {high:g}; they are "
+            f"{seen}. clip: true puts them at its ends"
         )
     if as_they_are and not outside.any():
         return values.astype(np.uint16), False
-    clipped = np.clip(np.nan_to_num(numbers, nan=low, posinf=high, neginf=low), low, high)
-    return np.rint(clipped * (_FULL / high)).astype(np.uint16), True
+    return np.rint(np.clip(numbers, low, high) * (_FULL / high)).astype(np.uint16), True
 
 
 def _normals(drawn: Drawn) -> tuple[NDArray[np.uint8], bool]:

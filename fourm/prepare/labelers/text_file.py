@@ -9,6 +9,7 @@ from fourm.errors import DataError
 from fourm.prepare.checks import without_control
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.file_configs import TextFileConfig
+from fourm.prepare.photos.names import beside, split
 
 
 class TextFile:
@@ -25,7 +26,8 @@ class TextFile:
         if data is None:
             if self.config.missing == "empty":
                 return ""
-            raise DataError(f"there is no file {self.config.file} beside it; missing: empty takes it without text")
+            name = beside(self.config.file, split(photo.origin.file)[0])
+            raise DataError(f"there is no file {name}; missing: empty takes photographs without text")
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from fourm.data.index import split_member
+from fourm.data.remote import is_url
 from fourm.prepare.photos.files import LARGEST
-from fourm.prepare.photos.streams import open_stream
+from fourm.prepare.photos.streams import PIPE, open_stream
 
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
@@ -72,6 +74,28 @@ class Members:
         else:
             file = archive.extractfile(header)
             yield Member(name, file.read() if file else b"")
+
+
+def is_scattered(where: str) -> bool:
+    """Whether files of one sample lie apart in a tar, as `tar cf` leaves them, which takes them in the folder's order.
+
+    Of a local tar alone: others are read once, and have to be sorted.
+    """
+    if where.startswith(PIPE) or is_url(where):
+        return False
+    seen: set[str] = set()
+    last = ""
+    try:
+        with tarfile.open(where) as archive:
+            for header in archive:
+                key = split_member(header.name)[0] if header.isreg() else last
+                if key != last and key in seen:
+                    return True
+                seen.add(key)
+                last = key
+    except _DAMAGED:
+        pass  # it is told where it is read
+    return False
 
 
 class _Header(tarfile.TarInfo):

@@ -17,7 +17,7 @@ from fourm.data.paths import expand_braces, natural
 from fourm.data.remote import attempt, filesystem, is_url
 from fourm.errors import DataError
 from fourm.prepare.photos.inputs import ORPHAN, Item, Piece
-from fourm.prepare.photos.members import Member, Members
+from fourm.prepare.photos.members import Member, Members, is_scattered
 from fourm.prepare.photos.names import beside, check_template, matcher, safe_key, split
 from fourm.prepare.photos.streams import PIPE
 
@@ -90,7 +90,7 @@ def read_tar(name: str, where: str, templates: Sequence[str]) -> Iterator[Item]:
         name: of the tar, for reports.
         where: a path or URL, or `pipe:COMMAND`.
         templates: of the files that labelers read. One that leads out of a sample, such as `masks/{stem}.png`, makes
-            the tar be read twice.
+            the tar be read twice, and so does a tar whose samples are not in one piece.
 
     Raises:
         DataError: if a URL cannot be reached, or the command of a pipe fails.
@@ -143,7 +143,7 @@ class _Labels:
         templates: of the files.
 
     Attributes:
-        far: those outside of the samples of their photographs.
+        far: those that do not stand beside their photographs.
         far_owned: names of those that have a photograph.
     """
 
@@ -152,7 +152,10 @@ class _Labels:
         self.may_be = matcher(templates)
         self.far: dict[str, bytes] = {}
         self.far_owned: set[str] = set()
-        if far := [template for template in templates if split_member(beside(template, "a/b"))[0] != "a/b"]:
+        near = [template for template in templates if split_member(beside(template, "a/b"))[0] == "a/b"]
+        if near and is_scattered(where):
+            near = []
+        if far := [template for template in templates if template not in near]:
             is_far = matcher(far)
             for member in Members(where, is_far):
                 if is_far(member.name) and not member.reason:

@@ -109,11 +109,19 @@ def test_fractions_are_in_natural_units(form: str) -> None:
 
 def test_values_beyond_the_range_are_an_error_or_clipped() -> None:
     values = np.full(SIZE, 50, np.float32)
-    values[0, :3] = np.nan, 500, -np.inf
-    with pytest.raises(DataError, match=r"x/tom.npy: 3 of 2400 values .* 0 to 120 .* from 50 to 500.*clip: true"):
+    values[0, :3] = -3, 500, -np.inf
+    with pytest.raises(DataError, match=r"x/tom.npy: 3 of 2400 values .* 0 to 120.* from -3 to 500.*clip: true"):
         one(npy(values), THERMAL, "x/{stem}.npy")
     clipped = one(npy(values), THERMAL, "x/{stem}.npy", clip=True)
     assert clipped[0, :4] == pytest.approx([0, 120, 0, 50], abs=1e-3)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_holes_are_never_filled_with_an_end_of_the_range(clip: bool) -> None:
+    values = np.full(SIZE, 50, np.float32)
+    values[0, :2] = np.nan
+    with pytest.raises(DataError, match="2 of 2400 values are NaN"):
+        one(npy(values), THERMAL, "x/{stem}.npy", clip=clip)
 
 
 def test_whole_numbers_without_a_unit_are_refused() -> None:

@@ -69,6 +69,16 @@ def test_members_that_share_their_name_are_one_sample(tmp_path: Path) -> None:
     assert (rex.key, rex.data, rex.beside) == ("dogs/rex", b"png", {"{folder}/{stem}.mask.png": b"mask"})
 
 
+def test_the_files_of_a_sample_may_lie_apart(tmp_path: Path) -> None:
+    names = ["b.txt", "a.jpg", "b.jpg", "lone.txt", "a.txt"]  # as `tar cf` takes them, in the folder's order
+    members = [(name, photo(1) if name.endswith("jpg") else name.encode()) for name in names]
+    items = {item.file.rpartition("/")[2]: item for item in read(write_tar(tmp_path / "a.tar", *members), "{path}.txt")}
+    assert items["a.jpg"].beside == {"{path}.txt": b"a.txt"}
+    assert items["b.jpg"].beside == {"{path}.txt": b"b.txt"}
+    assert items["lone.txt"].reason
+    assert len(items) == 3
+
+
 def test_labels_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
     members = [("images/1.png", b"1"), ("masks/1.png", b"m1"), ("images/2.png", b"2"), ("masks/2.png", b"m2")]
     items = read(write_tar(tmp_path / "a.tar", *members), "masks/{stem}.png")
