@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fourm.data.files import publish
 from fourm.data.index import ShardIndex
 from fourm.data.shards import CROPS
+from fourm.prepare.photos.recipe import IMAGE, ORIGIN
 from fourm.prepare.photos.record import FOLDER, Record, load_record
 from fourm.prepare.progress import progress_bar
 from fourm.prepare.sources import StoredSource, as_size, find_data_sets, photograph
@@ -160,7 +161,7 @@ def _complete(sources: Sequence[StoredSource]) -> Iterator[Problem]:
 
 
 def _records(root: Path, sources: Sequence[StoredSource]) -> Iterator[Problem]:
-    """Shards that an interrupted `fourm prepare photos` left, which it would make again, and sources that are gone."""
+    """Shards that an interrupted `fourm prepare photos` left, which it would make again, and lost photographs."""
     if not (root / FOLDER / "shards").is_dir():
         return
     made: list[tuple[str, ...]] = []
@@ -174,12 +175,9 @@ def _records(root: Path, sources: Sequence[StoredSource]) -> Iterator[Problem]:
             reason = "the note of what this shard was made of is missing or damaged. Run `fourm prepare photos` again"
             yield Problem(str(path), None, "", reason)
     there = {source.source for source in sources}
-    for name in made[0] if made else ():
-        if name not in there and all(name in others for others in made):
-            reason = (
-                "is gone, but every shard was made with it. Where it was not removed on purpose, run `fourm prepare "
-                "photos` with it again"
-            )
+    for name in (IMAGE, ORIGIN):  # labels may be removed on purpose
+        if name not in there and any(name in sources for sources in made):
+            reason = "is gone, but every shard was made with it: run `fourm prepare photos` again"
             yield Problem(str(root / name), None, name, reason)
 
 

@@ -459,7 +459,7 @@ def test_a_shard_without_its_note_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("files", "reason"), [("*", "every shard was made with it"), ("shard-*", "is missing")])
-def test_a_source_that_every_shard_was_made_with_must_be_there(tmp_path: Path, files: str, reason: str) -> None:
+def test_the_photographs_that_every_shard_was_made_with_must_be_there(tmp_path: Path, files: str, reason: str) -> None:
     stored.write(tmp_path)
     for shard, keys in enumerate((["000000", "000001", "000002"], ["000003", "000004"])):
         others = ("half",) if shard else ()  # a label that an interrupted run began with
@@ -469,6 +469,7 @@ def test_a_source_that_every_shard_was_made_with_must_be_there(tmp_path: Path, f
         file.unlink()
     if files == "*":
         (tmp_path / "rgb").rmdir()
+        shutil.rmtree(tmp_path / "caption")  # a label may be removed on purpose
 
     verdict = check(tmp_path)
 
