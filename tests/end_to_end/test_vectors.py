@@ -75,10 +75,10 @@ def test_vectors_become_tokens_and_tokens_vectors(vectors: np.ndarray, tmp_path:
     (tmp_path / "model.yaml").write_text(MODEL.replace("ROOT", str(tmp_path)))
     outcome = fourm("pretrain", tmp_path / "model.yaml")
     assert outcome.status == 0, outcome.err
-    given = tmp_path / "train" / "sensor" / "0007.npy"
-    outcome = fourm(
-        "generate", tmp_path / "model", "--given", f"sensor={given}", "--to", "sensor", "--out", tmp_path / "out"
-    )
+    known = np.where(np.arange(8) < 4, tokens[7, 0], -1)  # half of it is given
+    np.save(tmp_path / "half.npy", known)
+    given = f"tok_sensor={tmp_path / 'half.npy'}"
+    outcome = fourm("generate", tmp_path / "model", "--given", given, "--to", "sensor", "--out", tmp_path / "out")
     assert outcome.status == 0, outcome.err
     assert np.load(tmp_path / "out" / "sensor.npy").shape == (DIM, 1, 1)
 
