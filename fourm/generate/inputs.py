@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fourm.data import decode as decoding
 from fourm.data import transforms
+from fourm.data.encode import npy
 from fourm.data.geometry import Geometry, center_box
 from fourm.data.images import open_image
 from fourm.data.unpack import read_npy, unzip
@@ -121,7 +122,7 @@ def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue
     raw = raw_modality(bundle, modality)
     means_ids = modality.tokenizer is not None and means_tokens(name, modality)
     if means_ids and modality.decode == "tokens" and data.startswith(_NPY):
-        return give(bundle, name, torch.from_numpy(_decode(data, modality, where)[:1]))
+        return give(bundle, name, _some_ids(data, modality, where))
     if raw.decode == "features" and not means_ids:
         return give(bundle, name, torch.from_numpy(_decode(data, raw, where)[:1]))
     if modality.is_grid and not transforms.is_image(raw):
@@ -133,6 +134,17 @@ def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue
     if not transforms.is_image(raw):
         return give(bundle, name, torch.from_numpy(_decode(data, raw, where))[None])
     return as_given(bundle, name, read_image(data, raw, where)[0])
+
+
+def _some_ids(data: bytes, modality: Modality, where: str) -> Tensor:
+    """(1, N) ids of a token file, of its first crop; -1 stays where one is missing."""
+    try:
+        ids = read_npy(data)
+    except ValueError as error:
+        raise DataError(f"{where}: cannot read it as an array: {error}") from None
+    missing = ids == PADDING
+    whole = _decode(npy(np.where(missing, 0, ids)), modality, where)[:1]
+    return torch.from_numpy(np.where(missing.reshape(-1, whole.shape[1])[:1], PADDING, whole))
 
 
 def read_image(data: bytes, raw: Modality, where: str) -> tuple[Tensor, tuple[int, int]]:
