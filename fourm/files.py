@@ -21,11 +21,13 @@ def is_leftover(temporary: Path) -> bool:
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+        # One that has ended, but that nobody has asked how, still has its number.
+        state = Path("/proc", pid, "stat")
+        return state.exists() and state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (ProcessLookupError, FileNotFoundError):
         return True
     except OSError:  # of another user
         return False
-    return False
 
 
 @contextlib.contextmanager

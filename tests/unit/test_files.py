@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from fourm.files import publish, replacing
+from fourm.files import is_leftover, publish, replacing
 
 
 def names(folder: Path) -> list[str]:
@@ -48,3 +51,20 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
         publish(tmp_path / "b", "new")
     assert (tmp_path / "b").read_text() == "old"
     assert names(tmp_path) == ["b"]
+
+
+def test_leftovers_are_those_of_processes_that_have_ended(tmp_path: Path) -> None:
+    def named(pid: int) -> Path:
+        return tmp_path / f".shard-00000.tar.{pid}-0123abcd.tmp"
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not is_leftover(named(process.pid))
+        process.kill()
+        for _ in range(500):  # it has ended, but was not waited for yet
+            if is_leftover(named(process.pid)):
+                break
+            time.sleep(0.01)
+        assert is_leftover(named(process.pid))
+    assert is_leftover(named(process.pid))
+    assert is_leftover(named(os.getpid()))  # of an earlier process of this number, or an earlier try of this one
+    assert is_leftover(tmp_path / ".of-no-process.tmp")
