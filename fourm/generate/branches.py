@@ -170,7 +170,7 @@ def build_branches(
     # A grid's own tokens, of which half are there on average, are in view too.
     own = target.num_tokens // 2 if target.is_grid and target.is_input else 0
     batches = _batches([own + table.modality.shape[1] for table in tables])
-    return Branches(tuple(Pack(stack([tables[n] for n in batch]), len(batch)) for batch in batches), weights)
+    return Branches(tuple(Pack(stack_tables([tables[n] for n in batch]), len(batch)) for batch in batches), weights)
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
@@ -216,7 +216,7 @@ def emptied(modality: Modality, facts: Facts, special: SpecialIds) -> dict[str, 
     return {"values": torch.zeros_like(values[:, :1]), "valid": torch.ones_like(valid[:, :1])}
 
 
-def stack(tables: Sequence[TokenBatch]) -> TokenBatch:
+def stack_tables(tables: Sequence[TokenBatch]) -> TokenBatch:
     """Encoder's tables in which all see all, one below the other, the shorter ones padded; at least one column wide."""
     # Kernels do not agree on attention to nothing; a column of padding is seen by nobody.
     length = max(1, *(table.modality.shape[1] for table in tables))
