@@ -9,7 +9,7 @@ forgotten and conditions that come and go need no rules of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
@@ -174,7 +174,7 @@ class Growing:
             if valid is not None or table.attention is not None:
                 valid = torch.cat([validity(self.context), table.valid], 1)
                 pattern = AttentionPattern.cross(table.valid, valid)
-                table = TokenBatch(**{**vars(table), "attention": pattern})
+                table = replace(table, attention=pattern)
             self.context = Context(torch.cat([before, model.encode(table, self.encoder).hidden], 1), valid)
         self.blocks.append(block)
         self.ends.append(self.context.hidden.shape[1])

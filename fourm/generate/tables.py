@@ -29,7 +29,8 @@ def stack_tables(tables: Sequence[TokenBatch]) -> TokenBatch:
         name: torch.cat([pad_columns(getattr(table, name), length, fill) for table in tables])
         for name, fill in (("modality", PADDING), ("position", 0), ("ids", PADDING), ("target_ids", PADDING))
     }
-    values, rows = ({name: [] for name in tables[0].values} for _ in range(2))
+    values: dict[str, list[Tensor]] = {name: [] for name in tables[0].values}
+    rows: dict[str, list[Tensor]] = {name: [] for name in tables[0].values}
     start = 0
     for table in tables:
         for name in values:
@@ -37,7 +38,10 @@ def stack_tables(tables: Sequence[TokenBatch]) -> TokenBatch:
             rows[name].append(start + _moved(table.value_rows[name], table.modality.shape[1], length))
         start += table.num_samples * length
     return TokenBatch(
-        **columns,
+        columns["modality"],
+        columns["position"],
+        columns["ids"],
+        columns["target_ids"],
         attention=AttentionPattern.full(columns["modality"] >= 0),
         values={name: torch.cat(parts) for name, parts in values.items()},
         value_rows={name: torch.cat(parts) for name, parts in rows.items()},
