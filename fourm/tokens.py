@@ -80,14 +80,17 @@ class AttentionPattern:
         )
 
     @classmethod
-    def blockwise(cls, block: Tensor) -> AttentionPattern:
+    def blockwise(cls, block: Tensor, valid: Tensor | None = None) -> AttentionPattern:
         """Tokens see their own block and all before it; blocks are runs of equal numbers.
 
         Args:
             block: (B, N) integers that never fall along a row; -1 at the end is padding.
+            valid: (B, N) bool, False on padding, for padding between blocks, which then has a block too.
         """
-        valid = block >= 0
-        ends = torch.searchsorted(torch.where(valid, block, torch.iinfo(block.dtype).max), block, right=True)
+        if valid is None:
+            valid = block >= 0
+            block = torch.where(valid, block, torch.iinfo(block.dtype).max)
+        ends = torch.searchsorted(block, block, right=True)
         return cls(reach=_where_valid(valid, ends), group=_group_of_valid(valid))
 
     @classmethod
@@ -109,17 +112,21 @@ class AttentionPattern:
         joined = None if keys is None or key_by is None else _join_groups(keys, key_by)
         return replace(self, group=_join_groups(self.group, by), key_group=joined)
 
-    def prepend(self, count: int) -> AttentionPattern:
+    def prepend(self, count: int, *, block: bool = False) -> AttentionPattern:
         """The same pattern with `count` more tokens in front: registers, in group 0.
 
         They see all of group 0, and all of group 0 without a `start` of its own sees them.
+
+        Args:
+            count: how many.
+            block: they see one another alone, as a block that comes before all.
         """
         if self.key_group is not None:
             raise ValueError("only patterns of one token table can be extended")
         front = self.group.new_zeros(self.group.shape[0], count)
         reach = torch.where(self.reach > 0, self.reach + count, 0)
         return AttentionPattern(
-            reach=torch.cat([front + self.group.shape[1] + count, reach], dim=1),
+            reach=torch.cat([front + (count if block else self.group.shape[1] + count), reach], dim=1),
             group=torch.cat([front, self.group], dim=1),
             start=None
             if self.start is None

@@ -164,6 +164,11 @@ def published_config(model: Multimodal) -> dict[str, Any]:
             "model to be exported has to be trained with one of these"
         )
     pixels = next((m for m in model.modalities.inputs if m.is_grid and not m.is_discrete), None)
+    if c.context != "full":
+        raise CheckpointError(
+            f"model.context is '{c.context}', but the public code lets all of the context see all. A model to be "
+            "exported has to be trained with context full"
+        )
     size, patch = (max(pixels.grid.image_size), pixels.grid.patch_size) if pixels else (224, 16)
     registers = {"num_register_tokens": c.num_register_tokens} if c.num_register_tokens else {}
     return {

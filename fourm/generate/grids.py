@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fourm.generate.branches import Branches, Pack, unmasked
+from fourm.generate.branches import Branches
+from fourm.generate.context import Block, Facts, Own, Seen, join
 from fourm.generate.plan import Step
 from fourm.generate.sampling import Drawn, check_finite, draw
 from fourm.generate.schedule import temperatures, token_counts
+from fourm.generate.tables import repeat, unmasked
 from fourm.models.multimodal import Context, Multimodal
 from fourm.rng import key_hash, uniform
 from fourm.tokens import PADDING, AttentionPattern, TokenBatch
@@ -32,11 +34,13 @@ class GridCanvas:
         ids: (B, N) int64, -1 where a token is missing.
         probabilities: (B, N, V) of each token when it was chosen; None: not kept.
         confidence: (B, N) of each token when it was chosen, infinite where it was given; None: not kept.
+        blocks: positions and ids of the tokens, as they came, for an ordered context; None: not kept.
     """
 
     ids: Tensor
     probabilities: Tensor | None = None
     confidence: Tensor | None = None
+    blocks: list[dict[str, Tensor]] | None = None
 
     def known(self, most: int) -> tuple[Tensor, Tensor]:
         """Positions and ids (B, most) of the tokens that exist, in order, padded with -1."""
@@ -54,6 +58,16 @@ class GridCanvas:
         self.ids = _placed(self.ids, positions, ids)
         if self.confidence is not None and confidence is not None:
             self.confidence = _placed(self.confidence, positions, confidence)
+        self.note(positions)
+
+    def facts(self, name: str) -> Facts:
+        """The whole grid, as later targets are given it."""
+        if self.blocks is not None:
+            return join([Block(name, facts) for facts in self.blocks])[name]
+        return {
+            "ids": self.ids,
+            "positions": torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids),
+        }
 
     def forget(self, count: NDArray[np.int64]) -> None:
         """Of each row, make the (B,) least confident tokens missing again; given ones never."""
@@ -61,6 +75,22 @@ class GridCanvas:
             unsure = self.confidence.masked_fill(self.ids < 0, torch.inf)
             number = torch.from_numpy(count).to(unsure.device)
             self.ids = self.ids.masked_fill(_rank(unsure) < number[:, None], PADDING)
+            if self.blocks is not None:
+                self.blocks = [self._left(block["positions"]) for block in self.blocks]
+
+    def note(self, positions: Tensor) -> None:
+        """Keep the tokens at (B, m) positions, -1 for none, as a block."""
+        if self.blocks is None:
+            return
+        most = int((positions >= 0).sum(1).max())
+        if most:
+            order = torch.argsort((positions < 0).byte(), dim=1, stable=True)[:, :most]
+            self.blocks.append(self._left(positions.gather(1, order)))
+
+    def _left(self, positions: Tensor) -> dict[str, Tensor]:
+        """Those of (B, m) positions that have a token, and their ids."""
+        ids = self.ids.gather(1, positions.clamp(min=0)).where(positions >= 0, PADDING)
+        return {"positions": positions.where(ids >= 0, PADDING), "ids": ids}
 
     def write_probabilities(self, positions: Tensor, probabilities: Tensor) -> None:
         """Keep the (B, m, V) probabilities of these positions."""
@@ -98,6 +128,9 @@ class GridDecoder:
         if self.step.keep_probabilities:
             certain = torch.nn.functional.one_hot(ids.clamp(min=0), self.vocab_size).float()
             canvas.probabilities = certain * (ids >= 0)[..., None]
+        if self.model.is_ordered and self.can_read:
+            canvas.blocks = []
+            canvas.note(torch.arange(ids.shape[1], device=ids.device).where(ids >= 0, PADDING))
         num_missing = (ids < 0).sum(1).tolist()
         counts = token_counts(self.step.schedule, num_missing, self.step.num_steps)
         heat = temperatures(self.step.temperature_schedule, self.step.temperature, counts)
@@ -126,8 +159,11 @@ class GridDecoder:
 
     def _contexts(self, canvas: GridCanvas, num_known: int) -> list[Context]:
         """Encode what is given and what exists of the target, pack by pack."""
-        own = canvas.known(num_known) if self.can_read else (None, None)
-        return [pack.encode(self.model, self.index, *own) for pack in self.branches.packs]
+        own = None
+        if self.can_read:
+            blocks = [Block(self.step.target, facts) for facts in canvas.blocks or ()]
+            own = Own(self.index, *canvas.known(num_known), blocks)
+        return [pack.encode(self.model, own) for pack in self.branches.packs]
 
     def _fill(
         self,
@@ -150,9 +186,9 @@ class GridDecoder:
         if canvas.probabilities is not None:
             canvas.write_probabilities(positions, logits.softmax(-1))
 
-    def _logits(self, pack: Pack, context: Context, positions: Tensor) -> Tensor:
+    def _logits(self, pack: Seen, context: Context, positions: Tensor) -> Tensor:
         """(count * B, m, V) logits of a pack."""
-        asked = pack.repeat(positions)
+        asked = repeat(positions, pack.count)
         valid = asked >= 0
         nothing = torch.full_like(asked, PADDING)
         table = TokenBatch(
@@ -162,7 +198,7 @@ class GridDecoder:
             target_ids=nothing,
             attention=AttentionPattern.full(valid),
         )
-        return self.model.heads.logits(self.step.target, self.model.decode(unmasked(table), context))
+        return self.model.heads.logits(self.step.target, self.model.decode(unmasked(table), context, pack.cache))
 
 
 def most_confident(drawn: Drawn, positions: Tensor, count: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from fourm.data import transforms
 from fourm.data.geometry import center_box
 from fourm.data.images import open_image
 from fourm.errors import ConfigError, DataError
-from fourm.generate.branches import Facts, pad_columns
 from fourm.generate.bundle import Bundle, raw_modality, text_tokenizer
+from fourm.generate.context import Facts
 from fourm.generate.inputs import (
     GivenValue,
     as_given,
@@ -33,6 +33,7 @@ from fourm.generate.inputs import (
     read_text,
 )
 from fourm.generate.names import means_tokens
+from fourm.generate.tables import pad_columns
 from fourm.modality import Grid, Modality
 from fourm.tokenizers.structured import KINDS
 from fourm.tokens import PADDING, SpecialIds

@@ -55,7 +55,7 @@ def sample_pictures(
     count = min(num_samples, len(dataset))
     samples = [dataset.sample(n, generator(seed, "pictures", n)) for n in range(count)]
     values = [
-        GivenValue(name, name, _facts(bundle, modalities[name], samples), modalities[name], [None] * count)
+        GivenValue(name, name, facts_of(bundle, modalities[name], samples), modalities[name], [None] * count)
         for name in given
     ]
     plan = default_plan(
@@ -76,7 +76,7 @@ def sample_pictures(
     return {"samples": grid([list(row) for row in zip(*cells, strict=True)], columns=columns)}
 
 
-def _facts(bundle: Bundle, modality: Modality, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+def facts_of(bundle: Bundle, modality: Modality, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """One modality of the samples as the model is given it, whole."""
     values = [samples[i][modality.name] for i in range(len(samples))]
     if not modality.is_grid and modality.is_discrete:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fourm.errors import DataError
-from fourm.generate.branches import Conditions, Facts, build_branches
+from fourm.generate.branches import Conditions, build_branches
+from fourm.generate.context import Facts, Memory
 from fourm.generate.grids import GridDecoder
 from fourm.generate.names import base_name
 from fourm.generate.plan import GenerationPlan, Step
@@ -49,8 +50,8 @@ class Sampler:
         model: the model.
         special: special ids of its text vocabulary.
         bf16: run the model in bfloat16 autocast.
-        cache: keep keys and values while a sequence is written. Without it the answers are the same, and each token
-            costs the decoding of all before it: for comparison.
+        cache: keep keys and values while a sequence is written, and what has been encoded where the model's context is
+            ordered. Without it the answers are the same, and each token costs all before it: for comparison.
     """
 
     def __init__(
@@ -96,18 +97,21 @@ class Sampler:
             generated = self._run(plan, here, seeds, watch)
         return _copy(generated)
 
-    def _run(
-        self, plan: GenerationPlan, given: dict[str, dict[str, Tensor]], seeds: Tensor, watch: Watch | None
-    ) -> Generated:
+    def _run(self, plan: GenerationPlan, given: Mapping[str, Facts], seeds: Tensor, watch: Watch | None) -> Generated:
         generated = Generated()
+        memory = None
+        if self.model.is_ordered:
+            memory = Memory(self.model, len(seeds), seeds.device, reuse=self.cache)
         conditions = Conditions(initial=frozenset(base_name(name) for name in given))
         for step in plan.steps:
             modality = self.model.modalities[step.target]
-            facts = self._step(step, modality, given, conditions, seeds, generated)
+            facts = self._step(step, modality, given, conditions, seeds, generated, memory)
             if watch is not None:
                 with torch.inference_mode(False), torch.autocast(seeds.device.type, enabled=False):
                     watch(step.target, _copy(generated))
             if plan.chained and modality.is_input:
+                if memory is not None:  # the order of what is given is that of the context
+                    given = {name: value for name, value in given.items() if name != step.target}
                 given = {**given, step.target: facts}
                 if step.grow_conditioning:
                     conditions = Conditions(conditions.initial, conditions.grown | {step.target})
@@ -121,21 +125,21 @@ class Sampler:
         conditions: Conditions,
         seeds: Tensor,
         generated: Generated,
-    ) -> dict[str, Tensor]:
+        memory: Memory | None,
+    ) -> Facts:
         """Generate one target; returns it as later steps are given it."""
         own = given.get(step.target)
         # A grid's own tokens change from step to step: its decoder shows them itself.
         shown = {name: facts for name, facts in given.items() if name != step.target or not modality.is_grid}
         branches = build_branches(
-            step, shown, conditions, self.model.modalities, self.special, len(seeds), seeds.device
+            step, shown, conditions, self.model.modalities, self.special, len(seeds), seeds.device, memory
         )
         if modality.is_grid:
             canvas = GridDecoder(self.model, step, branches, seeds).run(_canvas(modality, own, seeds))
             generated.ids[step.target] = canvas.ids
             if canvas.probabilities is not None:
                 generated.probabilities[step.target] = canvas.probabilities
-            positions = torch.arange(modality.num_tokens, device=seeds.device).expand_as(canvas.ids)
-            return {"ids": canvas.ids, "positions": positions}
+            return canvas.facts(step.target)
         visible = own["ids"] if own is not None else None
         decoder = SequenceDecoder(self.model, step, branches, seeds, self.special, cache=self.cache)
         answers = decoder.run(visible)

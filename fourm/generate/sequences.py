@@ -91,7 +91,7 @@ class SequenceDecoder:
         own_steps = np.arange(longest)[:, None] < limit.cpu().numpy()
         heat = temperatures(self.step.temperature_schedule, self.step.temperature, own_steps.astype(np.int64))
         ends = self._ends(num_runs)
-        cache = KVCache(self.model.config.decoder_depth) if self.cache else None
+        cache = self.branches.cache(self.model.config.decoder_depth) if self.cache else None
         string = torch.full((len(self.seeds), longest + 1), self.special.sentinel(1), device=self.seeds.device)
         written, ended = string.clone(), limit <= 0
         confidence = torch.zeros(ended.shape, device=self.seeds.device)[:, None]

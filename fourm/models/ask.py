@@ -3,6 +3,9 @@
 Each modality comes as a mapping of tensors: grids as `ids` (B, n) and `positions` (B, n); pixels as `values`
 (B, C, H, W), normalised, and `positions` (B, n); sequences as `ids` (B, n); sequences of vectors as `values`
 (B, n, dim) and `valid` (B, n). Padding is -1.
+
+To a model with an ordered context, the order of the mapping is the order of what is given, and each modality is one
+block. A grid that came in several says so by `blocks` (B, n), numbers that never fall along a row.
 """
 
 from __future__ import annotations
@@ -28,7 +31,13 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     return blocks.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // p) * (w // p), p * p * c)
 
 
-def given_table(given: Given, modalities: ModalitySet, num_samples: int, device: torch.device) -> TokenBatch:
+_BLOCKS = 1 << 20
+"""More than a modality has."""
+
+
+def given_table(
+    given: Given, modalities: ModalitySet, num_samples: int, device: torch.device, *, ordered: bool = False
+) -> TokenBatch:
     """The encoder's table of what is given.
 
     Args:
@@ -36,6 +45,7 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
         modalities: those of the model.
         num_samples: batch size, needed where nothing is given.
         device: where the table lives.
+        ordered: tokens see their own block and those before it, instead of all.
 
     Raises:
         DataError: for ids outside the vocabulary, positions outside the grid, missing tensors or wrong shapes.
@@ -45,11 +55,12 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
         for name, facts in given.items()
     ]
     empty = torch.zeros(num_samples, 0, dtype=torch.int64, device=device)
-    modality, position, ids = (torch.cat([empty, *(p[k] for p in parts)], 1) for k in ("modality", "position", "ids"))
+    columns = ("modality", "position", "ids", "block")
+    modality, position, ids, block = (torch.cat([empty, *(p[k] for p in parts)], 1) for k in columns)
     values: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
     start = 0
-    for name, part in zip(given, parts, strict=True):
+    for number, (name, part) in enumerate(zip(given, parts, strict=True)):
         length = part["ids"].shape[1]
         if "values" in part:
             values[name] = part["values"].flatten(0, 1)
@@ -57,6 +68,7 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
                 start, start + length, device=device
             )
             rows[name] = index.flatten()
+        block[:, start : start + length] += number * _BLOCKS
         start += length
     for m in modalities.inputs:
         if not m.is_discrete and m.name not in values:
@@ -67,7 +79,7 @@ def given_table(given: Given, modalities: ModalitySet, num_samples: int, device:
         position=position,
         ids=ids,
         target_ids=torch.full_like(ids, PADDING),
-        attention=AttentionPattern.full(modality >= 0),
+        attention=AttentionPattern.blockwise(block, modality >= 0) if ordered else AttentionPattern.full(modality >= 0),
         values=values,
         value_rows=rows,
     )
@@ -105,6 +117,7 @@ def _given_part(modality: Modality, facts: _Facts, index: int) -> dict[str, Tens
     _check_range(modality, "position", positions, modality.layout.num_positions)
     part["modality"] = torch.where(valid, index, PADDING)
     part["position"] = torch.where(valid, positions, 0)
+    part["block"] = facts.blocks(valid.shape[1])
     return part
 
 
@@ -199,6 +212,19 @@ class _Facts:
     def positions(self, length: int | None = None) -> Tensor:
         """(B, n) places of a grid."""
         return self.integers("positions", self.modality.layout.num_positions, length)
+
+    def blocks(self, length: int) -> Tensor:
+        """(B, n) numbers of the blocks of a modality, 0 where it is one."""
+        if "blocks" not in self.tensors:
+            some = next(iter(self.tensors.values()))
+            return torch.zeros(some.shape[0], length, dtype=torch.int64, device=some.device)
+        blocks = self.integers("blocks", _BLOCKS, length)
+        if blocks.shape[1] and bool((blocks.diff(dim=1) < 0).any() | (blocks < 0).any()):
+            raise DataError(
+                f"modality '{self.modality.name}': blocks fall along a row, or below 0; list tokens in the order of "
+                "their blocks, padding included"
+            )
+        return blocks
 
 
 def _check_range(modality: Modality, what: str, numbers: Tensor, limit: int) -> None:

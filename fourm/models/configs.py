@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.nn.configs import Activation, Backend, TrunkConfig
 from fourm.ranges import check_range
 from fourm.registry import Registry
+
+ContextKind = Literal["full", "ordered"]
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"dim": 384, "encoder_depth": 6, "decoder_depth": 6, "num_heads": 6},
@@ -44,6 +46,9 @@ class MultimodalConfig:
         embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
             position table, learns far sooner in short runs.
         codebook_init: start token embeddings and heads from the tokenizers' codebooks, mapped by a random matrix.
+        context: who sees whom in the encoder. `full`: all that is given sees all. `ordered`: modality after modality,
+            and of a generated grid the tokens of one step after those of another; tokens see their own block and those
+            before it. What is encoded then stays so while more is generated.
         backend: attention kernel.
     """
 
@@ -67,6 +72,7 @@ class MultimodalConfig:
     share_modality_embeddings: bool = False
     embedding_std: float = 0.02
     codebook_init: bool = False
+    context: ContextKind = "full"
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:

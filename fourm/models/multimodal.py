@@ -89,17 +89,30 @@ class Multimodal(nn.Module):
         hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
         return {name: self.heads.logits(name, hidden[rows]) for name, rows in decoder.target_rows.items()}
 
-    def encode(self, batch: TokenBatch) -> Context:
-        """Encode a token table; the registers come first in what it gives."""
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its encoder reads block after block."""
+        return self.config.context == "ordered"
+
+    def encode(self, batch: TokenBatch, cache: KVCache | None = None) -> Context:
+        """Encode a token table; the registers come first in what it gives.
+
+        Args:
+            batch: what is given; with a cache, the next block of it, with a pattern whose keys are all tokens so far.
+            cache: of an ordered context, with the keys and values of earlier blocks. The registers are part of the
+                first.
+        """
         content, place = self.input_embedder(batch)
         x, attention, valid = content + place, batch.attention, None if batch.attention is None else batch.valid
-        if self.registers is not None:
+        if self.registers is not None and (cache is None or not cache.length):
             count = self.registers.shape[0]
             x = torch.cat([self.registers.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
             place = nn.functional.pad(place, (0, 0, count, 0))
             valid = None if valid is None else nn.functional.pad(valid, (count, 0), value=True)
-            attention = None if attention is None else attention.prepend(count)
-        hidden = cast(Tensor, self.encoder(x, attention=attention))
+            if attention is None and self.is_ordered:
+                attention = AttentionPattern.full(batch.valid)
+            attention = None if attention is None else attention.prepend(count, block=self.is_ordered)
+        hidden = cast(Tensor, self.encoder(x, attention=attention, cache=cache))
         return Context(self.context_projection(hidden) + place, valid)
 
     def decode(
@@ -111,7 +124,8 @@ class Multimodal(nn.Module):
         """Decode a token table against a context.
 
         Args:
-            batch: the asked tokens; with a cache, only the new ones, with a pattern whose keys are all tokens so far.
+            batch: the asked tokens; with a cache of its own tokens, only the new ones, with a pattern whose keys are
+                all tokens so far.
             context: from `encode`.
             cache: keys and values of earlier decoding steps.
 
@@ -145,9 +159,10 @@ class Multimodal(nn.Module):
         from fourm.models.ask import ask, given_table
 
         decoder, columns = ask(asked, self.modalities)
-        hidden = self.decode(
-            decoder, self.encode(given_table(given, self.modalities, decoder.num_samples, decoder.modality.device))
+        table = given_table(
+            given, self.modalities, decoder.num_samples, decoder.modality.device, ordered=self.is_ordered
         )
+        hidden = self.decode(decoder, self.encode(table))
         return {name: self.heads.logits(name, hidden[:, start:stop]) for name, (start, stop) in columns.items()}
 
     @torch.no_grad()

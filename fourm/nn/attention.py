@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,10 @@ class LayerCache:
         key, value = self._memory
         return key[:, :, : self.length], value[:, :, : self.length]
 
+    def keep(self, length: int) -> None:
+        """Forget all but the first tokens."""
+        self.length = min(self.length, length)
+
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add (B, H, n, d) keys and values and return all of them."""
         start, self.length = self.length, self.length + key.shape[2]
@@ -189,18 +193,20 @@ class Attention(nn.Module):
         Args:
             x: (B, Q, dim).
             mask: who may attend to whom.
-            context: (B, K, context_dim), for attention to a context.
-            cache: earlier keys and values; a context's are computed once and then reused.
+            context: (B, K, context_dim), for attention to a context; None: the cache knows all of it.
+            cache: earlier keys and values. Those of a context are computed once: `context` is what has come since.
 
         Returns:
             (B, Q, dim).
         """
         if self.cross:
             query = self._heads(self.q(x), self.num_heads)
-            known = cache.all if cache is not None else None
-            key, value = self._key_value(self.kv(context)) if known is None else known
-            if cache is not None and known is None:
-                cache.append(key, value)
+            if context is not None:
+                key, value = self._key_value(self.kv(context))
+                if cache is not None:
+                    key, value = cache.append(key, value)
+            else:
+                key, value = cast(tuple[Tensor, Tensor], cast(LayerCache, cache).all)
         else:
             kv_dim = self.num_kv_heads * self.head_dim
             q, kv = self.qkv(x).split([x.shape[-1], 2 * kv_dim], dim=-1)

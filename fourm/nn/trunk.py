@@ -61,19 +61,48 @@ class DropPath(nn.Module):
 
 
 class BlockCache:
-    """What one block remembers between decoding steps: its own keys and values, and those of the context."""
+    """What one block remembers between decoding steps: its own keys and values, and those of the context.
 
-    def __init__(self) -> None:
-        self.own = LayerCache()
-        self.context = LayerCache()
+    Args:
+        own: whether it remembers its own.
+        context: those of a context that are known already.
+    """
+
+    def __init__(self, own: bool, context: LayerCache | None = None) -> None:
+        self.own = LayerCache() if own else None
+        self.context = LayerCache() if context is None else context
 
 
 class KVCache:
-    """Keys and values of all blocks of a trunk, for decoding one token at a time."""
+    """Keys and values of all blocks of a trunk, for passes that continue one another. A context may grow in between.
 
-    def __init__(self, depth: int) -> None:
-        self.blocks = [BlockCache() for _ in range(depth)]
+    Args:
+        depth: number of blocks.
+        own: remember the tokens that pass through. False: the context alone, where each pass has tokens of its own.
+    """
+
+    def __init__(self, depth: int, *, own: bool = True) -> None:
+        self.blocks = [BlockCache(own) for _ in range(depth)]
+        self.own = own
         self.cross: AttentionMask | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that have passed through."""
+        own = self.blocks[0].own
+        return 0 if own is None else own.length
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first tokens, or without tokens of its own all but the first of the context."""
+        self.cross = None
+        for block in self.blocks:
+            (block.context if block.own is None else block.own).keep(length)
+
+    def string(self) -> KVCache:
+        """A cache for tokens that are written one by one against the same context."""
+        cache = KVCache(0)
+        cache.blocks = [BlockCache(True, block.context) for block in self.blocks]
+        return cache
 
 
 class Block(nn.Module):
@@ -121,9 +150,9 @@ class Block(nn.Module):
         x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=cache.own if cache else None))
         if context is not None and cross_mask is not None:
             context_cache = cache.context if cache else None
-            reuse = context_cache is not None and context_cache.all is not None
-            normed = context if reuse else self.context_norm(context)
-            x = x + self.drop_path(self.cross_attn(self.query_norm(x), cross_mask, normed, context_cache))
+            known = context_cache.length if context_cache is not None else 0
+            new = None if known and known == context.shape[1] else self.context_norm(context[:, known:])
+            x = x + self.drop_path(self.cross_attn(self.query_norm(x), cross_mask, new, context_cache))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -153,7 +182,8 @@ class Trunk(nn.Module):
             x: (B, N, dim).
             attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all.
             context: (B, K, dim) for cross-attention.
-            cross: who attends to which context token; None: all to all. With a cache, all queries see the same.
+            cross: who attends to which context token; None: all to all. With a cache of its own tokens, all queries see
+                the same, and the context stays.
             cache: earlier keys and values; the new ones are added to it.
             layers: return the outputs of these blocks (without the final norm) as a list instead.
 
@@ -175,10 +205,10 @@ class Trunk(nn.Module):
         return outputs if layers is not None else self.norm(x)
 
     def _cross_mask(self, cross: AttentionPattern | None, dtype: torch.dtype, cache: KVCache | None) -> AttentionMask:
-        """The mask of the context; that of one query serves all later ones."""
+        """The mask of the context; that of one query serves all later ones of a string."""
         if cache is not None and cache.cross is not None:
             return cache.cross
         mask = AttentionMask.prepare(cross, self.config.backend, dtype)
-        if cache is not None and (cross is None or cross.reach.shape[1] == 1):
+        if cache is not None and cache.own and (cross is None or cross.reach.shape[1] == 1):
             cache.cross = mask
         return mask

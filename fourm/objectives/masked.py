@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Continuous, Modality, ModalitySet
 from fourm.objectives.base import Loss
+from fourm.objectives.blocks import in_blocks
 from fourm.objectives.budget import dirichlet_budget, draw_total
 from fourm.objectives.configs import Keep, MaskComponent, MaskedConfig
 from fourm.objectives.spans import draw_span_mask, fit_target
@@ -58,20 +59,30 @@ class Masked:
         config: budgets and mixture.
         modalities: those of the model.
         special: special ids of the text vocabulary.
+        ordered: for a model with an ordered context: show the same tokens block after block.
 
     Raises:
         ConfigError: if the config names modalities that are not in the set, if no component can ask anything, or if a
             vocabulary has no room for the special ids.
     """
 
-    def __init__(self, config: MaskedConfig, modalities: ModalitySet, special: SpecialIds | None = None) -> None:
-        self.config, self.modalities, self.special = config, modalities, special or SpecialIds()
+    def __init__(
+        self,
+        config: MaskedConfig,
+        modalities: ModalitySet,
+        special: SpecialIds | None = None,
+        *,
+        ordered: bool = False,
+    ) -> None:
+        self.config, self.modalities, self.special, self.ordered = config, modalities, special or SpecialIds(), ordered
         self.names = tuple(modalities)
         self.parts = tuple(m.name for m in modalities.outputs)
         self.frozen: dict[str, nn.Module] = {}
         limits = self._by_modality("max_tokens", config.max_tokens)
         self.capacity = np.array([min(limits.get(m.name, m.num_tokens), m.num_tokens) for m in modalities.values()])
         self.grids = np.array([m.is_grid for m in modalities.values()])
+        # What is only read, such as pixels, is never generated step by step.
+        self.cut = np.array([m.is_grid and m.is_output for m in modalities.values()])
         self.loss_weights = self._by_modality("modality_weights", config.modality_weights)
         self.components = [self._component(c, f"components[{i}]") for i, c in enumerate(config.components)]
         weights = np.array([c.weight for c in config.components], float)
@@ -143,7 +154,9 @@ class Masked:
                 self._mask_sequence(modality, sample[modality.name], budget, rng, inputs, targets)
             else:
                 self._mask_vectors(modality, sample[modality.name], budget, rng, inputs)
-        return inputs.build(), targets.build()
+        shown_row = inputs.build()
+        # Drawn last: tokens and targets are those of a full context at the same seed.
+        return in_blocks(shown_row, self.cut, rng) if self.ordered else shown_row, targets.build()
 
     def collate(self, items: Sequence[tuple[TokenRow, TokenRow]]) -> Example:
         """A batch of prepared samples."""

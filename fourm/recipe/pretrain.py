@@ -55,7 +55,12 @@ def run(recipe: PretrainRecipe) -> None:
 
 def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextTokenizer | None) -> Any:
     """The objective of a recipe, checked against its data sets as far as that needs no data."""
-    objective = implementation(recipe.objective.target)(recipe.objective, modalities, text.special if text else None)
+    kind, options = implementation(recipe.objective.target), {}
+    if getattr(recipe.model, "context", "full") == "ordered":
+        if not issubclass(kind, Masked):
+            raise ConfigError("model.context ordered needs objective.kind masked, which shows what is given in blocks")
+        options["ordered"] = True
+    objective = kind(recipe.objective, modalities, text.special if text else None, **options)
     if isinstance(objective, Masked):
         objective.check_data(
             {n: d.modalities or modalities for n, d in recipe.data.train.datasets.items() if d.weight > 0},

@@ -56,6 +56,21 @@ def test_registers_stand_in_front() -> None:
     assert text(AttentionPattern.causal(ONES[:, :2]).prepend(1)) == ["xxx", "xx.", "xxx"]
 
 
+def test_registers_can_be_a_block_before_all() -> None:
+    assert text(AttentionPattern.causal(ONES[:, :2]).prepend(2, block=True)) == ["xx..", "xx..", "xxx.", "xxxx"]
+
+
+def test_blocks_see_those_before_them_and_padding_may_lie_between() -> None:
+    block = torch.tensor([[0, 0, 1, 1]])
+    assert text(AttentionPattern.blockwise(block)) == ["xx..", "xx..", "xxxx", "xxxx"]
+    assert text(AttentionPattern.blockwise(block, torch.tensor([[True, False, True, True]]))) == [
+        "x...",
+        "....",
+        "x.xx",
+        "x.xx",
+    ]
+
+
 def test_patterns_move_with_all_their_columns() -> None:
     pattern = AttentionPattern.cross(ONES, ONES).to("meta")
     assert pattern.key_group is not None

@@ -1,8 +1,9 @@
 import torch
 from torch import Tensor
 
-from fourm.generate.branches import Branches, Conditions, append_tokens, build_branches, unmasked
+from fourm.generate.branches import Branches, Conditions, build_branches
 from fourm.generate.plan import Step
+from fourm.generate.tables import append_tokens, unmasked
 from fourm.models.ask import given_table
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import SpecialIds

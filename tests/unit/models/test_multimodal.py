@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourm.errors import ConfigError
+from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import initialise
@@ -169,6 +169,49 @@ def test_decoding_token_by_token_equals_decoding_at_once(make: Make) -> None:
             )
             parts.append(model.decode(now, context, cache=cache))
     torch.testing.assert_close(torch.cat(parts, 1), at_once, atol=1e-5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------ an ordered context
+
+
+def hidden_of(model: Multimodal, given: Any) -> Tensor:
+    from fourm.models.ask import given_table
+
+    with torch.no_grad():
+        return model.encode(
+            given_table(given, model.modalities, 2, torch.device("cpu"), ordered=model.is_ordered)
+        ).hidden
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_an_ordered_context_stays_while_more_is_given(make: Make, registers: int) -> None:
+    model = make(context="ordered", num_register_tokens=registers)
+    whole, names = hidden_of(model, GIVEN), list(GIVEN)
+    lengths = [registers + 3, registers + 5, registers + 8, registers + 13]
+    for count, length in enumerate(lengths, 1):
+        part = hidden_of(model, {name: GIVEN[name] for name in names[:count]})
+        torch.testing.assert_close(part, whole[:, :length], atol=1e-5, rtol=1e-5)
+    changed = hidden_of(model, change(GIVEN, "caption", "ids", (0, 0), 77))
+    differs = (changed - whole)[0].abs().amax(-1) > 1e-6
+    assert differs[: registers + 11].tolist() == [False] * (registers + 5) + [True] * 6  # padding follows
+
+
+def test_blocks_of_a_modality_are_read_one_after_the_other(make: Make) -> None:
+    model = make(context="ordered")
+    grid = {"ids": torch.tensor([[1, 2, 3]] * 2), "positions": torch.tensor([[0, 4, 9]] * 2)}
+    blocks = {"tok_depth@8": {**grid, "blocks": torch.tensor([[0, 0, 1], [0, 1, 1]])}}
+    before, after = hidden_of(model, blocks), hidden_of(model, change(blocks, "tok_depth@8", "ids", (0, 2), 8))
+    assert (before - after)[0].abs().amax(-1).gt(1e-6).tolist() == [False, False, True]
+    assert (hidden_of(model, {"tok_depth@8": grid}) - before)[0].abs().max() > 1e-6
+    plain = make()
+    assert torch.equal(hidden_of(plain, blocks), hidden_of(plain, {"tok_depth@8": grid}))
+
+
+@pytest.mark.parametrize("blocks", [[[0, 1, 0]] * 2, [[-1, 0, 0]] * 2])
+def test_blocks_that_fall_are_refused(make: Make, blocks: list[list[int]]) -> None:
+    grid = {"ids": torch.tensor([[1, 2, 3]] * 2), "positions": torch.tensor([[0, 4, 9]] * 2)}
+    with pytest.raises(DataError, match="'tok_depth@8': blocks fall along a row, or below 0"):
+        hidden_of(make(context="ordered"), {"tok_depth@8": {**grid, "blocks": torch.tensor(blocks)}})
 
 
 # ------------------------------------------------------------------ wrong input

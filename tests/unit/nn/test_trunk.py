@@ -121,6 +121,39 @@ def test_decoding_with_a_cache_equals_decoding_at_once(steps: list[int]) -> None
     torch.testing.assert_close(torch.cat(parts, 1), at_once, atol=1e-5, rtol=1e-5)
 
 
+def test_a_context_may_grow_between_passes_and_shrink_again() -> None:
+    model, x, context = trunk(CROSS), noise(2, 3, 16), noise(2, 7, 16, seed=1)
+    valid = AttentionPattern.full(ones(2, 3))
+    made: list[int] = []
+    handle = cast(Any, model.blocks[0]).cross_attn.kv.register_forward_hook(lambda _, i, __: made.append(i[0].shape[1]))
+    cache = KVCache(3, own=False)
+    for length in (2, 5, 5, 7):
+        seen = context[:, :length]
+        torch.testing.assert_close(
+            run(model, x, valid, context=seen, cross=AttentionPattern.cross(ones(2, 3), ones(2, length)), cache=cache),
+            run(model, x, valid, context=seen, cross=AttentionPattern.cross(ones(2, 3), ones(2, length))),
+        )
+    assert made == [2, 2, 3, 5, 5, 2, 7]  # each pass makes what is new, the one beside it all
+    assert cache.length == 0
+    cache.keep(4)
+    other = torch.cat([context[:, :4], noise(2, 2, 16, seed=2)], 1)
+    torch.testing.assert_close(
+        run(model, x, valid, context=other, cross=None, cache=cache), run(model, x, valid, context=other, cross=None)
+    )
+    handle.remove()
+
+
+def test_a_string_is_written_against_a_context_that_is_known() -> None:
+    model, x, context = trunk(CROSS), noise(1, 4, 16), noise(1, 5, 16, seed=1)
+    cache = KVCache(3, own=False)
+    run(model, x, AttentionPattern.full(ones(1, 4)), context=context, cross=None, cache=cache)
+    string = cache.string()
+    parts = [model(x[:, i : i + 1], attention=None, context=context, cross=None, cache=string) for i in range(4)]
+    at_once = run(model, x, AttentionPattern.causal(ones(1, 4)), context=context, cross=None)
+    torch.testing.assert_close(torch.cat(parts, 1), at_once, atol=1e-5, rtol=1e-5)
+    assert (string.length, cache.length) == (4, 0)
+
+
 def test_a_context_reaches_only_queries_that_may_see_it() -> None:
     model, x = trunk(CROSS), noise(1, 2, 16)
     cross = AttentionPattern.cross(ones(1, 2), torch.tensor([[True, False]]))

@@ -12,6 +12,7 @@ import torch
 from fourm import config as configs
 from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
+from fourm.models.ask import given_table
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.configs import OBJECTIVES, MaskComponent, MaskedConfig
@@ -66,6 +67,113 @@ def test_the_sample_is_not_changed(modalities: ModalitySet, sample: Sample) -> N
 def test_another_generator_gives_another_mask(modalities: ModalitySet, sample: Sample) -> None:
     a, b = items(masked(modalities), sample, 2)
     assert a[0].position.tolist() != b[0].position.tolist()
+
+
+# ------------------------------------------------------------------ an ordered context
+
+
+def ordered(modalities: ModalitySet, num_inputs: int = 30) -> tuple[Masked, Masked]:
+    """The same objective for a full and for an ordered context."""
+    config = MaskedConfig(num_inputs, 16, components=[MaskComponent(input_alphas={"*": 2.0})])
+    return Masked(config, modalities), Masked(config, modalities, ordered=True)
+
+
+def test_an_ordered_context_shows_and_asks_the_same_tokens(modalities: ModalitySet, sample: Sample) -> None:
+    full, blocks = ordered(modalities)
+    for (one, asked), (other, also) in zip(items(full, sample), items(blocks, sample), strict=True):
+        for name in modalities:
+            here, there = of(full, one, name), of(full, other, name)
+            for column in ("position", "ids", "target_ids", "group"):
+                assert np.array_equal(getattr(one, column)[here], getattr(other, column)[there])
+        assert all(np.array_equal(one.values[name], other.values[name]) for name in one.values)
+        assert np.array_equal(asked.target_ids, also.target_ids)
+        assert np.array_equal(asked.reach, also.reach)
+
+
+def test_tokens_see_their_own_block_and_those_before_it(modalities: ModalitySet, sample: Sample) -> None:
+    _, objective = ordered(modalities)
+    for row, _asked in items(objective, sample):
+        places = np.arange(len(row))
+        assert (row.reach > places).all()
+        assert (np.diff(row.reach) >= 0).all()
+        assert row.reach[-1] == len(row)
+        for name in modalities:
+            place = np.flatnonzero(of(objective, row, name))
+            assert (np.diff(place) == 1).all()
+            if len(place):  # a modality begins and ends with a block
+                assert place[0] in {0, *row.reach}
+                assert place[-1] + 1 in row.reach
+                assert name == "depth" or len(set(row.reach[place])) == 1
+
+
+def test_every_modality_comes_first_and_last_and_grids_in_few_and_many_blocks(
+    modalities: ModalitySet, sample: Sample
+) -> None:
+    _, objective = ordered(modalities, 60)
+    rows = [row for row, _ in items(objective, sample, 300)]
+    assert {row.modality[0] for row in rows} == {row.modality[-1] for row in rows} == {0, 1, 2, 3, 4}
+    depth = [row.reach[of(objective, row, "depth")] for row in rows]
+    counts = [len(set(reach)) for reach in depth if len(reach) == 16]
+    assert min(counts) == 1
+    assert max(counts) == 16
+    # P(n blocks of L tokens) = log((n + 1) / n) / log(L + 1)
+    assert np.mean(np.array(counts) == 1) == pytest.approx(np.log(2) / np.log(17), abs=0.1)
+    assert np.mean(np.array(counts) > 8) == pytest.approx(np.log(17 / 9) / np.log(17), abs=0.1)
+
+
+def test_what_is_only_read_is_one_block(modalities: ModalitySet, sample: Sample) -> None:
+    objective = Masked(
+        MaskedConfig(16, 16, components=[MaskComponent(input_alphas={"rgb": 1})]), modalities, ordered=True
+    )
+    assert all((row.reach == 16).all() for row, _ in items(objective, sample, 20))
+
+
+def test_training_shows_what_generation_will_show(modalities: ModalitySet, sample: Sample) -> None:
+    """The same hidden states as from what is given in the same order and blocks."""
+    _, objective = ordered(modalities)
+    config = MultimodalConfig(16, 2, 1, 2, embedding_std=0.4, num_register_tokens=2, context="ordered")
+    model = Multimodal(modalities, config).eval()
+    names = list(modalities)
+    for item in items(objective, sample, 5):
+        row, batch = item[0], objective.collate([item]).encoder
+        assert batch is not None
+        given: dict[str, dict[str, torch.Tensor]] = {}
+        for index in dict.fromkeys(row.modality.tolist()):
+            name, here = names[index], row.modality == index
+            facts = {"positions": row.position[here], "ids": row.ids[here], "blocks": row.reach[here]}
+            given[name] = {key: torch.from_numpy(value.astype(np.int64))[None] for key, value in facts.items()}
+            if name == "rgb":
+                given[name]["values"] = torch.from_numpy(sample["rgb"])[None]
+            if name == "vectors":
+                given[name] = {
+                    "values": torch.from_numpy(row.values[name])[None],
+                    "valid": torch.ones(1, int(here.sum()), dtype=torch.bool),
+                }
+        with torch.no_grad():
+            table = given_table(given, modalities, 1, torch.device("cpu"), ordered=True)
+            torch.testing.assert_close(model.encode(batch).hidden, model.encode(table).hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_an_ordered_model_learns(modalities: ModalitySet, sample: Sample) -> None:
+    _, objective = ordered(modalities)
+    config = MultimodalConfig(16, 1, 1, 2, embedding_std=0.4, num_register_tokens=1, context="ordered")
+    model = Multimodal(modalities, config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    losses = []
+    for step in range(40):
+        batch = objective.collate([objective.prepare(sample, generator(step, n)) for n in range(4)])
+        loss = objective.loss(model, batch).scalar(objective.counts(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_nothing_shown_is_fine_in_blocks_too(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(num_input_tokens=0)
+    objective = Masked(MaskedConfig(16, 16, components=[component]), modalities, ordered=True)
+    assert [len(row) for row, _ in items(objective, sample, 3)] == [0, 0, 0]
 
 
 # ------------------------------------------------------------------ budgets

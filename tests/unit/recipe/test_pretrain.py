@@ -57,6 +57,21 @@ def test_the_tokenizer_of_codes_within_a_text_need_not_fit_the_text(tmp_path: Pa
     assert pretrain._check_tokens(made, made.modality_set(), found) == {"tok_depth@64": "a" * 64}
 
 
+def test_an_ordered_context_is_stated_once() -> None:
+    model = recipe().model
+    for context in ("full", "ordered"):
+        made = recipe(model={"kind": "multimodal", **vars(model), "context": context})
+        assert pretrain.build_objective(made, made.modality_set(), None).ordered == (context == "ordered")
+        assert pretrain.build_model(made, made.modality_set(), {}).is_ordered == (context == "ordered")
+
+
+def test_an_ordered_context_needs_an_objective_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recipe(model={"kind": "multimodal", **vars(recipe().model), "context": "ordered"})
+    monkeypatch.setattr(pretrain, "implementation", lambda _: dict)
+    with pytest.raises(ConfigError, match="context ordered needs objective.kind masked"):
+        pretrain.build_objective(made, made.modality_set(), None)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_tokens_of_another_tokenizer_are_refused_in_training_and_in_evaluation(tmp_path: Path, split: str) -> None:
     good, bad = tokens(tmp_path / "good", "a" * 64), tokens(tmp_path / "bad", "b" * 64)
