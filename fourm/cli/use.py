@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _decoding(command: _Command) -> _Command:
+    """How and where a model answers: the options that `generate` and `serve` share."""
+    options = (
+        click.option("--bf16", is_flag=True, help="Compute in bfloat16."),
+        click.option(
+            "--decoder-steps",
+            type=click.IntRange(1),
+            default=None,
+            help="Steps of diffusion decoders. [default: as saved]",
+        ),
+        click.option(
+            "--decoder-scheduler",
+            type=click.Choice(["ddim", "dpm", "unipc"]),
+            default=None,
+            help="Scheduler of diffusion decoders. [default: as saved]",
+        ),
+        click.option(
+            "--text-tokenizer",
+            type=click.Path(path_type=Path),
+            default=None,
+            help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
+        ),
+        click.option("--device", default="auto", show_default=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -75,24 +107,8 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option(
     "--expected", is_flag=True, help="One-step grids: decode the mean code under the probabilities, not the drawn one."
 )
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
-@click.option(
-    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
-)
-@click.option(
-    "--decoder-scheduler",
-    type=click.Choice(["ddim", "dpm", "unipc"]),
-    default=None,
-    help="Scheduler of diffusion decoders. [default: as saved]",
-)
-@click.option(
-    "--text-tokenizer",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
-)
-@click.option("--device", default="auto", show_default=True)
+@_decoding
 def generate(
     model: str, given: tuple[str, ...], targets: str, prompts: str | None, text_tokenizer: Path | None, **options: Any
 ) -> None:
@@ -136,23 +152,7 @@ def generate(
 )
 @click.option("--max-text", type=click.IntRange(1), default=4000, show_default=True, help="Characters of a text.")
 @click.option("--max-samples", type=click.IntRange(1), default=8, show_default=True, help="Answers of a request.")
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
-@click.option(
-    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
-)
-@click.option(
-    "--decoder-scheduler",
-    type=click.Choice(["ddim", "dpm", "unipc"]),
-    default=None,
-    help="Scheduler of diffusion decoders. [default: as saved]",
-)
-@click.option(
-    "--text-tokenizer",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
-)
-@click.option("--device", default="auto", show_default=True)
+@_decoding
 def serve(
     model: str,
     text_tokenizer: Path | None,

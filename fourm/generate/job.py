@@ -9,9 +9,9 @@ from typing import Any
 
 from fourm.generate.answer import follow, plan_for, read_all, sample_seeds
 from fourm.generate.bundle import Bundle, move, set_decoding
-from fourm.generate.inputs import parse_given
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan
+from fourm.generate.reading import parse_given
 from fourm.machine import choose_device
 
 

@@ -12,10 +12,10 @@ from fourm.files import temporary_name
 from fourm.generate.answer import make_plan
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle
-from fourm.generate.inputs import parse_given
 from fourm.generate.job import get_ready
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.prompts import open_prompts
+from fourm.generate.reading import parse_given
 from fourm.generate.results import Results, as_yaml, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 

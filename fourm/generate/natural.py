@@ -21,18 +21,9 @@ from fourm.data.images import open_image
 from fourm.errors import ConfigError, DataError
 from fourm.generate.branches import stack
 from fourm.generate.bundle import Bundle, raw_modality, text_tokenizer
-from fourm.generate.inputs import (
-    GivenValue,
-    as_given,
-    find_given,
-    give,
-    network_input,
-    read_bytes,
-    read_given,
-    read_image,
-    read_text,
-)
+from fourm.generate.inputs import GivenValue, as_given, find_given, give, network_input
 from fourm.generate.names import means_tokens
+from fourm.generate.reading import read_bytes, read_given, read_image, read_text
 from fourm.modality import Grid, Modality
 from fourm.tokenizers.structured import KINDS
 from fourm.tokens import PADDING, SpecialIds

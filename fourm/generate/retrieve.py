@@ -22,12 +22,13 @@ from fourm.generate.answer import any_to_any
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.files import png
-from fourm.generate.inputs import GivenValue, parse_given
+from fourm.generate.inputs import GivenValue
 from fourm.generate.job import get_ready
 from fourm.generate.names import resolve
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.prompts import open_prompts
+from fourm.generate.reading import parse_given
 from fourm.generate.results import Results, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 from fourm.modality import Modality

@@ -21,8 +21,9 @@ from PIL import Image
 from fourm.errors import FourmError
 from fourm.generate.answer import Answers, follow, make_plan, sample_seeds
 from fourm.generate.bundle import Bundle
-from fourm.generate.inputs import GivenValue, find_given, give, read_bytes, read_text
+from fourm.generate.inputs import GivenValue, find_given, give
 from fourm.generate.overview import pictures
+from fourm.generate.reading import read_bytes, read_text
 from fourm.serve.request import Request
 
 _log = logging.getLogger(__name__)
