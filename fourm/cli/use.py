@@ -83,6 +83,19 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
     help="Part of an image that counts, white in rgb=mask.png; det=some: there may be more than the given boxes.",
 )
 @click.option(
+    "--sees",
+    multiple=True,
+    metavar="TARGET=NAMES",
+    help="What a target is made from, as rgb=semseg,caption; without it, from all that was given and made before.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=PLACE",
+    help="A further model, for what MODEL cannot generate, or for the steps of --plan that name it.",
+)
+@click.option(
     "--prompts",
     default=None,
     metavar="[NAMES=]PATH",
@@ -110,7 +123,13 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
 @_decoding
 def generate(
-    model: str, given: tuple[str, ...], targets: str, prompts: str | None, text_tokenizer: Path | None, **options: Any
+    model: str,
+    given: tuple[str, ...],
+    targets: str,
+    prompts: str | None,
+    models: tuple[str, ...],
+    text_tokenizer: Path | None,
+    **options: Any,
 ) -> None:
     """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub).
 
@@ -122,9 +141,11 @@ def generate(
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
     if not given and prompts is None:
         raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
-    from fourm.recipe.bundle import load_bundle
+    from fourm.generate.reading import parse_given
+    from fourm.recipe.bundle import load_bundle, with_others
 
-    bundle = load_bundle(model, text_tokenizer)
+    places = parse_given(models, "--model", "large=outputs/large/model")
+    bundle = with_others(load_bundle(model, text_tokenizer), options["plan"], places, text_tokenizer)
     options.update(given=given, targets=[n for n in targets.split(",") if n])
     if prompts is None:
         from fourm.generate.job import run
@@ -134,7 +155,7 @@ def generate(
     else:
         from fourm.generate.many import run_many
 
-        done = run_many(bundle, prompts=prompts, model=model, **options)
+        done = run_many(bundle, prompts=prompts, **options)
         click.echo(done)
 
 

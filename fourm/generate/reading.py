@@ -31,7 +31,7 @@ from fourm.tokens import PADDING
 
 _ORIENTATION = 0x0112
 _TEXT_FILES = (".txt", ".json", ".gz")
-_NPY = b"\x93NUMPY"
+NPY = b"\x93NUMPY"
 
 
 def read_given(bundle: Bundle, name: str, text: str) -> GivenValue:
@@ -83,7 +83,7 @@ def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue
         return give(bundle, name, value[0] if several and value else value, as_data=True)
     raw = raw_modality(bundle, modality)
     means_ids = modality.tokenizer is not None and means_tokens(name, modality)
-    if means_ids and modality.decode == "tokens" and data.startswith(_NPY):
+    if means_ids and modality.decode == "tokens" and data.startswith(NPY):
         return give(bundle, name, _some_ids(data, modality, where))
     if raw.decode == "features" and not means_ids:
         return give(bundle, name, torch.from_numpy(_decode(data, raw, where)[:1]))
