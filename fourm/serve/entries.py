@@ -14,7 +14,7 @@ from PIL import Image
 
 from fourm.errors import DataError
 from fourm.report.legend import class_names, legend
-from fourm.serve.drawing import drawing_file, pencils
+from fourm.serve.drawing import drawing_file, painting_files, pencils
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
 
@@ -22,6 +22,8 @@ _CANVAS = 512
 _MOST_LAYERS = 2
 _MOST_DRAWINGS = 32
 _LARGEST_DRAWING = 4 * 2**20
+_OVER = "#c43a48"
+_PAINT = "Upload an image and paint over what is to be made anew; choose the same modality as target."
 _MASK = "Of the same size as the image, white where it counts; the rest is unknown, and may be generated."
 
 
@@ -30,8 +32,8 @@ class Entry(NamedTuple):
 
     Args:
         field: the modality.
-        role: behind its name, for programs: nothing for an upload or a text, `_drawing`, or `_known` for the part of it
-            that counts.
+        role: behind its name, for programs: nothing for an upload or a text, `_drawing`, `_painting` for an image of
+            which a part is painted over, or `_known` for the part of it that counts.
         component: of gradio.
     """
 
@@ -65,6 +67,10 @@ def make_entries(fields: Sequence[Field], limits: Limits) -> list[Entry]:
                 if field.is_drawn:
                     with gr.Tab("Draw"):
                         entries.append(Entry(field, "_drawing", _canvas(field)))
+                if field.is_photograph:
+                    with gr.Tab("Paint over"):
+                        gr.HTML(f'<div class="fourm-hint">{_PAINT}</div>', padding=False)
+                        entries.append(Entry(field, "_painting", _easel(field)))
                 with gr.Tab("Mask"):
                     gr.HTML(f'<div class="fourm-hint">{_MASK}</div>', padding=False)
                     parts.append(Entry(field, "_known", _handed_on(_picture(f"{field.name}: mask"))))
@@ -106,6 +112,25 @@ def _canvas(field: Field) -> Any:
     if field.is_label_map:
         names = legend(class_names(field.raw), width=_CANVAS)
         gr.HTML(f'<img alt="colours of the classes" src="{_data_url(names)}">', padding=False)
+    _bound(canvas)
+    canvas.preprocess = lambda payload: _layers(canvas, payload)[1]
+    return canvas
+
+
+def _easel(field: Field) -> Any:
+    """A place to paint over an image of any size; it hands on the image and the strokes, scaled to one size."""
+    brush = gr.Brush(default_size=48, colors=[_OVER], color_mode="fixed")
+    easel: Any = gr.ImageEditor(
+        label=field.name, show_label=False, sources=("upload",), transforms=(), layers=False, format="png",
+        canvas_size=(_CANVAS, _CANVAS), fixed_canvas=True, brush=brush, height=420,
+    )  # fmt: skip
+    _bound(easel)
+    easel.preprocess = lambda payload: _layers(easel, payload)
+    return easel
+
+
+def _bound(canvas: Any) -> None:
+    """Take no more from a browser than a canvas can hold."""
     canvas.blob_storage = _Bounded(_MOST_DRAWINGS)
     accept = canvas.accept_blobs
 
@@ -120,8 +145,6 @@ def _canvas(field: Field) -> Any:
     accept_blobs.__annotations__ = dict(getattr(accept, "__annotations__", {}))
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
     canvas.accept_blobs = accept_blobs
-    canvas.preprocess = lambda payload: _drawn(canvas, payload)
-    return canvas
 
 
 class _Bounded(dict[str, Any]):
@@ -137,16 +160,21 @@ class _Bounded(dict[str, Any]):
             del self[next(iter(self))]
 
 
-def _drawn(canvas: Any, payload: Any) -> bytes | None:
-    """What was drawn, as an image file with an alpha channel."""
+def _layers(canvas: Any, payload: Any) -> tuple[bytes | None, bytes | None]:
+    """The image below, and what was drawn, as image files with an alpha channel."""
     if payload is None:
-        return None
+        return None, None
     found = payload if payload.id is None else canvas.blob_storage.pop(payload.id, None)
-    layers = [layer for layer in (found.layers if found is not None else None) or [] if layer is not None]
-    if not layers:
-        return None
-    layer = layers[0]
-    return bytes(layer) if isinstance(layer, bytes | bytearray | memoryview) else _uploaded(layer)
+    if found is None:
+        return None, None
+    drawn = next((layer for layer in found.layers or [] if layer is not None), None)
+    return _content(found.background), _content(drawn)
+
+
+def _content(layer: Any) -> bytes | None:
+    if layer is None or isinstance(layer, bytes | bytearray | memoryview):
+        return None if layer is None else bytes(layer)
+    return _uploaded(layer)
 
 
 def read_entries(
@@ -155,20 +183,24 @@ def read_entries(
     """Name -> bytes or text, of an upload or else of a drawing; and name -> the part of it that counts.
 
     Raises:
-        DataError: if there are an upload and a drawing.
+        DataError: if there are an upload and a drawing, or a mask and a painting.
     """
     given: dict[str, Any] = {}
     known: dict[str, Any] = {}
     for (field, role, _), value in zip(entries, values, strict=True):
+        content, part = value, None
         if role == "_known":
-            known[field.name] = value
-            continue
-        content = drawing_file(field, value, limits) if role == "_drawing" and value is not None else value
-        if content is None:
-            continue
-        if given.get(field.name) is not None:
-            raise DataError(f"given {field.name}: there are a file and a drawing; clear one of them")
-        given[field.name] = content
+            content, part = None, value
+        elif role == "_drawing":
+            content = drawing_file(field, value, limits) if value is not None else None
+        elif role == "_painting":
+            below, strokes = value or (None, None)
+            content, part = painting_files(field, below, strokes, limits) if below is not None else (None, None)
+        for found, what, more in ((given, "given", content), (known, "known", part)):
+            if more is not None and found.get(field.name) is not None:
+                raise DataError(f"{what} {field.name}: there are a file and a drawing; clear one of them")
+            if more is not None:
+                found[field.name] = more
     return given, known
 
 
