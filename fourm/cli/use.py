@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _decoding(command: _Command) -> _Command:
+    """How and where a model answers: the options that `generate` and `serve` share."""
+    options = (
+        click.option("--bf16", is_flag=True, help="Compute in bfloat16."),
+        click.option(
+            "--decoder-steps",
+            type=click.IntRange(1),
+            default=None,
+            help="Steps of diffusion decoders. [default: as saved]",
+        ),
+        click.option(
+            "--decoder-scheduler",
+            type=click.Choice(["ddim", "dpm", "unipc"]),
+            default=None,
+            help="Scheduler of diffusion decoders. [default: as saved]",
+        ),
+        click.option(
+            "--text-tokenizer",
+            type=click.Path(path_type=Path),
+            default=None,
+            help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
+        ),
+        click.option("--device", default="auto", show_default=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -51,6 +83,19 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
     help="Part of an image that counts, white in rgb=mask.png; det=some: there may be more than the given boxes.",
 )
 @click.option(
+    "--sees",
+    multiple=True,
+    metavar="TARGET=NAMES",
+    help="What a target is made from, as rgb=semseg,caption; without it, from all that was given and made before.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=PLACE",
+    help="A further model, for what MODEL cannot generate, or for the steps of --plan that name it.",
+)
+@click.option(
     "--prompts",
     default=None,
     metavar="[NAMES=]PATH",
@@ -75,26 +120,16 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option(
     "--expected", is_flag=True, help="One-step grids: decode the mean code under the probabilities, not the drawn one."
 )
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
-@click.option(
-    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
-)
-@click.option(
-    "--decoder-scheduler",
-    type=click.Choice(["ddim", "dpm", "unipc"]),
-    default=None,
-    help="Scheduler of diffusion decoders. [default: as saved]",
-)
-@click.option(
-    "--text-tokenizer",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
-)
-@click.option("--device", default="auto", show_default=True)
+@_decoding
 def generate(
-    model: str, given: tuple[str, ...], targets: str, prompts: str | None, text_tokenizer: Path | None, **options: Any
+    model: str,
+    given: tuple[str, ...],
+    targets: str,
+    prompts: str | None,
+    models: tuple[str, ...],
+    text_tokenizer: Path | None,
+    **options: Any,
 ) -> None:
     """Generate any modalities from any others with a trained MODEL (a folder, or a repository on the Hub).
 
@@ -106,9 +141,11 @@ def generate(
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
     if not given and prompts is None:
         raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
-    from fourm.recipe.bundle import load_bundle
+    from fourm.generate.reading import parse_given
+    from fourm.recipe.bundle import load_bundle, with_others
 
-    bundle = load_bundle(model, text_tokenizer)
+    places = parse_given(models, "--model", "large=outputs/large/model")
+    bundle = with_others(load_bundle(model, text_tokenizer), options["plan"], places, text_tokenizer)
     options.update(given=given, targets=[n for n in targets.split(",") if n])
     if prompts is None:
         from fourm.generate.job import run
@@ -118,7 +155,7 @@ def generate(
     else:
         from fourm.generate.many import run_many
 
-        done = run_many(bundle, prompts=prompts, model=model, **options)
+        done = run_many(bundle, prompts=prompts, **options)
         click.echo(done)
 
 
@@ -136,23 +173,7 @@ def generate(
 )
 @click.option("--max-text", type=click.IntRange(1), default=4000, show_default=True, help="Characters of a text.")
 @click.option("--max-samples", type=click.IntRange(1), default=8, show_default=True, help="Answers of a request.")
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
-@click.option(
-    "--decoder-steps", type=click.IntRange(1), default=None, help="Steps of diffusion decoders. [default: as saved]"
-)
-@click.option(
-    "--decoder-scheduler",
-    type=click.Choice(["ddim", "dpm", "unipc"]),
-    default=None,
-    help="Scheduler of diffusion decoders. [default: as saved]",
-)
-@click.option(
-    "--text-tokenizer",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
-)
-@click.option("--device", default="auto", show_default=True)
+@_decoding
 def serve(
     model: str,
     text_tokenizer: Path | None,

@@ -13,11 +13,12 @@ import torch
 
 from fourm.errors import ConfigError, DataError, FourmError
 from fourm.files import publish
-from fourm.generate.answer import follow, plan_for
+from fourm.generate.answer import follow
 from fourm.generate.bundle import Bundle
 from fourm.generate.inputs import GivenValue
 from fourm.generate.natural import check_gaps, join, take_text
 from fourm.generate.plan import GenerationPlan
+from fourm.generate.planning import Sees, plan_for
 from fourm.generate.prompts import Prompt, Prompts
 from fourm.generate.results import Results
 from fourm.machine import Part
@@ -122,6 +123,7 @@ class Run:
         is_done: whether the prompt of a key was answered before.
         keep: called with a key and its answers.
         done: how it goes.
+        sees: what some targets are made from; see `fourm.generate.planning.make_plan`.
     """
 
     bundle: Bundle
@@ -134,6 +136,7 @@ class Run:
     is_done: Callable[[str], bool]
     keep: Callable[[str, Results], None]
     done: Done
+    sees: Sees | None = None
 
     def all(self, part: Part, together: int, options: Mapping[str, Any]) -> Done:
         """Every prompt of a share.
@@ -189,13 +192,13 @@ class Run:
         if clash:
             raise DataError(f"'{clash[0]}' is given to all prompts and by this one; give it in one place")
         given, known = [*self.common.given, *prompt.names], [*self.common.known, *prompt.known]
-        plan, targets, kept = plan_for(self.bundle, self.names, given, known, self.plan)
+        plan, targets, kept = plan_for(self.bundle, self.names, given, known, self.plan, self.sees)
         wanted = [(name, name) for name in given] + list(kept.items())
         values = [
             self.common.read(name, source) if source in self.common.given else prompt.read(name, source)
             for name, source in wanted
         ]
-        check_gaps(values, plan.targets, self.bundle)
+        check_gaps(values, plan.steps, self.bundle)
         return _Question(prompt.key, where, tuple(values), plan, targets)
 
     def _answer(self, batch: Sequence[_Question], options: Mapping[str, Any], tick: Callable[[], None]) -> None:
@@ -228,9 +231,8 @@ class Run:
             [
                 Results(
                     {name: answers[n * rows : (n + 1) * rows] for name, answers in everything.items()},
-                    bundle=self.bundle,
+                    shown=everything.shown,
                     given=question.values,
-                    targets=targets,
                     plan=plan,
                     uncertainty={k: v[n * rows : (n + 1) * rows] for k, v in everything.uncertainty.items()},
                 )

@@ -157,7 +157,7 @@ def _contents(
         # the conditions, but one of them belongs to its own branch.
         named = {base_name(name) for name in step.conditions}
         context = {name: name for name in plain if name not in named | conditions.grown}
-        grown = {name: name for name in conditions.grown - named}
+        grown = {name: name for name in conditions.grown - named if name in plain}
         branches = [{**context, **grown, base_name(name): name} for name in step.conditions]
         return [context, *branches], tuple(step.conditions.values())
     context = {name: name for name in plain if name == step.target or name not in conditions.initial | conditions.grown}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 
-from fourm.errors import ConfigError
+from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers.published_text import TEXT_TOKENIZER_REMEDY
+
+_FIRST = 256
+"""Numbers of a weight that tell it from another: training changes all, and a hash of all takes long."""
 
 
 class Bundle(Protocol):
@@ -20,6 +24,8 @@ class Bundle(Protocol):
         model: the model.
         tokenizers: token modality -> tokenizer; for a sequence, that of the codes within its text (`generate.codes`).
         text: the text tokenizer; None for a model without text.
+        others: name -> further model that steps of a plan may name, with its tokenizers.
+        place: where it was found.
     """
 
     @property
@@ -30,6 +36,25 @@ class Bundle(Protocol):
 
     @property
     def text(self) -> Any: ...
+
+    @property
+    def others(self) -> Mapping[str, Bundle]: ...
+
+    @property
+    def place(self) -> str: ...
+
+
+def home(bundle: Bundle, model: str | None) -> Bundle:
+    """The bundle that makes a step: a further one by its name, or the one that is asked.
+
+    Raises:
+        ConfigError: if there is no such model.
+    """
+    if model is None:
+        return bundle
+    if model not in bundle.others:
+        raise ConfigError(f"there is no model '{model}'.{did_you_mean(model, bundle.others)}")
+    return bundle.others[model]
 
 
 def raw_modality(bundle: Bundle, modality: Modality) -> Modality:
@@ -55,6 +80,15 @@ def text_tokenizer(bundle: Bundle, modality: Modality) -> Any:
     return bundle.text
 
 
+def identity(bundle: Bundle) -> str:
+    """What tells a model from others: a hash of the name, shape and first numbers of each of its weights."""
+    found = hashlib.sha256()
+    for name, tensor in bundle.model.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        found.update(tensor.flatten()[:_FIRST].float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 def device_of(module: Any) -> torch.device:
     """Where a tokenizer or model computes."""
     parameter = next(module.parameters(), None) if hasattr(module, "parameters") else None
@@ -62,26 +96,29 @@ def device_of(module: Any) -> torch.device:
 
 
 def move(bundle: Bundle, device: torch.device) -> None:
-    """Bring a bundle's model and tokenizers to a device."""
+    """Bring a bundle's models and tokenizers to a device."""
     for network in (bundle.model, *bundle.tokenizers.values()):
         if hasattr(network, "to"):
             network.to(device)
+    for other in bundle.others.values():
+        move(other, device)
 
 
-def set_decoding(bundle: Bundle, targets: Iterable[str], *, sampling: Mapping[str, Any], bf16: bool) -> None:
+def set_decoding(bundle: Bundle, targets: Mapping[str, str | None], *, sampling: Mapping[str, Any], bf16: bool) -> None:
     """Change how the tokenizers of some targets turn ids into images, from now on.
 
     Args:
         bundle: model and tokenizers.
-        targets: what will be decoded.
+        targets: what will be decoded -> the further model that makes it, if one does.
         sampling: keys of `SamplingConfig` for those that decode by diffusion.
         bf16: decode in bfloat16.
 
     Raises:
         ConfigError: if none of them decodes by diffusion, or not with these settings.
     """
-    tokenizers = {name: bundle.tokenizers[name] for name in targets if name in bundle.tokenizers}
-    diffusing = [tokenizer for tokenizer in tokenizers.values() if hasattr(tokenizer, "sampling")]
+    own = [home(bundle, model).tokenizers.get(name) for name, model in targets.items()]
+    tokenizers = [tokenizer for tokenizer in own if tokenizer is not None]
+    diffusing = [tokenizer for tokenizer in tokenizers if hasattr(tokenizer, "sampling")]
     if sampling and not diffusing:
         raise ConfigError(
             f"{', '.join(sampling)} can only be set for tokenizers that decode by diffusion, which none of "
@@ -89,6 +126,6 @@ def set_decoding(bundle: Bundle, targets: Iterable[str], *, sampling: Mapping[st
         )
     for tokenizer in diffusing if sampling else ():
         tokenizer.use_sampling(**sampling)
-    for tokenizer in tokenizers.values() if bf16 else ():
+    for tokenizer in tokenizers if bf16 else ():
         if hasattr(tokenizer, "for_decoding"):
             tokenizer.for_decoding(precision="bf16")

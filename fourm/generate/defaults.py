@@ -6,7 +6,8 @@ draw less hot, in fewer steps, and only texts guide them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fourm.generate.names import base_name, short_name
@@ -53,6 +54,9 @@ def default_plan(
     raw: Callable[[Modality], Modality],
     *,
     chained: bool = True,
+    sees: Mapping[str, Sequence[str]] | None = None,
+    makers: Mapping[str, str | None] | None = None,
+    others: Mapping[str, ModalitySet] | None = None,
 ) -> GenerationPlan:
     """A plan for any pair of given modalities and targets.
 
@@ -62,12 +66,27 @@ def default_plan(
         modalities: those of the model.
         raw: what a modality shows.
         chained: whether each target is given to the next.
+        sees: target -> full names of all that it is made from. Those of them that are generated guide it too.
+        makers: target -> further model that makes it, or None.
+        others: modalities of the further models.
     """
     seen = {base_name(name) for name in given}
+    sees, makers = sees or {}, makers or {}
+    guiding = {name for names in sees.values() for name in names}
     steps = []
     for target in targets:
-        steps.append(_default_step(target, seen, modalities, raw))
-        if chained and target.is_input:
+        model = makers.get(target.name)
+        own = modalities if model is None else (others or {})[model]
+        here = {name for name in seen if name in own and own[name].is_input}
+        if target.name in sees:
+            here &= set(sees[target.name])
+        step = _default_step(target, here, own, raw)
+        if target.name in sees:
+            step = replace(step, sees=list(sees[target.name]))
+        if target.name in guiding:
+            step = replace(step, grow_conditioning=True)
+        steps.append(replace(step, model=model))
+        if chained and (target.is_input or others):
             seen.add(target.name)
     return GenerationPlan(steps, chained=chained)
 

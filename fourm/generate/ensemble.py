@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fourm.generate.merge import MERGED, merge
 from fourm.modality import Modality
 
 
@@ -24,14 +25,16 @@ class Ensemble(NamedTuple):
 
 
 def combine(values: Any, raw: Modality) -> Ensemble:
-    """The mean of maps of numbers, the vote on maps of labels; of all else, such as texts and boxes, the first answer.
+    """The mean of maps of numbers, the vote on maps of labels, all things that were found; of texts the first answer.
 
     Args:
         values: (N, C, H, W) numbers, (N, ...) labels or ids, or a list of N values.
-        raw: what they show. The mean of normals is brought back to unit length.
+        raw: what they show. The mean of normals is brought back to unit length; boxes, people and instances of all
+            answers are merged (`fourm.generate.merge`).
     """
     if isinstance(values, list):
-        return Ensemble(values[0], None)
+        found_things = raw.decode in MERGED and isinstance(values[0], list)
+        return Ensemble(merge(values, raw.decode) if found_things else values[0], None)
     if not values.is_floating_point():
         return vote(values)
     mean = values.mean(0)

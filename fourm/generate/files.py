@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fourm.data.encode import npy
 from fourm.files import publish
-from fourm.generate.bundle import Bundle, raw_modality
 from fourm.modality import Modality
 from fourm.report.colors import VOID_COLOR, palette
 
@@ -25,12 +24,11 @@ _VOID = 255
 _LABELS = ("labels", "labels_void_first")
 
 
-def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
+def write(raw: Modality, value: Any, folder: Path, stem: str) -> list[Path]:
     """Write one answer.
 
     Args:
-        bundle: model and tokenizers.
-        modality: of the model.
+        raw: what it shows (`fourm.generate.bundle.raw_modality`).
         value: of one sample, in natural units.
         folder: where to.
         stem: name of the file without extension; characters that could lead elsewhere are replaced.
@@ -38,9 +36,8 @@ def write(bundle: Bundle, modality: Modality, value: Any, folder: Path, stem: st
     Returns:
         the files written, the main one first.
     """
-    files = _encode(raw_modality(bundle, modality), value)
     paths = []
-    for extension, data in files.items():
+    for extension, data in _encode(raw, value).items():
         path = folder / f"{safe_name(stem)}.{extension}"
         publish(path, data)
         paths.append(path)

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fourm.generate.answer import follow, plan_for, read_all, sample_seeds
+from fourm.generate.answer import follow, read_all
 from fourm.generate.bundle import Bundle, move, set_decoding
-from fourm.generate.inputs import parse_given
+from fourm.generate.chain import sample_seeds
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan
+from fourm.generate.planning import Sees, plan_for
+from fourm.generate.reading import parse_given
 from fourm.machine import choose_device
 
 
@@ -26,6 +28,7 @@ def run(
     seed: int = 0,
     device: str = "auto",
     known: Sequence[str] = (),
+    sees: Sequence[str] = (),
     ensemble: bool = False,
     expected: bool = False,
     bf16: bool = False,
@@ -45,6 +48,7 @@ def run(
         seed: of all answers.
         device: auto, cuda, mps or cpu.
         known: `NAME=MASK`: which part of a given image counts, or `NAME=some` for texts and boxes.
+        sees: `TARGET=NAMES`: what a target is made from; others see everything there is.
         ensemble: one answer made of all, with a map of how far they differ; see `fourm.generate.answer.follow`.
         expected: see `any_to_any`.
         bf16: compute in bfloat16, the tokenizers' decoders too.
@@ -59,7 +63,7 @@ def run(
         DataError: for files that are missing or damaged.
     """
     arguments, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
-    steps, names, kept = plan_for(bundle, [name.strip() for name in targets], arguments, parts, plan)
+    steps, names, kept = plan_for(bundle, [name.strip() for name in targets], arguments, parts, plan, parse_sees(sees))
     get_ready(bundle, steps, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
     values = read_all(bundle, arguments, parts, kept, take_text)
     seeds = sample_seeds(seed, num_samples)
@@ -69,6 +73,16 @@ def run(
             ensemble=ensemble, watch=watch, expected=expected, bf16=bf16, batch_size=batch_size,
         )  # fmt: skip
     return results.save(out)
+
+
+def parse_sees(items: Sequence[str]) -> Sees:
+    """`TARGET=NAME,NAME` arguments; nothing behind the `=`: it sees nothing.
+
+    Raises:
+        ConfigError: if one has no `=`, or a target comes twice.
+    """
+    parsed = parse_given(items, "--sees", "rgb=semseg,caption")
+    return {target: [name.strip() for name in names.split(",") if name.strip()] for target, names in parsed.items()}
 
 
 def get_ready(
@@ -84,7 +98,7 @@ def get_ready(
     """Bring a bundle to its device and set how it decodes; see `run`."""
     sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
     sampling = {key: value for key, value in sampling.items() if value is not None}
-    set_decoding(bundle, plan.targets, sampling=sampling, bf16=bf16)
+    set_decoding(bundle, {step.target: step.model for step in plan.steps}, sampling=sampling, bf16=bf16)
     move(bundle, choose_device(device, local_rank))
 
 

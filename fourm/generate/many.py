@@ -9,13 +9,13 @@ from pathlib import Path
 
 from fourm.errors import ConfigError
 from fourm.files import temporary_name
-from fourm.generate.answer import make_plan
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
-from fourm.generate.bundle import Bundle
-from fourm.generate.inputs import parse_given
-from fourm.generate.job import get_ready
+from fourm.generate.bundle import Bundle, identity
+from fourm.generate.job import get_ready, parse_sees
 from fourm.generate.plan import GenerationPlan
+from fourm.generate.planning import make_plan
 from fourm.generate.prompts import open_prompts
+from fourm.generate.reading import parse_given
 from fourm.generate.results import Results, as_yaml, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 
@@ -27,9 +27,9 @@ def run_many(
     given: Sequence[str],
     targets: Sequence[str],
     out: Path,
-    model: str = "",
     plan: str | Path | GenerationPlan | None = None,
     known: Sequence[str] = (),
+    sees: Sequence[str] = (),
     num_samples: int = 1,
     ensemble: bool = False,
     seed: int = 0,
@@ -50,9 +50,8 @@ def run_many(
         bundle: model and tokenizers.
         prompts: see `fourm.generate.prompts.open_prompts`.
         given: what all prompts are given beside their own values.
-        targets, plan, known, num_samples, ensemble, seed, device, expected, bf16: as in `run`.
+        targets, plan, known, sees, num_samples, ensemble, seed, device, expected, bf16: as in `run`.
         out: the answers to each prompt get the folder of its key. Folders that are there are not made again.
-        model: its name, kept with the settings.
         batch_size: answers computed together.
         decoder_steps, decoder_scheduler: as in `run`.
         part: which share of the prompts; None: as torchrun or SLURM say.
@@ -63,14 +62,14 @@ def run_many(
     """
     part = part or part_from_environment()
     shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
-    names = [name.strip() for name in targets]
+    names, wanted = [name.strip() for name in targets], parse_sees(sees)
     # Mistakes that concern all prompts are told at once, and not once for each.
     stray = [name for name in parts if name not in shared]
     if stray:
         raise ConfigError(
             f"known {stray[0]}: with --prompts, a mask belongs to a --given, or to a line of a .jsonl file"
         )
-    first, _ = make_plan(bundle, names, None, plan)
+    first, _ = make_plan(bundle, names, None, plan, wanted)
     get_ready(
         bundle, first, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler,
         local_rank=local_place().index,
@@ -79,7 +78,8 @@ def run_many(
     common = Common(bundle, shared, parts)
     make_folder(out)
     settings = {
-        "model": model, "given": shared, "known": parts, "to": names, "seed": seed, "num_samples": num_samples,
+        "model": identity(bundle), "models": {name: identity(other) for name, other in bundle.others.items()},
+        "given": shared, "known": parts, "to": names, "sees": wanted, "seed": seed, "num_samples": num_samples,
         "ensemble": ensemble, "expected": expected, "decoder_steps": decoder_steps,
         "decoder_scheduler": decoder_scheduler, "plan": None if plan is None else as_yaml(first).decode(),
     }  # fmt: skip
@@ -91,6 +91,7 @@ def run_many(
         is_done=lambda key: (out / key).is_dir(),
         keep=partial(_save, out),
         done=Done(report_path(out, part)),
+        sees=wanted,
     )  # fmt: skip
     return run.all(part, max(1, batch_size // num_samples), options)
 

@@ -21,18 +21,10 @@ from fourm.data.images import open_image
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, raw_modality, text_tokenizer
 from fourm.generate.context import Facts
-from fourm.generate.inputs import (
-    GivenValue,
-    as_given,
-    find_given,
-    give,
-    network_input,
-    read_bytes,
-    read_given,
-    read_image,
-    read_text,
-)
+from fourm.generate.inputs import GivenValue, as_given, find_given, give, network_input
 from fourm.generate.names import means_tokens
+from fourm.generate.plan import Step
+from fourm.generate.reading import NPY, read_bytes, read_given, read_image, read_text
 from fourm.generate.tables import pad_columns
 from fourm.modality import Grid, Modality
 from fourm.tokenizers.structured import KINDS
@@ -75,6 +67,12 @@ def take(bundle: Bundle, name: str, value: Any, known: Any = None) -> GivenValue
     return give(bundle, name, _with_samples(value, modality if means_ids else raw_modality(bundle, modality), name))
 
 
+def take_bytes(bundle: Bundle, name: str, data: bytes, known: bytes | str) -> GivenValue:
+    """Part of an image, from the contents of its file and of that of its mask; see `take`."""
+    modality, _ = find_given(bundle, name)
+    return _take_part(bundle, name, modality, data, known)
+
+
 def take_text(bundle: Bundle, name: str, text: str, known: str | None = None) -> GivenValue:
     """A value from the command line: the path of a file, or the text itself; see `take`."""
     if known is None:
@@ -99,20 +97,23 @@ def held(bundle: Bundle, known: Iterable[str], targets: Sequence[str]) -> dict[s
     for name in known:
         modality, key = find_given(bundle, name)
         for target in targets:
+            if target not in bundle.model.modalities or target not in bundle.tokenizers:  # another model may make it
+                continue
             tokens = bundle.model.modalities[target]
-            if tokens.is_input and target in bundle.tokenizers and key == modality.name == tokens.tokenizer:
+            if tokens.is_input and key == modality.name == tokens.tokenizer:
                 found[target] = name
     return found
 
 
-def check_gaps(values: Sequence[GivenValue], targets: Sequence[str], bundle: Bundle) -> None:
-    """See that no target is given whole.
+def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bundle) -> None:
+    """See that no target is given whole, unless its step does not see it and makes it anew.
 
     Raises:
-        ConfigError: if one is.
+        ConfigError: if one is, or if one is given in part to a step that does not see it.
     """
+    making = {step.target: step for step in steps}
     for value in values:
-        if value.key not in targets:
+        if value.key not in making:
             continue
         modality = bundle.model.modalities[value.key]
         if modality.is_grid:
@@ -124,7 +125,13 @@ def check_gaps(values: Sequence[GivenValue], targets: Sequence[str], bundle: Bun
             sentinels = (ids >= special.sentinel_0) & (ids < special.sentinel(special.num_sentinels))
             missing = sentinels.any(1) | (ids < 0).all(1)
             remedy = f"write [S_1], [S_2], ... where something is missing, or --known {value.name}={SOME}"
-        if not missing.all():
+        if not making[value.key].can_see(value.key):
+            if missing.any():
+                raise ConfigError(
+                    f"part of '{value.name}' is given, but the step that completes it does not see it: name "
+                    f"'{value.key}' among what it sees, or give none of it"
+                )
+        elif not missing.all():
             raise ConfigError(
                 f"'{value.name}' is both given whole and to be generated: leave it out of one of them, or {remedy}"
             )
@@ -201,6 +208,10 @@ def _take_part(bundle: Bundle, name: str, modality: Modality, value: Any, known:
     raw = raw_modality(bundle, modality)
     if not transforms.is_image(raw) or (modality.tokenizer and modality.name not in bundle.tokenizers):
         raise ConfigError(f"known {name}: a mask is for images; of token ids and features leave out what is missing")
+    if isinstance(value, bytes) and value.startswith(NPY):
+        raise ConfigError(
+            f"known {name}: a mask goes with an image file; in an array of ids, -1 stands for one that is missing"
+        )
     mask = _read_mask(known, name)
     values, size = _read_pixels(value, raw, name)
     if tuple(mask.shape[-2:]) != size:
@@ -229,13 +240,14 @@ def _take_part(bundle: Bundle, name: str, modality: Modality, value: Any, known:
 
 def _read_mask(known: Any, name: str) -> Tensor:
     """(B, H, W) bool."""
-    if isinstance(known, str | Path):
+    if isinstance(known, str | Path | bytes):
+        data, called = (known, "it") if isinstance(known, bytes) else (None, str(known))
         try:
-            with open_image(Path(known).read_bytes()) as file:
+            with open_image(Path(called).read_bytes() if data is None else data) as file:
                 known = ImageOps.exif_transpose(file).convert("L")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "there is no such file" if not Path(known).is_file() else str(error)
-            raise DataError(f"known {name}: cannot read {known} as a mask: {reason}; expected a grey image") from None
+            reason = "there is no such file" if data is None and not Path(called).is_file() else str(error)
+            raise DataError(f"known {name}: cannot read {called} as a mask: {reason}; expected a grey image") from None
     if isinstance(known, Image.Image):
         return torch.from_numpy(np.asarray(known.convert("L")) >= _HALF)[None]
     mask = torch.as_tensor(known)
@@ -255,6 +267,8 @@ def _read_pixels(value: Any, raw: Modality, name: str) -> tuple[Tensor, tuple[in
             return read_image(Path(value).read_bytes(), raw, f"{where}: {value}")
         except OSError as error:
             raise DataError(f"{where}: cannot read {value}: {error.strerror}") from None
+    if isinstance(value, bytes):
+        return read_image(value, raw, where)
     if isinstance(value, Image.Image):
         return read_image(_png(value), raw, where)
     natural = _with_samples(value, raw, name)

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.inputs import GivenValue
 from fourm.modality import Continuous, Grid, Modality
 from fourm.report.grid import below, grid
@@ -57,10 +56,9 @@ class _Column:
 
 
 def overview(
-    bundle: Bundle,
     values: Sequence[GivenValue],
     answers: Mapping[str, Any],
-    names: Mapping[str, str],
+    shown: Mapping[str, Modality],
     uncertainty: Mapping[str, Tensor] | None = None,
 ) -> Image.Image:
     """Draw all given and generated values.
@@ -70,13 +68,12 @@ def overview(
     and the values of the colours of depth and other measurements. Many columns lie in several blocks below each other.
 
     Args:
-        bundle: model and tokenizers.
         values: what was given.
-        answers: target -> values.
-        names: label -> target.
-        uncertainty: label -> (B, H, W), drawn beside its answers, bright where they are unsure.
+        answers: name -> values.
+        shown: name -> what its answers show.
+        uncertainty: name -> (B, H, W), drawn beside its answers, bright where they are unsure.
     """
-    columns = _columns(bundle, values, answers, names, uncertainty)
+    columns = _columns(values, answers, shown, uncertainty)
     num_samples = len(next(iter(answers.values())))
     rows = _rows(columns, num_samples)
     largest = max(max(cell.size) for row in rows for cell in row)
@@ -98,24 +95,26 @@ def overview(
 
 
 def pictures(
-    bundle: Bundle, values: Sequence[GivenValue], answers: Mapping[str, Any], names: Mapping[str, str]
+    values: Sequence[GivenValue],
+    answers: Mapping[str, Any],
+    shown: Mapping[str, Modality],
+    uncertainty: Mapping[str, Tensor] | None = None,
 ) -> dict[str, list[Image.Image]]:
-    """Each name in `names` -> the picture of every answer, drawn as in `overview`."""
-    rows = _rows(_columns(bundle, values, answers, names), len(next(iter(answers.values()))))
-    return {name: [row[len(values) + place] for row in rows] for place, name in enumerate(names)}
+    """Each name in `answers`, and `NAME: unsure`, -> the picture of every answer, drawn as in `overview`."""
+    columns = _columns(values, answers, shown, uncertainty)
+    rows = _rows(columns, len(next(iter(answers.values()))))
+    return {columns[place].label: [row[place] for row in rows] for place in range(len(values), len(columns))}
 
 
 def _columns(
-    bundle: Bundle,
     values: Sequence[GivenValue],
     answers: Mapping[str, Any],
-    names: Mapping[str, str],
+    shown: Mapping[str, Modality],
     uncertainty: Mapping[str, Tensor] | None = None,
 ) -> list[_Column]:
-    modalities = bundle.model.modalities
     columns = [_Column(f"{value.name} (given)", value.shown, value.pictures) for value in values]
-    for name, target in names.items():
-        columns.append(_Column(name, raw_modality(bundle, modalities[target]), answers[target]))
+    for name, found in answers.items():
+        columns.append(_Column(name, shown[name], found))
         if uncertainty and name in uncertainty:
             unsure = uncertainty[name]
             columns.append(_Column(f"{name}: unsure", _UNSURE, list(unsure / unsure.max().clamp(min=1e-12))))

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fourm.generate.answer import generate, sample_seeds
 from fourm.generate.bundle import Bundle, device_of, raw_modality
+from fourm.generate.chain import generate, sample_seeds
 from fourm.generate.defaults import default_plan
 from fourm.generate.inputs import GivenValue
 from fourm.generate.names import short_name

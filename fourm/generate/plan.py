@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
-from fourm.errors import ConfigError
+from fourm.errors import ConfigError, did_you_mean
 from fourm.generate.names import base_name, resolve
 from fourm.generate.schedule import check_counts, parse_temperature_schedule
 from fourm.modality import Modality, ModalitySet
@@ -34,6 +35,10 @@ class Step:
             names a further caption that was given under this name. Other given modalities are seen by all branches.
         grow_conditioning: later guided steps count this modality among their conditions; otherwise both of their
             branches see it.
+        sees: all that this step may see of what is given and was generated; its target's own known tokens only if it
+            is among them. None: everything there is.
+        model: another model that generates it, by its name in the plan's `models`; None: the one that is asked. It
+            sees the modalities that it shares with the others, and with guidance all of them are conditions.
         remask: with `maskgit`, this share of the tokens written so far, the least confident of them, is missing again
             at each further step, which writes so many more; 0 keeps what is written.
         num_tokens: most tokens of a sequence; None: what its modality declares.
@@ -53,6 +58,8 @@ class Step:
     guidance: float = 1.0
     conditions: dict[str, float] = field(default_factory=dict)
     grow_conditioning: bool = False
+    sees: list[str] | None = None
+    model: str | None = None
     remask: float = 0.0
     num_tokens: int | None = None
     min_tokens: int = 0
@@ -83,6 +90,11 @@ class Step:
             self.min_tokens,
             "0 or more, at most num_tokens",
         )
+        blind = [name for name in self.conditions if self.sees is not None and base_name(name) not in self.sees]
+        if blind:
+            raise ConfigError(
+                f"step '{self.target}': condition '{blind[0]}' is not among what it sees: {', '.join(self.sees or ())}"
+            )
         if self.conditions and self.guidance != 1.0:
             raise ConfigError(
                 f"step '{self.target}': guidance {self.guidance} and conditions are both set; "
@@ -97,6 +109,10 @@ class Step:
                 self.schedule in ("cosine", "linear"), "schedule", self.schedule, "cosine, linear or a list of counts"
             )
         parse_temperature_schedule(self.temperature_schedule, f"step '{self.target}'")
+
+    def can_see(self, name: str) -> bool:
+        """Whether the step may see a value, by its full name."""
+        return self.sees is None or base_name(name) in self.sees
 
     def _require(self, holds: bool, key: str, given: object, expected: str) -> None:
         if not holds:
@@ -145,10 +161,12 @@ class GenerationPlan:
         steps: in order.
         chained: each generated modality is given to the later steps; otherwise every step sees only what was given at
             the start.
+        models: name -> folder, or id on the Hub, of the further models that steps name.
     """
 
     steps: list[Step]
     chained: bool = True
+    models: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         targets = self.targets
@@ -162,13 +180,28 @@ class GenerationPlan:
     def targets(self) -> list[str]:
         return [step.target for step in self.steps]
 
-    def resolve(self, modalities: ModalitySet) -> GenerationPlan:
-        """The same plan with the full names of a model's modalities.
+    def resolve(self, modalities: ModalitySet, others: Mapping[str, ModalitySet] | None = None) -> GenerationPlan:
+        """The same plan with the full names of the models' modalities.
+
+        Args:
+            modalities: those of the model that is asked.
+            others: those of further models, by their names.
 
         Raises:
-            ConfigError: for names the model does not know.
+            ConfigError: for names the models do not know.
         """
-        return replace(self, steps=[_resolve_step(step, modalities) for step in self.steps])
+        known: dict[str | None, ModalitySet] = {None: modalities, **(others or {})}
+        return replace(self, steps=[_resolve_step(step, _of_step(step, known)) for step in self.steps])
+
+    def legs(self) -> list[GenerationPlan]:
+        """The plan in parts, each of consecutive steps of one model."""
+        parts = groupby(self.steps, key=lambda step: step.model)
+        return [replace(self, steps=list(steps)) for _, steps in parts]
+
+    @property
+    def model(self) -> str | None:
+        """The model of the first step; of a leg, that of all."""
+        return self.steps[0].model
 
     def spell_out(self, encode: Callable[[str], Sequence[int]]) -> GenerationPlan:
         """The same plan with the ids of words under `stop`.
@@ -181,29 +214,52 @@ class GenerationPlan:
         """
         return replace(self, steps=[_spell_out(step, encode) for step in self.steps])
 
-    def check(self, modalities: ModalitySet, given: Iterable[str]) -> None:
-        """See that a model can follow the plan.
+    def check(
+        self, modalities: ModalitySet, given: Iterable[str], others: Mapping[str, ModalitySet] | None = None
+    ) -> None:
+        """See that models can follow the plan.
 
         Args:
-            modalities: those of the model.
+            modalities: those of the model that is asked.
             given: names of what is given at the start.
+            others: those of further models, by their names.
 
         Raises:
-            ConfigError: if a target, scheme or condition does not fit.
+            ConfigError: if a target, scheme, condition or what a step is to see does not fit.
         """
+        known: dict[str | None, ModalitySet] = {None: modalities, **(others or {})}
         seen = set(given)
         for step in self.steps:
-            step.check(modalities[step.target])
-            missing = [name for name in step.conditions if name not in seen]
-            if missing:
+            own = _of_step(step, known)
+            step.check(own[step.target])
+            for what, names in (("condition", step.conditions), ("what it sees,", step.sees or ())):
+                missing = [name for name in names if name not in seen and name != step.target]
+                if missing:
+                    raise ConfigError(
+                        f"step '{step.target}': {what} '{missing[0]}' is neither given nor generated before; "
+                        f"there are: {', '.join(sorted(seen)) or 'none'}"
+                    )
+            shared = [name for name in seen if base_name(name) in own and own[base_name(name)].is_input]
+            if step.model is not None and seen and not shared:
                 raise ConfigError(
-                    f"step '{step.target}': condition '{missing[0]}' is neither given nor generated before; "
-                    f"there are: {', '.join(sorted(seen)) or 'none'}"
+                    f"step '{step.target}': model '{step.model}' reads nothing of what there is: "
+                    f"{', '.join(sorted(seen))}; it reads: {', '.join(m.name for m in own.inputs)}"
                 )
             if base_name(step.target) in {base_name(name) for name in step.conditions}:
                 raise ConfigError(f"step '{step.target}': its target cannot be one of its conditions")
             if self.chained:
                 seen.add(step.target)
+
+
+def _of_step(step: Step, known: Mapping[str | None, ModalitySet]) -> ModalitySet:
+    """The modalities of the model that makes a step."""
+    if step.model not in known:
+        names = [name for name in known if name is not None]
+        raise ConfigError(
+            f"step '{step.target}': there is no model '{step.model}'; name its folder under `models:` of the plan, or "
+            f"by --model {step.model}=FOLDER." + did_you_mean(str(step.model), names)
+        )
+    return known[step.model]
 
 
 def _resolve_step(step: Step, modalities: ModalitySet) -> Step:
@@ -212,7 +268,9 @@ def _resolve_step(step: Step, modalities: ModalitySet) -> Step:
         resolve(name, inputs, "read").name + name.removeprefix(base_name(name)): weight
         for name, weight in step.conditions.items()
     }
-    return replace(step, target=resolve(step.target, modalities.outputs, "generate").name, conditions=conditions)
+    sees = None if step.sees is None else [resolve(name, inputs, "read").name for name in step.sees]
+    target = resolve(step.target, modalities.outputs, "generate").name
+    return replace(step, target=target, conditions=conditions, sees=sees)
 
 
 def _spell_out(step: Step, encode: Callable[[str], Sequence[int]]) -> Step:

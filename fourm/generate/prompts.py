@@ -14,9 +14,10 @@ from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, raw_modality
 from fourm.generate.files import safe_name
-from fourm.generate.inputs import GivenValue, find_given, give, read_bytes
+from fourm.generate.inputs import GivenValue, find_given, give
 from fourm.generate.names import means_tokens
 from fourm.generate.natural import take
+from fourm.generate.reading import read_bytes
 from fourm.modality import Modality
 
 _KEY, _KNOWN = "key", "known"

@@ -12,10 +12,10 @@ from torch import Tensor
 from fourm import config as configs
 from fourm.errors import ConfigError
 from fourm.files import publish
-from fourm.generate.bundle import Bundle
 from fourm.generate.files import png, write, write_uncertainty
 from fourm.generate.inputs import GivenValue
 from fourm.generate.plan import GenerationPlan, Step
+from fourm.modality import Modality
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,9 +30,8 @@ class Results(dict[str, Any]):
 
     Args:
         answers: name -> (B, ...) values, or a list of B.
-        bundle: the model that gave them.
-        given: what it saw, with B samples or one.
-        targets: name -> modality of the model.
+        shown: name -> what its answers show (`fourm.generate.bundle.raw_modality`).
+        given: what the model saw, with B samples or one.
         plan: how they were made.
         uncertainty: name -> (B, H, W) where answers are unsure, as `fourm.generate.ensemble` measures it.
     """
@@ -41,14 +40,13 @@ class Results(dict[str, Any]):
         self,
         answers: Mapping[str, Any],
         *,
-        bundle: Bundle,
+        shown: Mapping[str, Modality],
         given: Sequence[GivenValue],
-        targets: Mapping[str, str],
         plan: GenerationPlan,
         uncertainty: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(answers)
-        self.bundle, self.given, self.targets, self.plan = bundle, list(given), dict(targets), plan
+        self.shown, self.given, self.plan = dict(shown), list(given), plan
         self.uncertainty = dict(uncertainty or {})
 
     @property
@@ -60,8 +58,7 @@ class Results(dict[str, Any]):
         """One labelled picture: what was given, then all answers, a row per sample."""
         from fourm.generate.overview import overview
 
-        answers = {target: self[name] for name, target in self.targets.items()}
-        return overview(self.bundle, self.given, answers, self.targets, self.uncertainty)
+        return overview(self.given, self, self.shown, self.uncertainty)
 
     def save(self, out: str | Path) -> list[Path]:
         """Write a file per answer, those of several samples numbered, `grid.png`, and `plan.yaml` with all settings.
@@ -78,12 +75,11 @@ class Results(dict[str, Any]):
         out = Path(out)
         make_folder(out)
         paths = []
-        for name, target in self.targets.items():
+        for name in self:
             stem = f"{name}_" if name in _RESERVED else name
-            modality = self.bundle.model.modalities[target]
             for number in range(self.num_samples):
                 end = "" if self.num_samples == 1 else f"_{number:02d}"
-                paths += write(self.bundle, modality, self[name][number], out, stem + end)
+                paths += write(self.shown[name], self[name][number], out, stem + end)
                 if name in self.uncertainty:
                     paths += write_uncertainty(self.uncertainty[name][number], out, f"{stem}_uncertainty{end}")
         publish(out / "grid.png", png(self.grid()))
@@ -113,6 +109,7 @@ def as_yaml(plan: GenerationPlan) -> bytes:
     values = configs.to_dict(plan)
     plain = configs.to_dict(Step("target"))
     kept = ("target", "scheme", "num_steps", "temperature")
+    values = {key: value for key, value in values.items() if key != "models" or value}
     values["steps"] = [
         {key: value for key, value in step.items() if key in kept or value != plain[key]} for step in values["steps"]
     ]

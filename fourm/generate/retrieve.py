@@ -20,14 +20,15 @@ from fourm.errors import ConfigError, DataError
 from fourm.files import publish, replacing
 from fourm.generate.answer import any_to_any
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
-from fourm.generate.bundle import Bundle, raw_modality
+from fourm.generate.bundle import Bundle, identity, raw_modality
 from fourm.generate.files import png
-from fourm.generate.inputs import GivenValue, parse_given
+from fourm.generate.inputs import GivenValue
 from fourm.generate.job import get_ready
 from fourm.generate.names import resolve
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.prompts import open_prompts
+from fourm.generate.reading import parse_given
 from fourm.generate.results import Results, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 from fourm.modality import Modality
@@ -117,7 +118,7 @@ def build(
     make_folder(out)
     settings = {
         "format": _FORMAT, "model": str(Path(model).resolve()) if Path(model).exists() else model, "prompts": written,
-        "feature": feature, "num_prompts": len(source), "parts": part.count,
+        "feature": feature, "num_prompts": len(source), "parts": part.count, "weights": identity(bundle),
     }  # fmt: skip
     settle(out / SETTINGS, settings)
     path = out / f"vectors_{part.index:05d}.npz"
@@ -162,6 +163,7 @@ class Index:
         try:
             settings = json.loads((folder / SETTINGS).read_text())
             self.model, self.prompts, self.feature = (str(settings[key]) for key in ("model", "prompts", "feature"))
+            self.weights = settings.get("weights")
             self.num_prompts, num_parts = int(settings["num_prompts"]), int(settings["parts"])
             if settings["format"] != _FORMAT:
                 raise ValueError(f"format is {settings['format']!r}")
@@ -235,8 +237,11 @@ def query(
 
     Raises:
         ConfigError: for names that the model cannot read.
-        DataError: for values that do not fit, or prompts that are not where they were.
+        DataError: for values that do not fit, prompts that are not where they were, or a model that has been trained
+            since.
     """
+    if index.weights not in (None, identity(bundle)):
+        raise DataError(f"the index was made by another model than that in {index.model}: make it again")
     arguments = parse_given(given)
     plan = feature_plan(bundle, index.feature)
     get_ready(bundle, plan, device, bf16=bf16, decoder_steps=None, decoder_scheduler=None)

@@ -128,9 +128,13 @@ class Sampler:
         memory: Memory | None,
     ) -> Facts:
         """Generate one target; returns it as later steps are given it."""
-        own = given.get(step.target)
+        own = given.get(step.target) if step.can_see(step.target) else None
         # A grid's own tokens change from step to step: its decoder shows them itself.
-        shown = {name: facts for name, facts in given.items() if name != step.target or not modality.is_grid}
+        shown = {
+            name: facts
+            for name, facts in given.items()
+            if step.can_see(name) and (name != step.target or not modality.is_grid)
+        }
         branches = build_branches(
             step, shown, conditions, self.model.modalities, self.special, len(seeds), seeds.device, memory
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fourm import catalog
+from fourm import config as configs
 from fourm.convert import checkpoints
 from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, download, is_hub_id, open_published
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, ConfigError
+from fourm.generate.plan import GenerationPlan
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.schema import TEXT
@@ -35,11 +37,15 @@ class Bundle:
         model: in evaluation mode.
         tokenizers: token modality -> its tokenizer.
         text: the text tokenizer; None for a model without text.
+        others: name -> further model that steps of a plan may name.
+        place: where it was found.
     """
 
     model: Multimodal
     tokenizers: dict[str, Any] = field(default_factory=dict)
     text: TextTokenizer | None = None
+    others: dict[str, Bundle] = field(default_factory=dict)
+    place: str = ""
 
 
 def load_model(path: str | Path) -> Multimodal:
@@ -102,6 +108,45 @@ def load_bundle(path: str | Path, text_tokenizer: str | Path | None = None) -> B
         text_tokenizer: file to use instead of the one that came with the model; None: for a published model that came
             without, the file that the variable FOURM_TEXT_TOKENIZER names.
     """
+    return replace(_open_bundle(path, text_tokenizer), place=str(path))
+
+
+def with_others(
+    bundle: Bundle,
+    plan: GenerationPlan | str | Path | None,
+    models: Mapping[str, str | Path | Bundle],
+    text_tokenizer: str | Path | None = None,
+) -> Bundle:
+    """The same model, with the further ones that steps of a plan name.
+
+    Args:
+        bundle: the model that is asked.
+        plan: as `fourm generate --plan` takes it; its `models` say where they are.
+        models: name -> place as in `load_model`, or an open bundle; instead of the plan's, and beside them.
+        text_tokenizer: as in `load_bundle`.
+
+    Raises:
+        ConfigError: if no step of the plan names one of `models`.
+        CheckpointError: if one is not there, or damaged.
+    """
+    places: dict[str, str | Path | Bundle] = dict(models)
+    if plan is not None:
+        loaded = plan if isinstance(plan, GenerationPlan) else configs.load(plan, GenerationPlan, folder="generate")
+        named = {step.model for step in loaded.steps}
+        stray = [name for name in models if name not in named]
+        if stray:
+            raise ConfigError(f"--model {stray[0]}: no step of the plan names this model")
+        places = {name: place for name, place in loaded.models.items() if name in named} | places
+    if not places:
+        return bundle
+    others = {
+        name: place if isinstance(place, Bundle) else load_bundle(place, text_tokenizer)
+        for name, place in places.items()
+    }
+    return replace(bundle, others={**bundle.others, **others})
+
+
+def _open_bundle(path: str | Path, text_tokenizer: str | Path | None) -> Bundle:
     found = _find(path)
     if not _is_ours(found):
         model = _published_model(found, path)
@@ -123,6 +168,7 @@ def generate(
     given: Mapping[str, Any],
     to: Sequence[str] | str,
     *,
+    models: Mapping[str, str | Path | Bundle] | None = None,
     device: str | None = None,
     **options: Any,
 ) -> Results:
@@ -132,20 +178,23 @@ def generate(
         model: as in `load_model`, or an open bundle, which saves the time of loading.
         given: name -> path, PIL image, array, text, or a value in natural units.
         to: what to generate, in this order.
+        models: name -> further model, as `model`. It makes what the first cannot, or the steps of a plan that name it.
         device: where to compute; None: an open bundle stays where it is, a model that is loaded takes the best there
             is.
-        options: known, plan, seed, num_samples, ensemble, progress and the like.
+        options: known, plan, sees, seed, num_samples, ensemble, progress and the like.
 
     Returns:
         a dict of values that can also `.grid()`, `.save(folder)`, and show itself in notebooks.
     """
     from fourm.generate import answer
-    from fourm.generate.bundle import move
+    from fourm.generate.bundle import device_of, move
     from fourm.machine import choose_device
 
-    bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    if device is not None or bundle is not model:
+    bundle = with_others(model if isinstance(model, Bundle) else load_bundle(model), options.get("plan"), models or {})
+    if device is not None or not isinstance(model, Bundle):
         move(bundle, choose_device(device or "auto"))
+    elif bundle is not model:  # where the open one is
+        move(bundle, device_of(bundle.model))
     return answer.any_to_any(bundle, given, to, **options)
 
 

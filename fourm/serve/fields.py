@@ -41,6 +41,11 @@ class Field:
         return not self.is_text and transforms.is_image(self.raw)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether part of it can be given: of images by a mask, of texts and boxes by saying that there is more."""
+        return self.is_image or (self.is_text and self.raw.decode in ("text", "boxes"))
+
+    @property
     def is_photograph(self) -> bool:
         return self.is_image and self.raw.decode == "image"
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import html
 import inspect
-import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from fourm.errors import DataError, FourmError
-from fourm.report.legend import class_names, legend
-from fourm.serve.drawing import drawing_file, pencils
+from fourm.errors import FourmError
+from fourm.serve.entries import Entry, make_entries, read_entries
 from fourm.serve.examples import Example
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
@@ -34,10 +30,6 @@ STYLE = """
 #sheet img { padding-top: 32px; }
 .fourm-answers img { image-rendering: pixelated; }
 """
-_CANVAS = 512
-_MOST_LAYERS = 2
-_MOST_DRAWINGS = 32
-_LARGEST_DRAWING = 4 * 2**20
 
 
 def build_page(
@@ -66,7 +58,7 @@ def build_page(
             choice = gr.Dropdown(["", *examples], value="", label="Examples", info="Choosing one fills what is given.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=360):
-                entries = _entries(fields, limits)
+                entries = make_entries(fields, limits)
                 chosen = gr.Dropdown(
                     list(targets), value=_first_target(fields, targets), multiselect=True,
                     label="Generate, in this order", info="What is made first is given to the next step.",
@@ -78,6 +70,10 @@ def build_page(
                     seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                     # Text, since an empty number would come as 0.
                     guidance = gr.Textbox("", label="Guidance", placeholder="as suits", max_length=20, max_lines=1)
+                ensemble = gr.Checkbox(
+                    False, label="One answer from all samples", elem_id="ensemble",
+                    info="Means and votes, and maps of where they disagree; of one sample, where it is unsure.",
+                )  # fmt: skip
                 with gr.Row():
                     start = gr.Button("Generate", variant="primary", elem_id="generate")
                     stop = gr.Button("Stop", elem_id="stop")
@@ -93,20 +89,22 @@ def build_page(
                     label="All in one picture", format="png", interactive=False, elem_id="sheet", buttons=["fullscreen"]
                 )
                 files = gr.File(label="Files", file_count="multiple", interactive=False, height=220, elem_id="files")
-        inputs = [component for _, _, component in entries]
-        settings = [chosen, guidance, samples, seed]
+        inputs = [entry.component for entry in entries]
+        settings = [chosen, guidance, samples, seed, ensemble]
         outputs = [status, gallery, texts, sheet, files]
 
         def request(*values: Any) -> Request:
-            given = _given(entries, values[: len(entries)], limits)
-            wanted, weight, count, number = values[len(entries) :]
+            given, known = read_entries(entries, values[: len(entries)], limits)
+            wanted, weight, count, number, together = values[len(entries) :]
             return check_request(
-                fields, targets, limits, given=given, targets=wanted, guidance=weight, num_samples=count, seed=number
-            )
+                fields, targets, limits, given=given, targets=wanted, guidance=weight, num_samples=count, seed=number,
+                known=known, ensemble=together,
+            )  # fmt: skip
 
-        names = [_parameter(field.name) + ("_drawing" if drawn else "") for field, drawn, _ in entries]
+        names = [_parameter(entry.field.name) + entry.role for entry in entries]
+        names += ["to", "guidance", "samples", "seed", "ensemble"]
         event = start.click(
-            _named(lambda *values: _run(worker, request, values), [*names, "to", "guidance", "samples", "seed"]),
+            _named(lambda *values: _run(worker, request, values), names),
             [*inputs, *settings], outputs, api_name="generate", concurrency_limit=1, concurrency_id="model",
             show_progress="minimal", show_progress_on=[status], trigger_mode="once",
         )  # fmt: skip
@@ -123,120 +121,6 @@ def _first_target(fields: Sequence[Field], targets: Sequence[str]) -> list[str]:
     """One that is not what people will give: the photograph."""
     photographs = [field.name for field in fields if field.is_photograph]
     return [name for name in targets if name not in photographs[:1]][:1] or list(targets)[:1]
-
-
-def _entries(fields: Sequence[Field], limits: Limits) -> list[tuple[Field, bool, Any]]:
-    """(field, whether it is drawn, its component) of everything that can be given; the first of each kind is open."""
-    entries: list[tuple[Field, bool, Any]] = []
-    first_image = next((field for field in fields if field.is_photograph), None)
-    first_text = next((field for field in fields if field.is_text), None)
-    for field in fields:
-        with gr.Accordion(field.name, open=field in (first_image, first_text), elem_id=f"given-{field.name}"):
-            if field.hint and not field.is_text:
-                gr.HTML(f'<div class="fourm-hint">{html.escape(field.hint)}</div>', padding=False)
-            if field.is_text:
-                box = gr.Textbox(
-                    label=field.name, show_label=False, lines=2, max_length=limits.text,
-                    placeholder=field.hint or "a text; [S_1] stands for what is missing",
-                )  # fmt: skip
-                entries.append((field, False, box))
-            elif field.is_drawn:
-                with gr.Tab("Upload"):
-                    entries.append((field, False, _upload(field)))
-                with gr.Tab("Draw"):
-                    entries.append((field, True, _canvas(field)))
-            else:
-                entries.append((field, False, _upload(field)))
-    return entries
-
-
-def _upload(field: Field) -> Any:
-    """A place for a file. What it hands on are the bytes that came, not what a library made of them."""
-    upload: Any
-    if field.is_photograph:
-        upload = gr.Image(label=field.name, sources=["upload", "clipboard"], type="filepath", height=220)
-    else:
-        upload = gr.File(label=field.name, height=110)
-    # By now gradio has seen that the path is one of its own uploads.
-    upload.preprocess = lambda payload: None if payload is None else _uploaded(payload)
-    return upload
-
-
-def _uploaded(payload: Any) -> bytes | None:
-    one = payload[0] if hasattr(payload, "root") else payload
-    return None if one.path is None else Path(one.path).read_bytes()
-
-
-def _canvas(field: Field) -> Any:
-    """A place to draw, in the shape of the modality; it hands on the image file that the browser sends."""
-    height, width = field.raw.grid.image_size
-    size = (_CANVAS * width // max(height, width), _CANVAS * height // max(height, width))
-    colors: list[str | tuple[str, float]] = list(pencils(field))
-    canvas: Any = gr.ImageEditor(
-        label=field.name, show_label=False, sources=(), transforms=(), layers=False, canvas_size=size,
-        fixed_canvas=True, format="png", brush=gr.Brush(default_size=24, colors=colors, color_mode="fixed"), height=420,
-    )  # fmt: skip
-    if field.is_label_map:
-        names = legend(class_names(field.raw), width=_CANVAS)
-        gr.HTML(f'<img alt="colours of the classes" src="{_data_url(names)}">', padding=False)
-    canvas.blob_storage = _Bounded(_MOST_DRAWINGS)
-    accept = canvas.accept_blobs
-
-    def accept_blobs(data: Any) -> Any:
-        index = str(data.data.get("index") or "null")
-        if index != "null" and not (index.isdigit() and int(index) < _MOST_LAYERS):
-            raise gr.Error("a drawing of too many layers")
-        if any(len(content) > _LARGEST_DRAWING for _, content in data.files):
-            raise gr.Error("a drawing that is too large")
-        return accept(data)
-
-    accept_blobs.__annotations__ = dict(getattr(accept, "__annotations__", {}))
-    accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
-    canvas.accept_blobs = accept_blobs
-    canvas.preprocess = lambda payload: _drawn(canvas, payload)
-    return canvas
-
-
-class _Bounded(dict[str, Any]):
-    """Drawings on their way; the oldest make room, for senders that never come back."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        while len(self) > self.most:
-            del self[next(iter(self))]
-
-
-def _drawn(canvas: Any, payload: Any) -> bytes | None:
-    """What was drawn, as an image file with an alpha channel."""
-    if payload is None:
-        return None
-    found = payload if payload.id is None else canvas.blob_storage.pop(payload.id, None)
-    layers = [layer for layer in (found.layers if found is not None else None) or [] if layer is not None]
-    if not layers:
-        return None
-    layer = layers[0]
-    return bytes(layer) if isinstance(layer, bytes | bytearray | memoryview) else _uploaded(layer)
-
-
-def _given(entries: Sequence[tuple[Field, bool, Any]], values: Sequence[Any], limits: Limits) -> dict[str, Any]:
-    """Name -> bytes or text, of an upload or else of a drawing.
-
-    Raises:
-        DataError: if there are both.
-    """
-    given: dict[str, Any] = {}
-    for (field, drawn, _), value in zip(entries, values, strict=True):
-        content = drawing_file(field, value, limits) if drawn and value is not None else value
-        if content is None:
-            continue
-        if given.get(field.name) is not None:
-            raise DataError(f"given {field.name}: there are a file and a drawing; clear one of them")
-        given[field.name] = content
-    return given
 
 
 def _run(worker: Worker, request: Callable[..., Request], values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -259,6 +143,8 @@ def _run(worker: Worker, request: Callable[..., Request], values: Sequence[Any])
                 yield same, list(shown), "\n".join(lines), same, same
             elif isinstance(news, Finished):
                 status = _status(f"Done in {time.monotonic() - began:.1f} s.", 1.0)
+                if news.pictures:
+                    shown = [(str(path), name) for name, paths in news.pictures.items() for path in paths]
                 yield status, list(shown), "\n".join(lines), str(news.sheet), [str(path) for path in news.files]
     except Stopped:
         return
@@ -280,9 +166,9 @@ def _status(text: str, share: float | None = None) -> str:
     return f'<div role="status">{html.escape(text)}</div>{bar}'
 
 
-def _fill_from(choice: Any, examples: Mapping[str, Example], entries: Sequence[tuple[Field, bool, Any]]) -> None:
+def _fill_from(choice: Any, examples: Mapping[str, Example], entries: Sequence[Entry]) -> None:
     """Choosing an example fills all that can be given."""
-    fillable = [(field, component) for field, drawn, component in entries if not drawn]
+    fillable = [(entry.field, entry.component) for entry in entries if not entry.role]
 
     def fill(name: Any) -> Any:
         example = examples.get(name, {}) if isinstance(name, str) else {}
@@ -307,11 +193,3 @@ def _named(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., 
 
 def _parameter(name: str) -> str:
     return re.sub(r"\W", "_", name)
-
-
-def _data_url(picture: Image.Image) -> str:
-    import base64
-
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

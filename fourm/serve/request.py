@@ -8,13 +8,14 @@ import unicodedata
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fourm.errors import ConfigError, DataError, FourmError, did_you_mean
+from fourm.generate.natural import SOME
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
 
@@ -38,6 +39,8 @@ class Request:
         guidance: weight of guidance in every step; None: what suits the pair.
         num_samples: answers.
         seed: of all answers.
+        known: name -> the file of a mask, white where the given image counts; or `some`, of a text.
+        ensemble: one answer made of all.
     """
 
     given: dict[str, bytes | str]
@@ -45,6 +48,8 @@ class Request:
     guidance: float | None = None
     num_samples: int = 1
     seed: int = 0
+    known: dict[str, bytes | str] = field(default_factory=dict)
+    ensemble: bool = False
 
 
 def check_request(
@@ -57,6 +62,8 @@ def check_request(
     guidance: Any = None,
     num_samples: Any = 1,
     seed: Any = 0,
+    known: Mapping[str, Any] | None = None,
+    ensemble: Any = False,
 ) -> Request:
     """A request from values of unknown origin.
 
@@ -68,27 +75,31 @@ def check_request(
         targets: list of names.
         guidance: number, or text that holds one; None or empty: what suits the pair.
         num_samples, seed: whole numbers.
+        known: name -> bytes of a mask, True for the part of a text that is some, or None or False: all of it.
+        ensemble: True or False.
 
     Raises:
         ConfigError: for names and numbers that are wrong.
         DataError: for files and texts that are too large or of another kind.
     """
-    known = {field.name: field for field in fields}
+    by_name = {field.name: field for field in fields}
     entries: dict[str, bytes | str] = {}
     for name, value in given.items():
-        if name not in known:
-            raise ConfigError(f"this model cannot read '{name:.60}'.{did_you_mean(name, known)}")
+        if name not in by_name:
+            raise ConfigError(f"this model cannot read '{name:.60}'.{did_you_mean(name, by_name)}")
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
-        entries[name] = _text(name, value, limits) if known[name].is_text else _file(known[name], value, limits)
+        entries[name] = _text(name, value, limits) if by_name[name].is_text else _file(by_name[name], value, limits)
     if not entries:
-        raise ConfigError(f"nothing is given: give at least one of {', '.join(known)}")
+        raise ConfigError(f"nothing is given: give at least one of {', '.join(by_name)}")
     return Request(
         entries,
         _targets(targets, known_targets),
         _guidance(guidance),
         _whole("the number of samples", num_samples, 1, limits.samples),
         _whole("the seed", seed, 0, _LARGEST_SEED),
+        _known(known or {}, entries, by_name, limits),
+        _yes_or_no("ensemble", ensemble),
     )
 
 
@@ -159,6 +170,41 @@ def _text(name: str, value: Any, limits: Limits) -> str:
     if any(unicodedata.category(character) in _NO_TEXT and not character.isspace() for character in value):
         raise DataError(f"given {name}: the text holds control characters; remove them")
     return value.strip()
+
+
+def _known(
+    known: Mapping[str, Any], given: Mapping[str, Any], fields: Mapping[str, Field], limits: Limits
+) -> dict[str, bytes | str]:
+    """The parts of what is given that count."""
+    parts: dict[str, bytes | str] = {}
+    for name, value in known.items():
+        if name not in fields or not fields[name].is_partial:
+            raise ConfigError(f"no part of '{name:.60}' can be known; leave its mask out")
+        if value is None or value is False:
+            continue
+        if name not in given:
+            raise ConfigError(f"known {name}: this says which part of the given {name} counts, but none is given")
+        if fields[name].is_text:
+            if value is not True:
+                raise DataError(f"known {name}: a value of type {type(value).__name__}; expected yes or no")
+            parts[name] = SOME
+            continue
+        if not isinstance(value, bytes):
+            raise DataError(f"known {name}: a value of type {type(value).__name__}; expected an image file")
+        if len(value) > limits.upload_bytes:
+            raise DataError(
+                f"known {name}: a file of {len(value) / 2**20:.1f} MB; expected at most "
+                f"{limits.upload_bytes / 2**20:g} MB"
+            )
+        check_image(f"known {name}", value, limits)
+        parts[name] = value
+    return parts
+
+
+def _yes_or_no(what: str, value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{what} is {value!r:.40}; expected yes or no")
+    return bool(value)
 
 
 def _targets(value: Any, known: Sequence[str]) -> list[str]:

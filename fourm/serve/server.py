@@ -55,7 +55,7 @@ def serve(
     """
     sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
     sampling = {key: value for key, value in sampling.items() if value is not None}
-    targets = [modality.name for modality in bundle.model.modalities.outputs]
+    targets = dict.fromkeys(modality.name for modality in bundle.model.modalities.outputs)
     set_decoding(bundle, targets, sampling=sampling, bf16=bf16)
     move(bundle, choose_device(device))
     with running(

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,15 @@ from typing import Any
 from PIL import Image
 
 from fourm.errors import FourmError
-from fourm.generate.answer import Answers, follow, make_plan, sample_seeds
+from fourm.generate.answer import follow, read_all, shown_by
 from fourm.generate.bundle import Bundle
-from fourm.generate.inputs import GivenValue, find_given, give, read_bytes, read_text
+from fourm.generate.chain import Answers, sample_seeds
+from fourm.generate.inputs import GivenValue, find_given, give
+from fourm.generate.natural import take, take_bytes
 from fourm.generate.overview import pictures
+from fourm.generate.planning import plan_for
+from fourm.generate.reading import read_bytes, read_text
+from fourm.modality import Modality
 from fourm.serve.request import Request
 
 _log = logging.getLogger(__name__)
@@ -72,12 +77,14 @@ class Finished:
 
     Args:
         sheet: everything in one labelled picture, a png file.
+        pictures: name -> a png file per answer, where they are others than those told before: of ensembles.
         files: what `fourm generate` writes, and `answers.zip` with all of it first. They vanish once the listener goes
             on.
     """
 
     sheet: Path
     files: list[Path]
+    pictures: dict[str, list[Path]] = field(default_factory=dict)
 
 
 News = Busy | Answer | Finished
@@ -171,17 +178,17 @@ class Worker:
 
     def _generate(self, request: Request, out: Path, line: _Line) -> None:
         bundle = self.bundle
-        plan, names = make_plan(bundle, request.targets, list(request.given), None)
+        plan, names, kept = plan_for(bundle, request.targets, request.given, request.known, None)
         if request.guidance is not None:
             plan = replace(plan, steps=[replace(step, guidance=request.guidance) for step in plan.steps])
-        values = [read_value(bundle, name, content) for name, content in request.given.items()]
-        label = {target: name for name, target in names.items()}
+        values = read_all(bundle, request.given, request.known, kept, read_value)
+        label, shown = {target: name for name, target in names.items()}, shown_by(bundle, plan, names)
         order = list(plan.targets)
         done: Answers = {}
 
         def tell(target: str, answers: Any) -> None:
-            done[target] = answers
-            line.news.put(_answer(bundle, values, done, label, target, out))
+            done[label[target]] = answers
+            line.news.put(_answer(values, done, shown, out))
             line.check()
             if len(done) < len(order):
                 line.news.put(Busy(label[order[len(done)]], len(done), len(order)))
@@ -189,38 +196,50 @@ class Worker:
         line.news.put(Busy(label[order[0]], 0, len(order)))
         seeds = sample_seeds(request.seed, request.num_samples)
         results = follow(
-            bundle, values, plan, names, seeds, request.num_samples, bf16=self.bf16, batch_size=len(seeds), watch=tell
-        )
+            bundle, values, plan, names, seeds, request.num_samples, ensemble=request.ensemble, bf16=self.bf16,
+            batch_size=len(seeds), watch=tell,
+        )  # fmt: skip
         paths = results.save(out)
-        line.news.put(Finished(out / "grid.png", [_pack(out, paths), *paths]))
+        drawn = pictures(results.given, results, shown, results.uncertainty) if request.ensemble else {}
+        last = {name: _write(found, out, f"last_{n}") for n, (name, found) in enumerate(drawn.items())}
+        line.news.put(Finished(out / "grid.png", [_pack(out, paths), *paths], last))
 
 
-def read_value(bundle: Bundle, name: str, content: bytes | str) -> GivenValue:
+def read_value(bundle: Bundle, name: str, content: bytes | str, known: bytes | str | None = None) -> GivenValue:
     """A value of a request as the model reads it, from the content of a file or from text. Opens no file.
+
+    Args:
+        bundle: model and tokenizers.
+        name: of the modality.
+        content: the file, or the text.
+        known: the file of a mask, or `some`; see `fourm.generate.natural.take`.
 
     Raises:
         FourmError: if it is damaged, or of another kind.
     """
     if isinstance(content, bytes):
-        return read_bytes(bundle, name, content, f"given {name}")
+        if known is None:
+            return read_bytes(bundle, name, content, f"given {name}")
+        return take_bytes(bundle, name, content, known)
     modality, _ = find_given(bundle, name)
     # The name of a modality stands where a path could, so that a text such as `secrets.json` opens no file.
-    return give(bundle, name, read_text(Path(name), content, modality))
+    value = read_text(Path(name), content, modality)
+    return give(bundle, name, value) if known is None else take(bundle, name, value, known)
 
 
-def _answer(
-    bundle: Bundle, values: list[GivenValue], done: Answers, label: Mapping[str, str], target: str, folder: Path
-) -> Answer:
+def _answer(values: list[GivenValue], done: Answers, shown: Mapping[str, Modality], folder: Path) -> Answer:
     """The last of what is done, drawn as in the picture of all: boxes on the photograph, in the colours of the map."""
-    found = done[target]
+    name, found = list(done.items())[-1]
     is_written = isinstance(found, list) and not any(hasattr(value, "shape") for value in found)
     texts = [value if isinstance(value, str) else _as_text(value) for value in found] if is_written else []
-    name = label[target]
-    drawn = pictures(bundle, values, done, {label[each]: each for each in done})[name]
-    paths = [folder / f"shown_{len(done)}_{number}.png" for number in range(len(drawn))]
+    return Answer(name, _write(pictures(values, done, shown)[name], folder, f"shown_{len(done)}"), texts)
+
+
+def _write(drawn: Sequence[Image.Image], folder: Path, stem: str) -> list[Path]:
+    paths = [folder / f"{stem}_{number}.png" for number in range(len(drawn))]
     for path, picture in zip(paths, drawn, strict=True):
         _enlarged(picture).save(path)
-    return Answer(name, paths, texts)
+    return paths
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:

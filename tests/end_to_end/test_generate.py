@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,39 @@ def test_half_a_picture_is_given_by_a_mask(model: Path, world: Path, fourm: Any)
     assert Image.open(world / "filled" / "depth.png").size == (64, 64)
     assert_one_clear_message(
         fourm("generate", model, *given, "--out", world / "new"), ["both given whole", "--known depth=mask.png"]
+    )
+
+
+def test_a_second_model_goes_on_with_what_the_first_generated_and_sees_what_it_is_told(
+    model: Path, world: Path, fourm: Any
+) -> None:
+    shutil.copytree(model, world / "second")
+    (world / "plan.yaml").write_text(
+        "models: {late: nowhere}\n"
+        "steps:\n"
+        "  - {target: caption, scheme: autoregressive}\n"
+        "  - {target: depth, num_steps: 2, model: late, sees: [caption]}\n"
+    )
+    (world / "single.yaml").write_text((world / "plan.yaml").read_text().replace("model: late, ", ""))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(world / "photo.png")
+    words = ["generate", model, "--given", f"rgb={world / 'photo.png'}"]
+    late = ["--model", f"late={world / 'second'}"]
+    outcome = fourm(*words, *late, "--plan", world / "plan.yaml", "--out", world / "two")
+    assert outcome.status == 0, outcome.err
+    assert fourm(*words, "--plan", world / "single.yaml", "--out", world / "one").status == 0
+    for name in ("caption.txt", "depth.png"):
+        assert (world / "one" / name).read_bytes() == (world / "two" / name).read_bytes()
+    assert f"late: {world / 'second'}" in (world / "two" / "plan.yaml").read_text()
+    assert_one_clear_message(
+        fourm(*words, "--plan", world / "plan.yaml", "--out", world / "new"), ["no model or tokenizer in nowhere"]
+    )
+    other = fourm(*words, *late, "--plan", world / "single.yaml", "--out", world / "new")
+    assert_one_clear_message(other, ["--model late", "no step of the plan names this model"])
+
+    assert fourm(*words, "--to", "caption,depth", "--sees", "depth=caption", "--out", world / "seen").status == 0
+    assert_one_clear_message(
+        fourm(*words, "--to", "depth", "--sees", "depth=caption", "--out", world / "new"),
+        ["what it sees, 'caption' is neither given nor generated before"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import random
 import shutil
@@ -19,9 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from fourm import catalog
 from fourm.data.shards import shard_path
+from fourm.tokenizers.units import to_natural
 from tests.end_to_end.conftest import run
 
 pytestmark = pytest.mark.slow
@@ -51,6 +57,11 @@ def served(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tar.extract(name, root, filter="data")
     (root / "examples" / "bedroom").mkdir(parents=True)
     shutil.copy(root / "000001.png", root / "examples" / "bedroom" / "rgb.png")
+    metres = np.random.default_rng(0).integers(0, 65536, (64, 64)).astype(np.uint16)
+    Image.fromarray(metres).save(root / "depth.png")
+    for size in (64, 32):
+        left = np.where(np.arange(size) < size // 2, 255, 0).astype(np.uint8)
+        Image.fromarray(left[None].repeat(size, 0)).save(root / f"left{size}.png")
     (root / "examples" / "bedroom" / "caption.txt").write_text("a red sofa")
     return root
 
@@ -174,18 +185,43 @@ def test_a_text_alone_is_enough_and_several_answers_are_numbered(browser_page: A
     assert page.locator("#answers .caption-label").all_inner_texts() == ["depth 0", "depth 1"]
 
 
-def test_what_is_drawn_is_given(browser_page: Any) -> None:
-    page = browser_page
-    page.locator("#given-rgb").get_by_role("tab", name="Draw").click()
-    page.locator("#given-rgb button[aria-label=Brush]").click()
-    canvas = page.locator("#given-rgb canvas").first
+def sheet(page: Any) -> Image.Image:
+    """The picture of all, as it is offered."""
+    address = page.locator("#sheet img").first.get_attribute("src")
+    return Image.open(io.BytesIO(page.request.get(address).body())).convert("RGB")
+
+
+def stroke(page: Any, place: Any) -> None:
+    """Draw one stroke on the canvas of a tab."""
+    place.locator("button[aria-label=Brush]:visible").click()
+    canvas = place.locator("canvas:visible").first
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=8)
     page.mouse.up()
-    page.wait_for_selector("#given-rgb button[aria-label=Undo]:not([disabled])")
+    place.locator("button[aria-label=Undo]:visible:not([disabled])").wait_for()
+
+
+def test_an_image_that_is_painted_over_is_given_in_part(browser_page: Any, served: Path) -> None:
+    page = browser_page
+    given = page.locator("#given-rgb")
+    given.get_by_role("tab", name="Paint over").click()
+    tab = given.locator("[role=tabpanel]", has_text="paint over what is to be made anew")
+    tab.locator("input[type=file]").first.set_input_files(served / "000000.png")
+    stroke(page, tab)
+    generate(page)
+    assert width(page, "#sheet img") > 2 * 190
+    blank = to_natural(torch.zeros(1, 3, 1, 1), catalog.get("rgb@64")).flatten() * 255
+    away = np.abs(np.asarray(sheet(page)).astype(float) - blank.numpy()).max(-1)
+    assert (away <= 2).mean() > 0.005  # what was painted over is blank
+
+
+def test_what_is_drawn_is_given(browser_page: Any) -> None:
+    page = browser_page
+    page.locator("#given-rgb").get_by_role("tab", name="Draw").click()
+    stroke(page, page.locator("#given-rgb"))
     generate(page)
     assert width(page, "#sheet img") > 2 * 190
 
@@ -202,6 +238,46 @@ def test_a_bad_upload_is_answered_with_one_message_and_the_page_goes_on(browser_
     page.reload()
     page.locator("#given-caption textarea").fill("a red sofa")
     generate(page)
+
+
+def give_depth(page: Any, served: Path, mask: str) -> None:
+    """Upload a depth map and a mask for it."""
+    given = page.locator("#given-depth")
+    given.get_by_role("button", name="depth").first.click()
+    given.locator("input[type=file]").first.set_input_files(served / "depth.png")
+    given.get_by_role("tab", name="Mask").click()
+    page.set_input_files(
+        "#given-depth [role=tabpanel]:has-text('white where it counts') input[type=file]", served / mask
+    )
+    width(page, "#given-depth img")
+
+
+def test_the_rest_of_an_image_is_painted_where_a_mask_is_black(browser_page: Any, served: Path) -> None:
+    page = browser_page
+    give_depth(page, served, "left64.png")
+    choose(page, "depth")
+    generate(page)
+    assert page.locator("#answers .caption-label").all_inner_texts() == ["depth"]
+    assert width(page, "#sheet img") > 2 * 190
+
+
+def test_a_mask_that_does_not_fit_is_answered_with_a_message(browser_page: Any, served: Path) -> None:
+    page = browser_page
+    give_depth(page, served, "left32.png")
+    choose(page, "depth")
+    page.click("#generate")
+    page.get_by_text("known depth: a mask of 32 x 32 pixels for a value of 64 x 64; expected the same size").wait_for()
+
+
+def test_one_answer_from_all_samples_is_shown_beside_where_they_disagree(browser_page: Any) -> None:
+    page = browser_page
+    page.locator("#given-caption textarea").fill("a red sofa")
+    page.get_by_label("Samples (1 to 8)").fill("3")
+    page.get_by_label("One answer from all samples").check()
+    generate(page)
+    assert page.locator("#answers .caption-label").all_inner_texts() == ["depth", "depth: unsure"]
+    assert width(page, "#answers .gallery-item:nth-child(2) img") >= 192
+    assert "depth_uncertainty.npy" in page.locator("#files").inner_text().replace("\n", "")
 
 
 def test_an_example_fills_what_is_given(browser_page: Any) -> None:
@@ -308,6 +384,23 @@ def test_many_clients_of_which_some_are_broken_get_the_answers_of_the_command(
     assert "a request failed" not in (served / "server.log").read_text()
 
 
+def test_masks_and_ensembles_give_the_answers_of_the_command(server: str, served: Path, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(server, verbose=False, analytics_enabled=False, download_files=str(tmp_path / "page"))
+    *_, files = client.predict(
+        depth=handle_file(served / "depth.png"), depth_known=handle_file(served / "left64.png"), caption="a bed",
+        caption_known=True, to=["depth", "caption"], samples=3, ensemble=True, api_name="/generate",
+    )  # fmt: skip
+    words = ["--given", f"depth={served / 'depth.png'}", "--known", f"depth={served / 'left64.png'}", "--given",
+             "caption=a bed", "--known", "caption=some", "--to", "depth,caption", "--num-samples", 3, "--ensemble",
+             "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+    assert run("generate", served / "model", *words) == 0
+    found = {Path(file).name: Path(file).read_bytes() for file in files if not file.endswith(".zip")}
+    assert found == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert "depth_uncertainty.npy" in found
+
+
 def answer_of_the_command(served: Path, photo: Path, seed: int, out: Path) -> dict[str, bytes]:
     words = ["--given", f"rgb={photo}", "--to", "depth,caption", "--seed", seed, "--out", out, "--device", "cpu"]
     assert run("generate", served / "model", *words) == 0
@@ -315,9 +408,10 @@ def answer_of_the_command(served: Path, photo: Path, seed: int, out: Path) -> di
 
 
 def test_a_path_in_a_request_is_not_opened(server: str, served: Path, tmp_path: Path) -> None:
-    def ask(path: str) -> str:
-        names = ["rgb", "rgb_drawing", "depth", "caption", "to", "guidance", "samples", "seed"]
-        values = {"rgb": {"path": path, "meta": {"_type": "gradio.FileData"}}, "to": ["depth"], "samples": 1, "seed": 0}
+    def ask(path: str, name: str) -> str:
+        names = ["rgb", "rgb_drawing", "rgb_painting", "depth", "caption", "rgb_known", "depth_known", "caption_known",
+                 "to", "guidance", "samples", "seed", "ensemble"]  # fmt: skip
+        values = {name: {"path": path, "meta": {"_type": "gradio.FileData"}}, "to": ["depth"], "samples": 1, "seed": 0}
         body = json.dumps({"data": [values.get(name) for name in names]}).encode()
         request = urllib.request.Request(
             f"{server}/gradio_api/call/generate", body, {"content-type": "application/json"}
@@ -331,9 +425,10 @@ def test_a_path_in_a_request_is_not_opened(server: str, served: Path, tmp_path: 
     sent = uploaded.predict(rgb=handle_file(served / "000000.png"), to=["depth"], api_name="/generate")
     assert sent[-1]
     for path in (served / "000000.png", Path("/etc/passwd"), served / "examples" / ".." / "000000.png"):
-        answer = ask(str(path))
-        assert "event: error" in answer
-        assert "grid.png" not in answer
+        for name in ("rgb", "depth", "rgb_known", "depth_known"):
+            answer = ask(str(path), name)
+            assert "event: error" in answer
+            assert "grid.png" not in answer
 
 
 def test_what_a_broken_client_sends_is_never_answered_with_a_failure_of_the_server(server: str) -> None:

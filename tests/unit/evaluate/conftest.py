@@ -24,6 +24,8 @@ class ToyBundle:
     model: Any
     tokenizers: dict[str, Any] = field(default_factory=dict)
     text: Any = None
+    others: dict[str, Any] = field(default_factory=dict)
+    place: str = "toy"
 
 
 def toy_bundle(names: list[str]) -> ToyBundle:

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError, DataError
-from fourm.generate.answer import any_to_any, generate, make_plan, sample_seeds
+from fourm.generate.answer import any_to_any
+from fourm.generate.chain import generate, sample_seeds
 from fourm.generate.inputs import give
 from fourm.generate.plan import GenerationPlan, Step
+from fourm.generate.planning import make_plan
 from tests.unit.generate.toy import ToyBundle
 
 RGB = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))

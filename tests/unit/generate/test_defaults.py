@@ -4,10 +4,10 @@ from functools import partial
 import pytest
 
 from fourm.catalog import get, resolve
-from fourm.generate.answer import make_plan
 from fourm.generate.bundle import raw_modality
 from fourm.generate.defaults import all_targets, default_plan
 from fourm.generate.plan import GenerationPlan, Step
+from fourm.generate.planning import make_plan
 from fourm.modality import ModalitySet
 from tests.unit.generate.toy import ToyBundle
 

@@ -14,7 +14,7 @@ from fourm import catalog
 from fourm.data import decode as decoding
 from fourm.generate.files import safe_name, write
 from fourm.modality import Continuous, Discrete, Grid, Modality
-from tests.unit.generate.toy import LEVELS, Mosaic, ToyBundle, image
+from tests.unit.generate.toy import LEVELS, ToyBundle, image
 
 FORMATS = {
     "rgb": (image("rgb@16", "image", 3), torch.rand(3, 16, 16), 1 / 255),
@@ -27,8 +27,7 @@ FORMATS = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_images_are_written_as_the_data_is_read(kind: str, bundle: ToyBundle, tmp_path: Path) -> None:
     raw, value, precision = FORMATS[kind]
-    toy = ToyBundle(bundle.model, {"tok_rgb@16": Mosaic(raw)})
-    (path,) = write(toy, bundle.model.modalities["tok_rgb@16"], value, tmp_path, kind)
+    (path,) = write(raw, value, tmp_path, kind)
     pixels = decoding.decode(path.read_bytes(), raw, lambda: str(path))
     natural = torch.from_numpy(np.array(pixels, np.float32)).reshape(16, 16, -1).permute(2, 0, 1)
     if kind != "depth":
@@ -43,16 +42,14 @@ def test_labels_are_written_as_the_data_is_read(decoder: str, bundle: ToyBundle,
     labels = torch.arange(16).reshape(4, 4)
     if decoder == "labels":
         labels[0, 0] = -1
-    (path,) = write(ToyBundle(bundle.model, {"tok_rgb@16": Mosaic(raw)}), bundle.model.modalities["tok_rgb@16"],
-                    labels, tmp_path, "semseg")  # fmt: skip
+    (path,) = write(raw, labels, tmp_path, "semseg")
     assert decoding.decode(path.read_bytes(), raw, lambda: str(path)).tolist() == labels.tolist()
 
 
 def test_depth_without_units_is_also_written_as_it_is(bundle: ToyBundle, tmp_path: Path) -> None:
     raw = image("depth@16", "depth16", normalization="standardize")
     value = torch.randn(1, 16, 16)
-    toy = ToyBundle(bundle.model, {"tok_depth@16": Mosaic(raw)})
-    paths = write(toy, bundle.model.modalities["tok_depth@16"], value, tmp_path, "depth")
+    paths = write(raw, value, tmp_path, "depth")
     assert [path.suffix for path in paths] == [".png", ".npy"]
     np.testing.assert_array_equal(np.load(paths[1]), value[0])
     with Image.open(io.BytesIO(paths[0].read_bytes())) as file:
@@ -62,24 +59,23 @@ def test_depth_without_units_is_also_written_as_it_is(bundle: ToyBundle, tmp_pat
 def test_a_vector_of_three_numbers_is_written_as_numbers(bundle: ToyBundle, tmp_path: Path) -> None:
     raw = Modality("gyro", Grid(1, 1), Continuous(3), "gyro", "features", channels=3, direction="input")
     value = torch.tensor([0.5, -7.0, 2.0]).view(3, 1, 1)
-    (path,) = write(bundle, raw, value, tmp_path, "gyro")
+    (path,) = write(raw, value, tmp_path, "gyro")
     assert decoding.decode(path.read_bytes(), raw, str)[0, :, 0, 0].tolist() == [0.5, -7.0, 2.0]
 
 
 def test_features_that_a_teacher_makes_are_written_as_numbers(bundle: ToyBundle, tmp_path: Path) -> None:
     raw = Modality("clip", Grid(2, 2, 8), Continuous(5), "rgb", "image", channels=3, teacher="clip_b16")
-    with_clip = ToyBundle(bundle.model, {**bundle.tokenizers, "tok_rgb@16": Mosaic(raw)}, bundle.text)
     value = torch.randn(5, 2, 2)
-    (path,) = write(with_clip, bundle.model.modalities["tok_rgb@16"], value, tmp_path, "clip")
+    (path,) = write(raw, value, tmp_path, "clip")
     np.testing.assert_array_equal(np.load(path), value)
 
 
 def test_texts_and_boxes_are_written(bundle: ToyBundle, tmp_path: Path) -> None:
     modalities = bundle.model.modalities
-    (text,) = write(bundle, modalities["caption"], "a red sofa", tmp_path, "caption")
+    (text,) = write(modalities["caption"], "a red sofa", tmp_path, "caption")
     assert text.read_text() == "a red sofa\n"
     box = {"boxes": [0.0, 0.0, 1.0, 1.0], "class_name": "bed", "score": 1.0}
-    (boxes,) = write(bundle, modalities["det"], [box], tmp_path, "det")
+    (boxes,) = write(modalities["det"], [box], tmp_path, "det")
     assert json.loads(boxes.read_text()) == {"instances": [box]}
 
 
@@ -111,14 +107,14 @@ FACTS: dict[str, tuple[str, Any, Any]] = {
 @pytest.mark.parametrize("kind", FACTS)
 def test_what_texts_say_is_written_as_json(kind: str, bundle: ToyBundle, tmp_path: Path) -> None:
     name, value, written = FACTS[kind]
-    (path,) = write(bundle, catalog.get(name), value, tmp_path, name)
+    (path,) = write(catalog.get(name), value, tmp_path, name)
     assert path.name == f"{name}.json"
     assert json.loads(path.read_text()) == written
 
 
 def run_lengths(mask: np.ndarray, bundle: ToyBundle, folder: Path) -> dict[str, Any]:
     instances = [{"box": (0, 0, 1, 1), "token_ids": [0] * 16, "mask": mask}]
-    (path,) = write(bundle, catalog.get("sam_instance"), [{"point": (1, 1), "instances": instances}], folder, "sam")
+    (path,) = write(catalog.get("sam_instance"), [{"point": (1, 1), "instances": instances}], folder, "sam")
     found: dict[str, Any] = json.loads(path.read_text())[0]["instances"][0]["mask"]
     return found
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from fourm.errors import ConfigError, DataError
-from fourm.generate.inputs import give, network_input, parse_given, read_given, sequence_ids
+from fourm.generate.inputs import give, network_input, sequence_ids
+from fourm.generate.reading import parse_given, read_given
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.tokenizers.text import train_wordpiece
 from tests.unit.generate.toy import LEVELS, ToyBundle, build_model, image, tokens

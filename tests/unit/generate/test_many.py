@@ -17,9 +17,10 @@ from fourm.generate.prompts import open_prompts
 from fourm.generate.results import Results
 from fourm.machine import Part
 from fourm.rng import torch_seed
-from tests.unit.generate.toy import ToyBundle
+from tests.unit.generate.toy import ToyBundle, build_model
 
 WHOLE = Part()
+HOT = GenerationPlan([Step("depth", num_steps=2)])
 CAPTIONS = ["a red sofa", "a blue bed", "two chairs", "a lamp", "a table and a bed"]
 
 
@@ -125,6 +126,28 @@ def test_answers_of_other_settings_are_not_mixed(bundle: ToyBundle, captions: Pa
         go(bundle, captions, tmp_path / "out", seed=1)
     with pytest.raises(ConfigError, match="plan was None and is"):
         go(bundle, captions, tmp_path / "out", plan=GenerationPlan([Step("depth", num_steps=2)]))
+    with pytest.raises(ConfigError, match="sees was {} and is"):
+        go(bundle, captions, tmp_path / "out", sees=["depth=caption"])
+
+
+def test_answers_of_another_model_are_not_mixed_wherever_it_lies(
+    bundle: ToyBundle, captions: Path, tmp_path: Path
+) -> None:
+    go(bundle, captions, tmp_path / "out")
+    same = ToyBundle(build_model(bundle.model.modalities, num_register_tokens=2), bundle.tokenizers, bundle.text)
+    assert go(same, captions, tmp_path / "out").skipped == 5
+    trained = ToyBundle(
+        build_model(bundle.model.modalities, num_register_tokens=2, seed=1), bundle.tokenizers, bundle.text
+    )
+    with pytest.raises(ConfigError, match="holds answers of another command: model was '[0-9a-f]+' and is"):
+        go(trained, captions, tmp_path / "out")
+
+
+def test_what_a_target_sees_holds_for_every_prompt(bundle: ToyBundle, captions: Path, tmp_path: Path) -> None:
+    labels = f"semseg={_labels(tmp_path)}"
+    go(bundle, captions, tmp_path / "out", given=[labels], sees=["depth=semseg"], plan=HOT)
+    depths = [(tmp_path / "out" / f"{n:06d}" / "plan.yaml").read_text() for n in range(5)]
+    assert all("- tok_semseg@16" in plan for plan in depths)
 
 
 def test_a_folder_of_images_gives_one_modality(bundle: ToyBundle, photos: Path, tmp_path: Path) -> None:

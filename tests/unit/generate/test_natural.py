@@ -8,7 +8,8 @@ from PIL import Image
 
 from fourm.errors import ConfigError, DataError
 from fourm.generate.answer import any_to_any
-from fourm.generate.natural import check_gaps, held, join, take, take_text
+from fourm.generate.natural import check_gaps, held, join, take, take_bytes, take_text
+from fourm.generate.plan import Step
 from tests.unit.generate.toy import ToyBundle
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -167,10 +168,10 @@ def test_ids_of_texts_are_looked_at_without_a_text_tokenizer(bundle: ToyBundle) 
 def test_a_target_with_gaps_in_every_sample_is_no_contradiction(bundle: ToyBundle) -> None:
     ids = torch.zeros(2, 16, dtype=torch.int64)
     ids[:, 3] = -1
-    check_gaps([take(bundle, "tok_depth", ids)], ["tok_depth@16"], bundle)
+    check_gaps([take(bundle, "tok_depth", ids)], [Step("tok_depth@16")], bundle)
     ids[1, 3] = 0
     with pytest.raises(ConfigError, match="given whole"):
-        check_gaps([take(bundle, "tok_depth", ids)], ["tok_depth@16"], bundle)
+        check_gaps([take(bundle, "tok_depth", ids)], [Step("tok_depth@16")], bundle)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,17 @@ def test_masks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         take(bundle, name, value, known)
+
+
+def test_a_mask_and_its_image_may_be_the_contents_of_files(bundle: ToyBundle, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "photo.png")
+    Image.fromarray(left_half()).save(tmp_path / "mask.png")
+    data = [(tmp_path / name).read_bytes() for name in ("photo.png", "mask.png")]
+    for name in ("rgb", "tok_rgb@16"):
+        one, other = take_bytes(bundle, name, *data), take(bundle, name, PIXELS, left_half())
+        torch.testing.assert_close(one.facts, other.facts)
+    with pytest.raises(DataError, match="known rgb: cannot read it as a mask"):
+        take_bytes(bundle, "rgb", data[0], b"no picture")
 
 
 def test_a_damaged_mask_is_named(bundle: ToyBundle, tmp_path: Path) -> None:

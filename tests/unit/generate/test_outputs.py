@@ -44,7 +44,7 @@ def test_without_a_tokenizer_the_ids_are_the_answer(bundle: ToyBundle, tmp_path:
     poor = ToyBundle(bundle.model, {}, bundle.text)
     ids = decode(poor, "tok_depth@16", Generated({"tok_depth@16": IDS}), SEEDS)
     assert torch.equal(ids, IDS)
-    (path,) = write(poor, bundle.model.modalities["tok_depth@16"], ids[0], tmp_path, "depth")
+    (path,) = write(bundle.model.modalities["tok_depth@16"], ids[0], tmp_path, "depth")
     assert np.load(path).tolist() == list(range(16))
 
 
@@ -55,7 +55,7 @@ def test_structured_values_are_read_from_ids_and_written_as_they_are(tmp_path: P
     ids = tokenizer.encode("v1=5 v0=3 none v1=13 v0=25").tolist()
     found = decode(toy, "metadata", Generated({"metadata": torch.tensor([ids, [-1] * len(ids)])}))
     assert found == [{"n_humans": 3, "entropy": 5.0}, {}]
-    (path,) = write(toy, modality, found[0], tmp_path, "facts")
+    (path,) = write(modality, found[0], tmp_path, "facts")
     assert json.loads(path.read_text()) == found[0]
 
 
@@ -65,5 +65,5 @@ def test_without_a_text_tokenizer_the_ids_of_each_text_are_the_answer(bundle: To
         first, second = decode(mute, name, Generated({name: torch.tensor([[7, 8, 9], [5, -1, -1]])}), SEEDS[:2])
         assert first.tolist() == [7, 8, 9]
         assert second.tolist() == [5]
-        (path,) = write(mute, bundle.model.modalities[name], second, tmp_path, name)
+        (path,) = write(bundle.model.modalities[name], second, tmp_path, name)
         assert np.load(path).tolist() == [5]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fourm.generate.bundle import raw_modality
 from fourm.generate.inputs import GivenValue, give
 from fourm.generate.overview import overview
 from fourm.modality import Continuous, Discrete, Grid, Modality
@@ -22,8 +23,9 @@ GREEN = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
 
 
 def show(bundle: ToyBundle, values: list[GivenValue], **answers: Any) -> np.ndarray:
-    names = {name: next(m for m in bundle.model.modalities if name in m) for name in answers}
-    return np.asarray(overview(bundle, values, {names[name]: value for name, value in answers.items()}, names))
+    targets = {name: next(m for m in bundle.model.modalities.values() if name in m.name) for name in answers}
+    shown = {name: raw_modality(bundle, modality) for name, modality in targets.items()}
+    return np.asarray(overview(values, answers, shown))
 
 
 def count(picture: np.ndarray, color: tuple[int, ...]) -> int:

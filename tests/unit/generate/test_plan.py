@@ -83,6 +83,48 @@ def test_names_are_resolved_with_their_labels(modalities: ModalitySet) -> None:
     assert step.conditions == {"caption": 2.0, "caption#not": -1.0, "rgb@16": 1.0}
 
 
+def test_what_a_step_sees_is_resolved_and_has_to_be_there(modalities: ModalitySet) -> None:
+    plan = GenerationPlan([Step("semseg", sees=["rgb"]), Step("depth", sees=["semseg", "caption"])])
+    found = plan.resolve(modalities)
+    assert [step.sees for step in found.steps] == [["rgb@16"], ["tok_semseg@16", "caption"]]
+    found.check(modalities, ["rgb@16", "caption"])
+    with pytest.raises(ConfigError, match=r"what it sees, 'caption' is neither given nor generated before"):
+        found.check(modalities, ["rgb@16"])
+
+
+def test_a_condition_has_to_be_among_what_a_step_sees() -> None:
+    Step("depth", sees=["caption"], conditions={"caption": 1.0, "caption#not": -1.0})
+    with pytest.raises(ConfigError, match="condition 'rgb' is not among what it sees: caption"):
+        Step("depth", sees=["caption"], conditions={"rgb": 1.0})
+
+
+def test_steps_of_another_model_know_its_modalities() -> None:
+    base = resolve(["caption", "tok_rgb@224"])
+    plan = GenerationPlan([Step("rgb"), Step("tok_clip@448", model="super"), Step("tok_rgb@448", model="super")])
+    found = plan.resolve(base, {"super": SUPER})
+    assert found.targets == ["tok_rgb@224", "tok_clip@448", "tok_rgb@448"]
+    found.check(base, ["caption"], {"super": SUPER})
+    assert [(leg.model, leg.targets) for leg in found.legs()] == [
+        (None, found.targets[:1]),
+        ("super", found.targets[1:]),
+    ]
+
+
+def test_a_model_that_is_not_there_and_one_that_reads_nothing_are_told() -> None:
+    base, plan = (
+        resolve(["rgb@64", "tok_depth@64"]),
+        GenerationPlan([Step("depth"), Step("tok_rgb@448", model="super")]),
+    )
+    with pytest.raises(ConfigError, match="there is no model 'super'; name its folder under `models:` of the plan, or"):
+        plan.resolve(base)
+    with pytest.raises(ConfigError, match="there is no model 'supper'.* Did you mean 'super'"):
+        GenerationPlan([Step("tok_rgb@448", model="supper")]).resolve(base, {"super": SUPER})
+    with pytest.raises(
+        ConfigError, match=r"model 'super' reads nothing of what there is: rgb@64, tok_depth@64; it reads"
+    ):
+        plan.resolve(base, {"super": SUPER}).check(base, ["rgb@64"], {"super": SUPER})
+
+
 def test_stop_words_become_their_ids(wordpiece: TextTokenizer) -> None:
     plan = GenerationPlan([Step("caption", "autoregressive", stop=["sofa", 3])]).spell_out(wordpiece.encode)
     assert plan.steps[0].stop == [*wordpiece.encode("sofa").tolist(), 3]
@@ -101,8 +143,15 @@ SHIPPED = {
     "dense": ["rgb@64", "tok_depth@64", "tok_normal@64", "tok_semseg@64", "caption", "det"],
     "text_to_image": ["caption", "tok_rgb@64"],
     "text_to_image_clip": ["caption", "tok_clip@224", "tok_rgb@224"],
+    "variation": ["rgb@224", "tok_clip@224", "tok_rgb@224"],
+    "redraw": ["rgb@64", "tok_depth@64", "tok_semseg@64", "tok_rgb@64"],
+    "edit": ["rgb@64", "caption", "tok_depth@64", "tok_normal@64", "tok_rgb@64"],
+    "text_to_image_448": ["caption", "tok_clip@224", "tok_rgb@224"],
     "super_resolution": ["caption", "tok_clip@224", "tok_rgb@224", "tok_clip@448", "tok_rgb@448"],
 }
+
+
+SUPER = resolve(["caption", "tok_clip@224", "tok_rgb@224", "tok_clip@448", "tok_rgb@448"])
 
 
 def test_every_shipped_plan_is_tested(checkout: Path) -> None:
@@ -112,9 +161,11 @@ def test_every_shipped_plan_is_tested(checkout: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_plan_suits_its_modalities(name: str) -> None:
     modalities = resolve(SHIPPED[name])
-    plan = configs.load(name, GenerationPlan, folder="generate").resolve(modalities)
-    plan.check(modalities, [m.name for m in modalities.inputs if m.name not in plan.targets])
+    plan = configs.load(name, GenerationPlan, folder="generate").resolve(modalities, {"super": SUPER})
+    given = [m.name for m in modalities.inputs if m.name not in plan.targets]
+    plan.check(modalities, given, {"super": SUPER})
     assert plan.steps
+    assert set(plan.models) == {step.model for step in plan.steps} - {None}
 
 
 def test_a_mistake_in_a_plan_file_names_file_and_key(tmp_path: Path) -> None:
@@ -127,6 +178,6 @@ def test_a_mistake_in_a_plan_file_names_file_and_key(tmp_path: Path) -> None:
 def test_the_plans_in_the_documentation_are_plans(checkout: Path) -> None:
     text = (checkout / "docs" / "generation.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert configs.build(GenerationPlan, yaml.safe_load(block)).steps

@@ -85,6 +85,15 @@ def test_any_modality_asks(seer: ToyBundle, photos: Path, tmp_path: Path) -> Non
     assert {hit.key for hit in told} == {str(n) for n in range(7)}
 
 
+def test_an_index_is_asked_by_the_model_that_made_it_alone(seer: ToyBundle, photos: Path, tmp_path: Path) -> None:
+    make(seer, photos, tmp_path / "index")
+    trained = ToyBundle(build_model(seer.model.modalities, seed=1), seer.tokenizers, seer.text)
+    with pytest.raises(DataError, match="the index was made by another model than that in toy: make it again"):
+        query(trained, Index(tmp_path / "index"), given=["caption=a bed"], out=tmp_path / "a", device="cpu")
+    with pytest.raises(ConfigError, match="weights was '[0-9a-f]+' and is"):
+        make(trained, photos, tmp_path / "index")
+
+
 def test_an_index_is_the_same_for_any_batch_and_number_of_processes(
     seer: ToyBundle, photos: Path, tmp_path: Path
 ) -> None:

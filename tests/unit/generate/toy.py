@@ -39,6 +39,7 @@ class Mosaic:
         self.modality = modality
         self.vocab_size = LEVELS
         self.codebook = torch.linspace(0, 1, LEVELS)[:, None]
+        self.hash = f"mosaic of {modality.name}"
 
     def encode(self, values: Tensor) -> Tensor:
         planes = values.mean(1) if values.ndim == 4 else values.float()
@@ -61,6 +62,8 @@ class ToyBundle:
     model: Multimodal
     tokenizers: dict[str, Any] = field(default_factory=dict)
     text: TextTokenizer | None = None
+    others: dict[str, ToyBundle] = field(default_factory=dict)
+    place: str = "toy"
 
 
 def build_model(modalities: ModalitySet, *, seed: int = 0, **options: Any) -> Multimodal:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fourm.errors import DataError
 from fourm.report.colors import palette
-from fourm.serve.drawing import drawing_file, pencils
+from fourm.serve.drawing import drawing_file, painting_files, pencils
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
 from tests.unit.generate.toy import image
@@ -55,3 +55,38 @@ def test_a_damaged_drawing_is_refused(fields: dict[str, Field], cut: int) -> Non
     data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8))[:cut]
     with pytest.raises(DataError, match="drawing of rgb"):
         drawing_file(fields["rgb"], data, Limits())
+
+
+def pixels(data: bytes | None) -> np.ndarray:
+    assert data is not None
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_an_image_that_is_painted_over_is_known_elsewhere(fields: dict[str, Field]) -> None:
+    below = np.full((4, 4, 4), 255, np.uint8)
+    below[..., 0] = 80
+    below[0] = 0  # around an image of another shape
+    image, mask = painting_files(fields["rgb"], encoded(below), encoded(canvas(200, 10, 10, 255)), Limits())
+    assert pixels(image)[1, 0].tolist() == [80, 255, 255]  # the strokes are no part of it
+    assert pixels(mask).tolist() == [[0] * 4, *[[0, 0, 255, 255]] * 3]
+
+
+def test_an_image_that_is_not_painted_over_is_known_whole(fields: dict[str, Field]) -> None:
+    below = encoded(np.full((4, 4, 4), 255, np.uint8))
+    assert painting_files(fields["rgb"], below, None, Limits())[1] is None
+    assert painting_files(fields["rgb"], below, encoded(np.zeros((4, 4, 4), np.uint8)), Limits())[1] is None
+
+
+@pytest.mark.parametrize(
+    ("below", "strokes", "message"),
+    [
+        (b"no picture", None, "painting of rgb: this is not an image"),
+        (encoded(np.zeros((4, 4, 4), np.uint8)), b"no picture", "painting of rgb: this is not an image"),
+        (encoded(np.zeros((4, 4, 4), np.uint8)), encoded(np.zeros((2, 4, 4), np.uint8)), "strokes of .4, 2. pixels"),
+    ],
+)
+def test_a_painting_that_is_none_is_named(
+    below: bytes, strokes: bytes | None, message: str, fields: dict[str, Field]
+) -> None:
+    with pytest.raises(DataError, match=message):
+        painting_files(fields["rgb"], below, strokes, Limits())

@@ -47,6 +47,37 @@ def test_a_good_request_passes_with_what_was_left_empty_left_out(fields: dict[st
     assert found == Request({"rgb": photo, "caption": "a bed"}, ["caption", "depth"], 2.5, 2, 7)
 
 
+def test_parts_of_images_and_texts_and_the_wish_for_one_answer_pass(fields: dict[str, Field], photo: bytes) -> None:
+    given = {"rgb": photo, "caption": "a bed", "det": "v0=0 v1=0 v2=9 v3=9 bed"}
+    found = check(fields, given, known={"rgb": photo, "depth": None, "caption": True, "det": False}, ensemble=True)
+    assert found.known == {"rgb": photo, "caption": "some"}
+    assert found.ensemble
+    plain = check(fields, given, known={"rgb": None}, ensemble=None)
+    assert (plain.known, plain.ensemble) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"rgb": b"no such thing"}, "known rgb: this is not an image, or it is damaged"),
+        ({"rgb": "some"}, "known rgb: a value of type str; expected an image file"),
+        ({"rgb": True}, "known rgb: a value of type bool; expected an image file"),
+        ({"rgb": b"x" * 100_001}, "known rgb: a file of 0.1 MB"),
+        ({"rgb": encoded(np.zeros((101, 100), np.uint8))}, "known rgb: .* 0.01 million pixels, found 100 x 101"),
+        ({"depth": encoded(np.zeros((9, 9), np.uint8))}, "known depth: .* but none is given"),
+        ({"caption": "mask.png"}, "known caption: a value of type str; expected yes or no"),
+        ({"caption": b"mask"}, "known caption: a value of type bytes; expected yes or no"),
+        ({"det": True}, "known det: .* but none is given"),
+        ({"vectors": b"PK"}, "no part of 'vectors' can be known"),
+        ({"sound": b"x"}, "no part of 'sound' can be known"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_parts_are_named(fields: dict[str, Field], photo: bytes, known: dict[str, Any], message: str) -> None:
+    with pytest.raises(FourmError, match=message):
+        check(fields, {"rgb": photo, "caption": "a bed"}, known=known)
+
+
 @pytest.mark.parametrize("guidance", [None, "", " "])
 def test_no_guidance_means_what_suits_the_pair(fields: dict[str, Field], guidance: Any) -> None:
     assert check(fields, {"caption": "a bed"}, guidance=guidance).guidance is None
@@ -72,6 +103,8 @@ def test_no_guidance_means_what_suits_the_pair(fields: dict[str, Field], guidanc
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1e300}, "seed is 1e"),
         ({"seed": "zero"}, "seed is 'zero'"),
+        ({"ensemble": "yes"}, "ensemble is 'yes'; expected yes or no"),
+        ({"ensemble": 1}, "ensemble is 1; expected yes or no"),
     ],
 )
 def test_wrong_settings_are_named(fields: dict[str, Field], options: dict[str, Any], message: str) -> None:

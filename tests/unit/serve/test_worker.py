@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from fourm.generate.job import run
 from fourm.serve.request import Request
 from fourm.serve.worker import Answer, Busy, Finished, Worker, read_value
 from tests.unit.generate.toy import ToyBundle
+from tests.unit.serve.conftest import encoded
 
 
 def request(photo: bytes, *targets: str, **options: Any) -> Request:
@@ -60,6 +62,54 @@ def test_files_are_those_of_the_command(worker: Worker, bundle: ToyBundle, photo
             assert Image.open(news.sheet).width > 3 * 190
             return
     pytest.fail("the end was never told")
+
+
+def last(worker: Worker, wanted: Request) -> dict[str, bytes]:
+    """The contents of all files of an answer, and of the pictures that are shown of an ensemble."""
+    for news in worker.follow(wanted):
+        if isinstance(news, Finished):
+            shown = {f"{name} {n}": path for name, paths in news.pictures.items() for n, path in enumerate(paths)}
+            return {**{path.name: path.read_bytes() for path in news.files[1:]},
+                    **{name: path.read_bytes() for name, path in shown.items()}}  # fmt: skip
+    pytest.fail("the end was never told")
+
+
+def test_part_of_a_photograph_and_some_of_the_boxes_are_given_as_by_the_command(
+    worker: Worker, bundle: ToyBundle, photo: bytes, tmp_path: Path
+) -> None:
+    mask = encoded(np.where(np.arange(70) < 35, 255, 0).astype(np.uint8)[None].repeat(50, 0))
+    (tmp_path / "photo.png").write_bytes(photo)
+    (tmp_path / "mask.png").write_bytes(mask)
+    boxes = '{"instances": [{"boxes": [0, 0, 0.5, 1], "class_name": "bed", "score": 1}]}'
+    run(
+        bundle, given=[f"rgb={tmp_path / 'photo.png'}", f"det={boxes}"], targets=["rgb", "det"], device="cpu",
+        known=[f"rgb={tmp_path / 'mask.png'}", "det=some"], out=tmp_path / "out",
+    )  # fmt: skip
+    wanted = Request({"rgb": photo, "det": boxes}, ["rgb", "det"], known={"rgb": mask, "det": "some"})
+    assert last(worker, wanted) == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_an_ensemble_is_shown_with_where_it_is_unsure(
+    worker: Worker, bundle: ToyBundle, photo: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(photo)
+    given = [f"rgb={tmp_path / 'photo.png'}"]
+    run(
+        bundle, given=given, targets=["depth", "semseg"], out=tmp_path / "out", num_samples=3, ensemble=True, seed=2,
+        device="cpu",
+    )  # fmt: skip
+    found = last(worker, request(photo, "depth", "semseg", num_samples=3, seed=2, ensemble=True))
+    names = ["depth 0", "depth: unsure 0", "semseg 0", "semseg: unsure 0"]
+    assert [name for name in found if name.endswith(" 0")] == names
+    shown = [found.pop(name) for name in names]
+    assert all(picture.startswith(b"\x89PNG") for picture in shown)
+    assert found == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_mask_of_another_size_is_told(worker: Worker, photo: bytes) -> None:
+    wanted = request(photo, "rgb", known={"rgb": encoded(np.zeros((9, 9), np.uint8))})
+    with pytest.raises(FourmError, match="known rgb: a mask of 9 x 9 pixels for a value of 70 x 50"):
+        follow(worker, wanted)
 
 
 def test_a_guidance_of_ones_own_is_that_of_every_step(worker: Worker, photo: bytes) -> None:
