@@ -47,7 +47,7 @@ def mix_pairs(images: Mapping[str, Tensor], seeds: Sequence[int], mix: Mix) -> t
         cut = bool(mix.cutmix) and (not mix.mixup or rng.random() < mix.cutmix_probability)
         concentration = mix.cutmix if cut else mix.mixup
         left = float(rng.beta(concentration, concentration)) if concentration else 1.0
-        place = rng.random(2)
+        place = rng.random(2).tolist()
         pair = [first, first + 1]
         for name, value in images.items():
             own, other = value[pair], value[pair[::-1]]
