@@ -213,7 +213,7 @@ class TokenBatch:
         position: (B, N) int64.
         ids: (B, N) int64, -1 where there is no id.
         target_ids: (B, N) int64, -1 where nothing is asked.
-        attention: self-attention of the table.
+        attention: self-attention of the table; None: every token sees every token, and none is padding.
         values: modality -> (n_m, dim) float32 vectors.
         value_rows: modality -> (n_m,) int64, the tokens the vectors belong to.
         target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so
@@ -224,7 +224,7 @@ class TokenBatch:
     position: Tensor
     ids: Tensor
     target_ids: Tensor
-    attention: AttentionPattern
+    attention: AttentionPattern | None
     values: dict[str, Tensor] = field(default_factory=dict)
     value_rows: dict[str, Tensor] = field(default_factory=dict)
     target_rows: dict[str, Tensor] = field(default_factory=dict)

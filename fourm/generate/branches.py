@@ -1,4 +1,7 @@
-"""What the model sees at a step: one branch, or with guidance several that differ in what is given, run as one batch.
+"""What the model sees at a step: one branch, or with guidance several that differ in what is given.
+
+Branches of about the same length are encoded as one batch, others one after the other: an unconditional branch that
+sees hardly anything costs hardly anything.
 
 Branch 0 of a guided step is the unconditional one: there the conditions are emptied, sequences to the lone sentinel
 `[S_1]` and grids to nothing, as masked training shows them. Everything else, the target's own tokens included, is the
@@ -8,7 +11,7 @@ same in all branches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +21,12 @@ from fourm.generate.plan import Step
 from fourm.generate.sampling import guide
 from fourm.modality import Modality, ModalitySet
 from fourm.models.ask import given_table
+from fourm.models.multimodal import Context, Multimodal
 from fourm.tokens import PADDING, AttentionPattern, SpecialIds, TokenBatch
 
 Facts = Mapping[str, Tensor]
+_WASTE = 0.25
+"""Branches are batched while padding adds at most this share of tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,48 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Branches:
-    """The encoder's table of all branches.
+class Pack:
+    """Neighbouring branches that are encoded as one batch.
 
     Args:
         table: branch after branch, each with all samples.
-        weights: guidance weight of each branch but the first; empty without guidance.
+        count: number of branches.
     """
 
     table: TokenBatch
+    count: int
+
+    def repeat(self, values: Tensor) -> Tensor:
+        """(B, ...) -> (count * B, ...): the same in every branch."""
+        return repeat(values, self.count)
+
+    def encode(
+        self, model: Multimodal, index: int = 0, positions: Tensor | None = None, ids: Tensor | None = None
+    ) -> Context:
+        """What the decoder attends to.
+
+        Args:
+            model: encodes.
+            index: number of the modality that is appended.
+            positions: (B, k) of further tokens, the same in all branches, -1 for padding; None: no tokens.
+            ids: (B, k) theirs.
+        """
+        table = self.table
+        if positions is not None and ids is not None:
+            table = append_tokens(table, index, self.repeat(positions), self.repeat(ids))
+        return model.encode(unmasked(table))
+
+
+@dataclass(frozen=True)
+class Branches:
+    """All branches of a step.
+
+    Args:
+        packs: the branches in their order, batched.
+        weights: guidance weight of each branch but the first; empty without guidance.
+    """
+
+    packs: tuple[Pack, ...]
     weights: tuple[float, ...]
 
     @property
@@ -55,12 +94,43 @@ class Branches:
 
     def repeat(self, values: Tensor) -> Tensor:
         """(B, ...) -> (count * B, ...): the same in every branch."""
-        return values.repeat(self.count, *(1 for _ in values.shape[1:])) if self.count > 1 else values
+        return repeat(values, self.count)
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def encode(self, model: Multimodal) -> Context:
+        """What the decoder attends to in all branches (count * B), the shorter ones padded."""
+        contexts = [pack.encode(model) for pack in self.packs]
+        if len(contexts) == 1:
+            return contexts[0]
+        length = max(context.hidden.shape[1] for context in contexts)
+        valid = [_valid(context) for context in contexts]
+        return Context(
+            torch.cat([pad_columns(context.hidden, length, 0) for context in contexts]),
+            torch.cat([pad_columns(columns, length, 0) for columns in valid]),
+        )
+
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
+        """Logits of every pack, (pack's count * B, ...) each -> (B, ...) guided logits."""
+        return self.guide(torch.cat(list(logits)))
+
+    def guide(self, logits: Tensor) -> Tensor:
         """(count * B, ...) -> (B, ...) guided logits."""
         unconditional, *conditional = logits.float().chunk(self.count)
         return guide(unconditional, conditional, self.weights)
+
+
+def repeat(values: Tensor, count: int) -> Tensor:
+    """(B, ...) -> (count * B, ...)."""
+    return values.repeat(count, *(1 for _ in values.shape[1:])) if count > 1 else values
+
+
+def unmasked(table: TokenBatch) -> TokenBatch:
+    """A table in which all see all without its pattern, where nothing in it is padding: no mask is the fastest."""
+    return replace(table, attention=None) if bool(table.valid.all()) else table
+
+
+def _valid(context: Context) -> Tensor:
+    shape, device = context.hidden.shape[:2], context.hidden.device
+    return torch.ones(shape, dtype=torch.bool, device=device) if context.valid is None else context.valid
 
 
 def build_branches(
@@ -84,18 +154,36 @@ def build_branches(
         device: of the table.
     """
     contents, weights = _contents(step, given, conditions)
-    columns = dict.fromkeys(column for branch in contents for column in branch)
-    stacked = {}
-    for column in columns:
-        source = next(branch[column] for branch in contents if column in branch)
-        empty = emptied(modalities[column], given[source], special)
-        stacked[column] = stack([given[branch[column]] if column in branch else empty for branch in contents])
-    table = given_table(stacked, modalities, len(contents) * num_samples, device)
-    if not table.modality.shape[1]:
-        # Kernels do not agree on attention to nothing; one column of padding is seen by nobody.
-        padding = torch.full((table.num_samples, 1), PADDING, dtype=torch.int64, device=device)
-        table = append_tokens(table, 0, padding, padding)
-    return Branches(table, weights)
+    sources = {column: name for branch in reversed(contents) for column, name in branch.items()}
+    order = dict.fromkeys(column for branch in contents for column in branch)
+    empty = {column: emptied(modalities[column], given[sources[column]], special) for column in order}
+    tables = [
+        given_table(
+            {column: given[branch[column]] if column in branch else empty[column] for column in order},
+            modalities,
+            num_samples,
+            device,
+        )
+        for branch in contents
+    ]
+    target = modalities[step.target]
+    # A grid's own tokens, of which half are there on average, are in view too.
+    own = target.num_tokens // 2 if target.is_grid and target.is_input else 0
+    batches = _batches([own + table.modality.shape[1] for table in tables])
+    return Branches(tuple(Pack(stack_tables([tables[n] for n in batch]), len(batch)) for batch in batches), weights)
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of neighbouring branches to be batched, given the tokens of each."""
+    batches = [[0]]
+    for number in range(1, len(lengths)):
+        joined = [*batches[-1], number]
+        sizes = [lengths[n] for n in joined]
+        if max(sizes) * len(sizes) <= (1 + _WASTE) * sum(sizes):
+            batches[-1] = joined
+        else:
+            batches.append([number])
+    return batches
 
 
 def _contents(
@@ -120,9 +208,7 @@ def _contents(
 def emptied(modality: Modality, facts: Facts, special: SpecialIds) -> dict[str, Tensor]:
     """A value as an unconditional branch sees it: sequences as one sentinel (or zero vector), grids as no tokens."""
     if modality.is_grid:
-        return {**facts, "positions": torch.full_like(facts["positions"], PADDING)} | (
-            {"ids": torch.full_like(facts["ids"], PADDING)} if "ids" in facts else {}
-        )
+        return {key: value if key == "values" else value[:, :0] for key, value in facts.items()}
     if modality.is_discrete:
         ids = facts["ids"].new_full((facts["ids"].shape[0], 1), special.sentinel(1))
         return {"ids": ids}
@@ -130,19 +216,36 @@ def emptied(modality: Modality, facts: Facts, special: SpecialIds) -> dict[str, 
     return {"values": torch.zeros_like(values[:, :1]), "valid": torch.ones_like(valid[:, :1])}
 
 
-def stack(values: Sequence[Facts]) -> dict[str, Tensor]:
-    """The values of several branches as one, the shorter ones padded."""
-    if len(values) == 1:
-        return dict(values[0])
-    stacked = {}
-    for key, first in values[0].items():
-        tensors = [value[key] for value in values]
-        if first.ndim < 4:  # images have one size
-            length = max(tensor.shape[1] for tensor in tensors)
-            fill = PADDING if key in ("ids", "positions") else 0
-            tensors = [pad_columns(tensor, length, fill) for tensor in tensors]
-        stacked[key] = torch.cat(tensors)
-    return stacked
+def stack_tables(tables: Sequence[TokenBatch]) -> TokenBatch:
+    """Encoder's tables in which all see all, one below the other, the shorter ones padded; at least one column wide."""
+    # Kernels do not agree on attention to nothing; a column of padding is seen by nobody.
+    length = max(1, *(table.modality.shape[1] for table in tables))
+    columns = {
+        name: torch.cat([pad_columns(getattr(table, name), length, fill) for table in tables])
+        for name, fill in (("modality", PADDING), ("position", 0), ("ids", PADDING), ("target_ids", PADDING))
+    }
+    values: dict[str, list[Tensor]] = {name: [] for name in tables[0].values}
+    rows: dict[str, list[Tensor]] = {name: [] for name in tables[0].values}
+    start = 0
+    for table in tables:
+        for name in values:
+            values[name].append(table.values[name])
+            rows[name].append(start + _moved(table.value_rows[name], table.modality.shape[1], length))
+        start += table.num_samples * length
+    return TokenBatch(
+        columns["modality"],
+        columns["position"],
+        columns["ids"],
+        columns["target_ids"],
+        attention=AttentionPattern.full(columns["modality"] >= 0),
+        values={name: torch.cat(parts) for name, parts in values.items()},
+        value_rows={name: torch.cat(parts) for name, parts in rows.items()},
+    )
+
+
+def _moved(rows: Tensor, old: int, new: int) -> Tensor:
+    """Numbers of tokens in a table that becomes `new` tokens long."""
+    return torch.div(rows, max(old, 1), rounding_mode="floor") * new + rows % max(old, 1)
 
 
 def pad_columns(tensor: Tensor, length: int, fill: int) -> Tensor:
@@ -165,10 +268,7 @@ def append_tokens(table: TokenBatch, index: int, positions: Tensor, ids: Tensor)
     valid = positions >= 0
     modality = torch.cat([table.modality, torch.where(valid, index, PADDING)], 1)
     old, new = table.modality.shape[1], modality.shape[1]
-    rows = {
-        name: torch.div(row, max(old, 1), rounding_mode="floor") * new + row % max(old, 1)
-        for name, row in table.value_rows.items()
-    }
+    rows = {name: _moved(row, old, new) for name, row in table.value_rows.items()}
     joined = torch.cat([table.ids, torch.where(valid, ids, PADDING)], 1)
     return TokenBatch(
         modality=modality,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fourm.generate.branches import Branches, append_tokens
+from fourm.generate.branches import Branches, Pack, unmasked
 from fourm.generate.plan import Step
 from fourm.generate.sampling import Drawn, check_finite, draw
 from fourm.generate.schedule import temperatures, token_counts
-from fourm.models.multimodal import Multimodal
+from fourm.models.multimodal import Context, Multimodal
 from fourm.rng import key_hash, uniform
 from fourm.tokens import PADDING, AttentionPattern, TokenBatch
-
-Context = tuple[Tensor, Tensor]
 
 
 def stream(target: str, purpose: str) -> int:
@@ -109,13 +108,13 @@ class GridDecoder:
                 again = np.where(count > 0, np.floor(self.step.remask * done), 0).astype(np.int64)
                 canvas.forget(again)
                 left = np.array(num_missing) - done + again
-                context = self._context(canvas, int((ids.shape[1] - left).max()))
+                contexts = self._contexts(canvas, int((ids.shape[1] - left).max()))
                 if self.step.scheme == "roar":
                     positions = _window(order, done, count)
-                    self._fill(canvas, context, positions, heat[number], number)
+                    self._fill(canvas, contexts, positions, heat[number], number)
                 else:
                     positions = canvas.missing(int(left.max()))
-                    self._fill(canvas, context, positions, heat[number], number, keep=count + again)
+                    self._fill(canvas, contexts, positions, heat[number], number, keep=count + again)
             done += count
         return canvas
 
@@ -125,25 +124,23 @@ class GridDecoder:
         keys = uniform(self.seeds[:, None], stream(self.step.target, "order"), positions)
         return torch.argsort(keys.masked_fill(ids >= 0, 2.0), dim=1, stable=True)
 
-    def _context(self, canvas: GridCanvas, num_known: int) -> Context:
-        """Encode what is given and what exists of the target."""
-        table = self.branches.table
-        if self.can_read:
-            positions, ids = canvas.known(num_known)
-            table = append_tokens(table, self.index, self.branches.repeat(positions), self.branches.repeat(ids))
-        return self.model.encode(table)
+    def _contexts(self, canvas: GridCanvas, num_known: int) -> list[Context]:
+        """Encode what is given and what exists of the target, pack by pack."""
+        own = canvas.known(num_known) if self.can_read else (None, None)
+        return [pack.encode(self.model, self.index, *own) for pack in self.branches.packs]
 
     def _fill(
         self,
         canvas: GridCanvas,
-        context: Context,
+        contexts: Sequence[Context],
         positions: Tensor,
         temperature: NDArray[np.float64],
         number: int,
         keep: NDArray[np.int64] | None = None,
     ) -> None:
         """Predict tokens at (B, m) positions and write them, or of each sample the `keep` most confident ones."""
-        logits = self._logits(context, positions)
+        packs = zip(self.branches.packs, contexts, strict=True)
+        logits = self.branches.combine([self._logits(pack, context, positions) for pack, context in packs])
         uniforms = uniform(self.seeds[:, None], self.stream, number, positions.clamp(min=0))
         drawn = draw(logits, uniforms, temperature, top_k=self.step.top_k, top_p=self.step.top_p)
         check_finite(drawn.confidence.isfinite().all(), self.step.target)
@@ -153,9 +150,9 @@ class GridDecoder:
         if canvas.probabilities is not None:
             canvas.write_probabilities(positions, logits.softmax(-1))
 
-    def _logits(self, context: Context, positions: Tensor) -> Tensor:
-        """(B, m, V) guided logits."""
-        asked = self.branches.repeat(positions)
+    def _logits(self, pack: Pack, context: Context, positions: Tensor) -> Tensor:
+        """(count * B, m, V) logits of a pack."""
+        asked = pack.repeat(positions)
         valid = asked >= 0
         nothing = torch.full_like(asked, PADDING)
         table = TokenBatch(
@@ -165,7 +162,7 @@ class GridDecoder:
             target_ids=nothing,
             attention=AttentionPattern.full(valid),
         )
-        return self.branches.combine(self.model.heads.logits(self.step.target, self.model.decode(table, *context)))
+        return self.model.heads.logits(self.step.target, self.model.decode(unmasked(table), context))
 
 
 def most_confident(drawn: Drawn, positions: Tensor, count: Tensor) -> Tensor:

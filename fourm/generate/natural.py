@@ -19,7 +19,7 @@ from fourm.data import transforms
 from fourm.data.geometry import center_box
 from fourm.data.images import open_image
 from fourm.errors import ConfigError, DataError
-from fourm.generate.branches import stack
+from fourm.generate.branches import Facts, pad_columns
 from fourm.generate.bundle import Bundle, raw_modality, text_tokenizer
 from fourm.generate.inputs import (
     GivenValue,
@@ -134,7 +134,20 @@ def join(values: Sequence[GivenValue]) -> GivenValue:
     if len(values) == 1:
         return values[0]
     pictures = [picture for value in values for picture in value.pictures]
-    return replace(values[0], facts=stack([value.facts for value in values]), pictures=pictures)
+    return replace(values[0], facts=_stack([value.facts for value in values]), pictures=pictures)
+
+
+def _stack(values: Sequence[Facts]) -> dict[str, Tensor]:
+    """The tensors of several values as one, the shorter ones padded."""
+    stacked = {}
+    for key, first in values[0].items():
+        tensors = [value[key] for value in values]
+        if first.ndim < 4:  # images have one size
+            length = max(tensor.shape[1] for tensor in tensors)
+            fill = PADDING if key in ("ids", "positions") else 0
+            tensors = [pad_columns(tensor, length, fill) for tensor in tensors]
+        stacked[key] = torch.cat(tensors)
+    return stacked
 
 
 def _is_file(value: Any, modality: Modality) -> bool:

@@ -138,11 +138,14 @@ def draw(
         top_p: see `keep_top_p`.
     """
     logits = logits.float()
+    heat = np.atleast_1d(np.asarray(temperature, np.float32))
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
     if top_p is not None:
         logits = keep_top_p(logits, top_p)
-    heat = np.atleast_1d(np.asarray(temperature, np.float32))
+    if (heat <= COLDEST).all():
+        likely = logits.argmax(-1)
+        return Drawn(likely, _at(logits.softmax(-1), likely))
     scale = torch.from_numpy(np.maximum(heat, COLDEST)).to(logits.device)
     probabilities = (logits / scale[:, None, None]).softmax(-1)
     ids = categorical(probabilities, uniforms)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fourm.generate.branches import Branches
-from fourm.generate.grids import Context, stream
+from fourm.generate.grids import stream
 from fourm.generate.plan import Step
 from fourm.generate.sampling import check_finite, draw
 from fourm.generate.schedule import temperatures
-from fourm.models.multimodal import Multimodal
+from fourm.models.multimodal import Context, Multimodal
 from fourm.nn.trunk import KVCache
 from fourm.objectives.spans import unmask_spans
 from fourm.rng import uniform
@@ -81,7 +81,7 @@ class SequenceDecoder:
             visible: (B, n) the visible part of the sequence with sentinels for its missing runs, padded with -1; None:
                 all of it is missing, as it is where a row holds nothing.
         """
-        context, valid = self.model.encode(self.branches.table)
+        context = self.branches.encode(self.model)
         num_runs = self._num_runs(visible)
         room = self._room(visible)
         limit = (room + num_runs - 1).clamp(max=self.modality.layout.num_positions)
@@ -95,19 +95,19 @@ class SequenceDecoder:
         string = torch.full((len(self.seeds), longest + 1), self.special.sentinel(1), device=self.seeds.device)
         written, ended = string.clone(), limit <= 0
         confidence = torch.zeros(ended.shape, device=self.seeds.device)[:, None]
+        uniforms = uniform(self.seeds[:, None], self.stream, torch.arange(longest, device=self.seeds.device), 0)
         kept, length = [], 1
         for number in range(longest):
             if number % _CHECK_EVERY == 0 or string.device.type == "cpu":
                 check_finite(confidence.isfinite().all(), self.step.target)
                 if bool(ended.all()):
                     break
-            logits = self._logits(string[:, :length], (context, valid), cache)
+            logits = self._logits(string[:, :length], context, cache)
             if self.step.keep_probabilities:
                 kept.append(logits[:, 0].softmax(-1))
             if number < self.step.min_tokens:
                 logits = logits.masked_fill(ends[:, None], -torch.inf)
-            uniforms = uniform(self.seeds[:, None], self.stream, number, 0)
-            drawn = draw(logits, uniforms, heat[number], top_k=self.step.top_k, top_p=self.step.top_p)
+            drawn = draw(logits, uniforms[:, number, None], heat[number], top_k=self.step.top_k, top_p=self.step.top_p)
             string[:, length] = token = drawn.ids[:, 0]
             written[:, length] = torch.where(ended, PADDING, token)
             length += 1
@@ -143,8 +143,8 @@ class SequenceDecoder:
         first = length - 1 if cache is not None else 0
         ids = self.branches.repeat(string[:, first:])
         place = torch.arange(first, length, device=ids.device).expand_as(ids)
-        group = torch.zeros_like(ids).int()
-        attention = AttentionPattern(reach=place.int() + 1, group=group, key_group=group[:, :1].expand(-1, length))
+        # A single token sees all before it.
+        attention = None if cache is not None else AttentionPattern.causal(ids >= 0)
         table = TokenBatch(
             modality=torch.full_like(ids, self.index),
             position=place,
@@ -152,8 +152,8 @@ class SequenceDecoder:
             target_ids=torch.full_like(ids, PADDING),
             attention=attention,
         )
-        hidden = self.model.decode(table, *context, cache=cache, attention=attention)[:, -1:]
-        return self.branches.combine(self.model.heads.logits(self.step.target, hidden))
+        hidden = self.model.decode(table, context, cache=cache)[:, -1:]
+        return self.branches.guide(self.model.heads.logits(self.step.target, hidden))
 
 
 def merge(answers: Tensor, visible: Tensor | None, special: SpecialIds) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,18 @@ from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.rng import torch_seed
 from fourm.tokens import AttentionPattern, Example, TokenBatch
+
+
+class Context(NamedTuple):
+    """What the decoder attends to.
+
+    Args:
+        hidden: (B, K, dim).
+        valid: (B, K) bool, False on padding; None: there is none.
+    """
+
+    hidden: Tensor
+    valid: Tensor | None
 
 
 class Multimodal(nn.Module):
@@ -74,51 +86,53 @@ class Multimodal(nn.Module):
             output modality -> (n_m, vocab_size) logits, in the order of the decoder's `target_rows`.
         """
         decoder = example.decoder
-        hidden = self.decode(decoder, *self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
+        hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
         return {name: self.heads.logits(name, hidden[rows]) for name, rows in decoder.target_rows.items()}
 
-    def encode(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Encode a token table.
-
-        Returns:
-            context (B, R + N, dim), registers first, and which of it is valid (B, R + N) bool.
-        """
+    def encode(self, batch: TokenBatch) -> Context:
+        """Encode a token table; the registers come first in what it gives."""
         content, place = self.input_embedder(batch)
-        x, attention, valid = content + place, batch.attention, batch.valid
+        x, attention, valid = content + place, batch.attention, None if batch.attention is None else batch.valid
         if self.registers is not None:
             count = self.registers.shape[0]
             x = torch.cat([self.registers.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
             place = nn.functional.pad(place, (0, 0, count, 0))
-            valid = nn.functional.pad(valid, (count, 0), value=True)
-            attention = attention.prepend(count)
+            valid = None if valid is None else nn.functional.pad(valid, (count, 0), value=True)
+            attention = None if attention is None else attention.prepend(count)
         hidden = cast(Tensor, self.encoder(x, attention=attention))
-        return self.context_projection(hidden) + place, valid
+        return Context(self.context_projection(hidden) + place, valid)
 
     def decode(
         self,
         batch: TokenBatch,
-        context: Tensor,
-        context_valid: Tensor,
+        context: Context,
         cache: KVCache | None = None,
-        attention: AttentionPattern | None = None,
     ) -> Tensor:
         """Decode a token table against a context.
 
         Args:
-            batch: the asked tokens; with a cache, only the new ones.
-            context: (B, K, dim) from `encode`.
-            context_valid: (B, K) bool.
+            batch: the asked tokens; with a cache, only the new ones, with a pattern whose keys are all tokens so far.
+            context: from `encode`.
             cache: keys and values of earlier decoding steps.
-            attention: pattern over all tokens so far, where a cache makes it differ from the table's own.
 
         Returns:
             (B, N, dim) hidden states.
         """
         x = self.target_embedder(batch)
-        cross = AttentionPattern.cross(batch.valid, context_valid)
+        known = cache is not None and cache.cross is not None
+        cross = None if known else self._cross(batch, context)
         return cast(
-            Tensor, self.decoder(x, attention=attention or batch.attention, context=context, cross=cross, cache=cache)
+            Tensor, self.decoder(x, attention=batch.attention, context=context.hidden, cross=cross, cache=cache)
         )
+
+    @staticmethod
+    def _cross(batch: TokenBatch, context: Context) -> AttentionPattern | None:
+        if context.valid is None and batch.attention is None:
+            return None
+        keys = context.valid
+        if keys is None:
+            keys = torch.ones(context.hidden.shape[:2], dtype=torch.bool, device=context.hidden.device)
+        return AttentionPattern.cross(batch.valid, keys)
 
     def logits(
         self, given: Mapping[str, Mapping[str, Tensor]], asked: Mapping[str, Mapping[str, Tensor]]
@@ -132,7 +146,7 @@ class Multimodal(nn.Module):
 
         decoder, columns = ask(asked, self.modalities)
         hidden = self.decode(
-            decoder, *self.encode(given_table(given, self.modalities, decoder.num_samples, decoder.modality.device))
+            decoder, self.encode(given_table(given, self.modalities, decoder.num_samples, decoder.modality.device))
         )
         return {name: self.heads.logits(name, hidden[:, start:stop]) for name, (start, stop) in columns.items()}
 

@@ -75,6 +75,7 @@ class KVCache:
 
     def __init__(self, depth: int) -> None:
         self.blocks = [BlockCache() for _ in range(depth)]
+        self.cross: AttentionMask | None = None
 
 
 class Block(nn.Module):
@@ -122,7 +123,7 @@ class Block(nn.Module):
         x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=cache.own if cache else None))
         if context is not None and cross_mask is not None:
             context_cache = cache.context if cache else None
-            reuse = context_cache is not None and context_cache.key is not None
+            reuse = context_cache is not None and context_cache.all is not None
             normed = context if reuse else self.context_norm(context)
             x = x + self.drop_path(self.cross_attn(self.query_norm(x), cross_mask, normed, context_cache))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -155,7 +156,7 @@ class Trunk(nn.Module):
             attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all. A sequence
                 holds one for each block.
             context: (B, K, dim) for cross-attention.
-            cross: who attends to which context token.
+            cross: who attends to which context token; None: all to all. With a cache, all queries see the same.
             cache: earlier keys and values; the new ones are added to it.
             layers: return the outputs of these blocks (without the final norm) as a list instead.
 
@@ -167,7 +168,7 @@ class Trunk(nn.Module):
         # Blocks mostly share a pattern, which is made ready once.
         ready = {id(p): AttentionMask.prepare(p, self.config.backend, dtype) for p in patterns}
         masks = [ready[id(pattern)] for pattern in patterns]
-        cross_mask = AttentionMask.prepare(cross, self.config.backend, dtype) if cross is not None else None
+        cross_mask = self._cross_mask(cross, dtype, cache) if context is not None else None
         outputs = []
         for i, block in enumerate(self.blocks):
             block_cache = cache.blocks[i] if cache is not None else None
@@ -178,3 +179,12 @@ class Trunk(nn.Module):
             if layers is not None and i in layers:
                 outputs.append(x)
         return outputs if layers is not None else self.norm(x)
+
+    def _cross_mask(self, cross: AttentionPattern | None, dtype: torch.dtype, cache: KVCache | None) -> AttentionMask:
+        """The mask of the context; that of one query serves all later ones."""
+        if cache is not None and cache.cross is not None:
+            return cache.cross
+        mask = AttentionMask.prepare(cross, self.config.backend, dtype)
+        if cache is not None and (cross is None or cross.reach.shape[1] == 1):
+            cache.cross = mask
+        return mask

@@ -50,7 +50,7 @@ def test_pages_of_the_documentation_are_in_its_navigation_and_their_links_lead_s
     navigation = (checkout / "mkdocs.yml").read_text().partition("\nnav:")[2]
     for page in (checkout / "docs").glob("*.md"):
         assert page.name in navigation
-        for link in re.findall(r"\]\(([^)#]+\.md)", page.read_text()):
+        for link in re.findall(r"\]\(([^)#]+\.(?:md|png))", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 

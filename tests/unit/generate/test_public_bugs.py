@@ -14,7 +14,7 @@ from fourm.generate.sampler import Generated, Sampler
 from fourm.modality import ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import SpecialIds
-from tests.unit.generate.test_grids import Recorder
+from tests.unit.generate.test_grids import Recorder, by_branch
 from tests.unit.generate.test_sequences import Script
 from tests.unit.generate.toy import SEEDS, ToyBundle, build_model
 
@@ -33,6 +33,11 @@ def row(given: Given, i: int) -> Given:
     return {name: {key: tensor[i : i + 1] for key, tensor in facts.items()} for name, facts in given.items()}
 
 
+def shown(model: Multimodal, name: str, branches: list[Tensor]) -> list[list[int]]:
+    """Tokens of a modality in the tables of each branch, for each sample."""
+    return [(branch == model.modalities.index(name)).sum(1).tolist() for branch in branches]
+
+
 def unseen(facts: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**facts, "positions": torch.full_like(facts["positions"], -1)}
 
@@ -46,10 +51,9 @@ def test_all_branches_of_guided_roar_ask_the_same_positions_whatever_the_seeds(
 ) -> None:
     recorder = Recorder(model, monkeypatch)
     run(model, Step(DEPTH, "roar", 4, **options), given, torch.randint(2**62, (3,)))
-    assert len(recorder.asked) == 4
-    for asked in recorder.asked:
-        first, *others = asked.split(3)
-        assert len(others) == len(options.get("conditions", "1"))
+    steps = by_branch(recorder.asked, 1 + len(options.get("conditions", "1")))
+    assert len(steps) == 4
+    for first, *others in steps:
         assert all(torch.equal(positions, first) for positions in others)
 
 
@@ -59,7 +63,7 @@ def test_guided_tokens_follow_from_logits_of_their_own_positions(
     only = {"rgb@16": given["rgb@16"]}
     recorder = Recorder(model, monkeypatch)
     ids = run(model, Step(DEPTH, "roar", schedule=[10, 6], guidance=2.0, temperature=0.0), only).ids[DEPTH]
-    early, late = (positions[:3] for positions in recorder.asked)
+    (early, _), (late, _) = by_branch(recorder.asked, 2)
     own = {DEPTH: {"ids": ids.gather(1, early), "positions": early}}
     asked = {DEPTH: {"positions": late}}
     with torch.no_grad():
@@ -79,9 +83,9 @@ def test_each_conditional_branch_sees_its_condition_and_the_unconditional_one_se
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda batch: tables.append(batch.modality) or encode(batch))
     run(model, Step(DEPTH, "roar", 2, conditions={"rgb@16": 1.5, "tok_semseg@16": 0.5}), given)
-    counts = {name: (tables[0] == model.modalities.index(name)).sum(1).view(3, 3).tolist() for name in model.modalities}
-    assert counts["rgb@16"] == [[0, 0, 0], [16, 16, 16], [0, 0, 0]]
-    assert counts["tok_semseg@16"] == [[0, 0, 0], [0, 0, 0], [16, 5, 1]]
+    first = by_branch(tables, 3)[0]
+    assert shown(model, "rgb@16", first) == [[0, 0, 0], [16, 16, 16], [0, 0, 0]]
+    assert shown(model, "tok_semseg@16", first) == [[0, 0, 0], [0, 0, 0], [16, 5, 1]]
 
 
 @pytest.mark.parametrize("scheme", ["roar", "maskgit"])
@@ -104,8 +108,8 @@ def test_what_has_grown_is_seen_by_its_own_branch_alone_where_it_is_a_condition(
     monkeypatch.setattr(model, "encode", lambda batch: tables.append(batch.modality) or encode(batch))
     steps = [Step(DEPTH, grow_conditioning=True), Step(RGB, conditions={"caption": 2.0, DEPTH: -1.0})]
     run(model, GenerationPlan(steps), {"caption": given["caption"]})
-    depth = (tables[-1] == model.modalities.index(DEPTH)).sum(1).view(3, 3)
-    assert depth.tolist() == [[0, 0, 0], [0, 0, 0], [16, 16, 16]]
+    last = [branch for table in tables for branch in table.split(3)][-3:]
+    assert shown(model, DEPTH, last) == [[0, 0, 0], [0, 0, 0], [16, 16, 16]]
 
 
 # Guided MaskGIT failed for more than one sample.

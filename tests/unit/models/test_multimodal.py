@@ -15,7 +15,6 @@ from fourm.modality import ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import initialise
 from fourm.nn.trunk import KVCache
-from fourm.tokens import AttentionPattern
 
 Make = Callable[..., Multimodal]
 
@@ -158,7 +157,7 @@ def test_decoding_token_by_token_equals_decoding_at_once(make: Make) -> None:
     cache = KVCache(2)
     with torch.no_grad():
         context = model.encode(given_table(GIVEN, model.modalities, 2, torch.device("cpu")))
-        at_once = model.decode(table, *context)
+        at_once = model.decode(table, context)
         parts = []
         for i in range(4):
             now = replace(
@@ -166,10 +165,9 @@ def test_decoding_token_by_token_equals_decoding_at_once(make: Make) -> None:
                 modality=table.modality[:, i : i + 1],
                 position=table.position[:, i : i + 1],
                 ids=table.ids[:, i : i + 1],
+                attention=None,
             )
-            group = table.attention.group
-            pattern = AttentionPattern(table.attention.reach[:, i : i + 1], group[:, i : i + 1], group[:, : i + 1])
-            parts.append(model.decode(now, *context, cache=cache, attention=pattern))
+            parts.append(model.decode(now, context, cache=cache))
     torch.testing.assert_close(torch.cat(parts, 1), at_once, atol=1e-5, rtol=1e-5)
 
 

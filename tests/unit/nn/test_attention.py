@@ -184,5 +184,4 @@ def test_the_keys_of_a_context_are_computed_once() -> None:
     first = layer(x, mask, context, cache)
     again = layer(x, mask, None, cache)
     torch.testing.assert_close(first, again)
-    assert cache.key is not None
-    assert cache.key.shape[2] == 3
+    assert cache.length == 3
