@@ -35,10 +35,29 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) 
     Returns:
         (height * width, dim) float32.
     """
-    rows = _angles(_steps(height), dim // 2, temperature)
-    columns = _angles(_steps(width), dim // 2, temperature)
-    table = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
-    return table.reshape(height * width, dim).float()
+    return sincos_places(_steps(height), _steps(width), dim, temperature)
+
+
+def sincos_places(rows: Tensor, columns: Tensor, dim: int, temperature: float = 10_000.0) -> Tensor:
+    """The table of `sincos_2d` at any places, also between those of a grid.
+
+    Args:
+        rows: (H,) float64.
+        columns: (W,) float64.
+        dim: channels, a multiple of 4.
+
+    Returns:
+        (H * W, dim) float32.
+    """
+    first, second = _angles(rows, dim // 2, temperature), _angles(columns, dim // 2, temperature)
+    shape = (len(rows), len(columns), dim // 2)
+    table = torch.cat([first[:, None].expand(shape), second[None].expand(shape)], dim=-1)
+    return table.reshape(-1, dim).float()
+
+
+def fitted_places(count: int, trained: int) -> Tensor:
+    """(count,) float64 places of tokens that cover a side on which a model was trained with `trained` tokens."""
+    return (_steps(count) + 0.5) * (trained / count) - 0.5
 
 
 def sincos_map(height: int, width: int, dim: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,7 +142,7 @@ class Trunk(nn.Module):
         self,
         x: Tensor,
         *,
-        attention: AttentionPattern | None,
+        attention: AttentionPattern | Sequence[AttentionPattern | None] | None,
         context: Tensor | None = None,
         cross: AttentionPattern | None = None,
         cache: KVCache | None = None,
@@ -150,7 +152,8 @@ class Trunk(nn.Module):
 
         Args:
             x: (B, N, dim).
-            attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all.
+            attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all. A sequence
+                holds one for each block.
             context: (B, K, dim) for cross-attention.
             cross: who attends to which context token.
             cache: earlier keys and values; the new ones are added to it.
@@ -160,15 +163,18 @@ class Trunk(nn.Module):
             (B, N, dim), or a list of them.
         """
         dtype = score_dtype(x)
-        mask = AttentionMask.prepare(attention, self.config.backend, dtype)
+        patterns = attention if isinstance(attention, Sequence) else [attention] * len(self.blocks)
+        # Blocks mostly share a pattern, which is made ready once.
+        ready = {id(p): AttentionMask.prepare(p, self.config.backend, dtype) for p in patterns}
+        masks = [ready[id(pattern)] for pattern in patterns]
         cross_mask = AttentionMask.prepare(cross, self.config.backend, dtype) if cross is not None else None
         outputs = []
         for i, block in enumerate(self.blocks):
             block_cache = cache.blocks[i] if cache is not None else None
             if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, context, cross_mask, use_reentrant=False)
+                x = checkpoint(block, x, masks[i], context, cross_mask, use_reentrant=False)
             else:
-                x = block(x, mask, context, cross_mask, block_cache)
+                x = block(x, masks[i], context, cross_mask, block_cache)
             if layers is not None and i in layers:
                 outputs.append(x)
         return outputs if layers is not None else self.norm(x)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fourm.recipe.bundle import Bundle, generate, load_bundle, load_model, load_tokenizer
+    from fourm.recipe.pretrained import backbone
 
-__all__ = ["Bundle", "generate", "load_bundle", "load_model", "load_tokenizer"]
+__all__ = ["Bundle", "backbone", "generate", "load_bundle", "load_model", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something of it is used."""
     if name in __all__:
-        return getattr(importlib.import_module("fourm.recipe.bundle"), name)
+        return getattr(
+            importlib.import_module(f"fourm.recipe.{'pretrained' if name == 'backbone' else 'bundle'}"), name
+        )
     raise AttributeError(f"module 'fourm.recipe' has no attribute '{name}'")

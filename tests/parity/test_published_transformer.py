@@ -154,3 +154,25 @@ def training_rows(golden: dict[str, Any], model: Multimodal) -> tuple[list[Token
         encoder.append(inputs.build())
         decoder.append(targets.build())
     return encoder, decoder
+
+
+@torch.no_grad()
+def test_a_published_checkpoint_loads_as_a_backbone(
+    golden: dict[str, Any], model: Multimodal, hub: Callable[[str], Path]
+) -> None:
+    """At the size it was trained at, its features are those of the encoder; at another size there are maps."""
+    backbone = fourm.backbone(hub(golden["name"]), ["rgb"])
+    grid = model.modalities["rgb@224"].grid
+    images = rebuild.values("backbone.rgb", [2, 3, *grid.image_size], "normal:1.0")
+    positions = torch.arange(grid.num_tokens).expand(2, -1)
+    table = given_table(
+        {"rgb@224": {"values": images, "positions": positions}}, model.modalities, 2, torch.device("cpu")
+    )
+
+    content, place = model.input_embedder(table)
+    torch.testing.assert_close(
+        backbone.forward_features(images), model.encoder(content + place, attention=table.attention)
+    )
+    assert [tuple(m.shape[1:]) for m in backbone(images[:1, :, :64, :96]).values()] == [
+        (256, 16, 24), (256, 8, 12), (256, 4, 6), (256, 2, 3),
+    ]  # fmt: skip

@@ -1,0 +1,332 @@
+"""A trained encoder as a backbone: images or any of its other modalities in, maps of features out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourm.errors import CheckpointError, ConfigError, DataError
+from fourm.modality import Modality, ModalitySet
+from fourm.models.configs import MultimodalConfig
+from fourm.nn.init import fill_normal, initialise
+from fourm.nn.trunk import Trunk
+from fourm.rng import torch_seed
+from fourm.tokens import AttentionPattern
+from fourm.transfer.configs import BackboneConfig
+from fourm.transfer.pyramid import SimplePyramid
+from fourm.transfer.stems import Embedded, Stem, build_stem
+from fourm.transfer.windows import global_blocks, window_numbers
+
+
+class Tokens(NamedTuple):
+    """What the encoder reads.
+
+    Args:
+        x: (B, R + N, dim), registers first.
+        valid: (B, R + N) bool; None: all are tokens.
+        grids: spatial modality -> (first column, (rows, columns)).
+    """
+
+    x: Tensor
+    valid: Tensor | None
+    grids: dict[str, tuple[int, tuple[int, int]]]
+
+
+class Backbone(nn.Module):
+    """The encoder of a model with the embedders of some of its modalities.
+
+    Args:
+        modalities: what it reads, the most important one first.
+        model: config of the model that it is the encoder of.
+        config: how it is used.
+        seed: of the initial weights.
+
+    Attributes:
+        out_channels: of every map.
+        num_features: width of the encoder.
+        patch_size: pixels per side and token of the first modality that has places in the image.
+        num_prefix_tokens: registers, which come before all others in `forward_features`.
+
+    Raises:
+        ConfigError: if blocks are named that it does not have, or no modality has places in the image and maps are
+            asked for.
+    """
+
+    def __init__(self, modalities: ModalitySet, model: MultimodalConfig, config: BackboneConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.modalities, self.config = modalities, config
+        options: dict[str, Any] = {
+            "drop_path": config.drop_path,
+            "activation_checkpointing": config.activation_checkpointing,
+        }
+        if config.backend is not None:
+            options["backend"] = config.backend
+        self.model_config = replace(model, **options)
+        dim, depth = model.dim, model.encoder_depth
+        self.embedding_std = model.embedding_std
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(seed, "backbone"))
+            self.stems = nn.ModuleDict(
+                {
+                    m.name: build_stem(m, dim, model.embedding_std, config.channels.get(m.name))
+                    for m in modalities.values()
+                }
+            )
+            count = model.num_register_tokens
+            self.registers = nn.Parameter(torch.empty(count, dim)) if count else None
+            self.encoder = Trunk(self.model_config.trunk(depth, cross_attention=False))
+            self.pyramid = SimplePyramid(dim, config.out_channels) if config.pyramid is not None else None
+        self.num_features, self.num_prefix_tokens = dim, count
+        self.out_channels = dim if self.pyramid is None else config.out_channels
+        self.out_layers = _layers(config.out_layers, depth)
+        spatial = [name for name in modalities if self._stem(name).is_spatial]
+        self.patch_size = modalities[spatial[0]].grid.patch_size if spatial else 1
+        self.global_blocks = global_blocks(config.window, config.global_blocks, depth)
+        self._check_size(spatial)
+        if self.encoder.norm.weight.device.type != "meta":
+            initialise(self, seed)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Any,
+        config: BackboneConfig,
+        *,
+        new: ModalitySet | None = None,
+        pretrained: bool = True,
+        seed: int = 0,
+    ) -> Backbone:
+        """The encoder of a trained model.
+
+        Args:
+            model: a `Multimodal`; its weights are copied.
+            config: how it is used.
+            new: modalities that `config.new` may name.
+            pretrained: false leaves all weights at random, for training from scratch.
+            seed: of new weights.
+
+        Raises:
+            CheckpointError: if the model does not read a modality that is asked for.
+        """
+        chosen = [choose(name, model.modalities, new if name in config.new else None) for name in config.modalities]
+        named = dict(zip(config.modalities, chosen))
+        channels = {named[key].name if key in named else key: value for key, value in config.channels.items()}
+        backbone = cls(ModalitySet(chosen), model.config, replace(config, channels=channels), seed)
+        if pretrained:
+            backbone.adopt(model, [m.name for m in chosen if m.name in model.modalities])
+        return backbone
+
+    @torch.no_grad()
+    def adopt(self, model: Any, names: Sequence[str]) -> None:
+        """Copy the encoder of a trained model, and the embedders of the modalities `names`."""
+        self.encoder.load_state_dict(model.encoder.state_dict())
+        if self.registers is not None:
+            self.registers.copy_(model.registers)
+        for name in names:
+            self._stem(name).adopt(model)
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw the register tokens."""
+        if self.registers is not None:
+            fill_normal(self.registers, generator, self.embedding_std)
+
+    @property
+    def num_layers(self) -> int:
+        """How many numbers `layer_of` can give."""
+        return self.model_config.encoder_depth + 2
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter of this module, for learning rates that decay with it (Bao et al. 2022, BEiT).
+
+        Returns:
+            0 for embedders and registers, i + 1 for block i, `num_layers` - 1 for all behind the blocks.
+        """
+        part, *rest = name.split(".")
+        if part in ("stems", "registers"):
+            return 0
+        if part == "encoder" and rest[0] == "blocks":
+            return int(rest[1]) + 1
+        return self.num_layers - 1
+
+    def forward(
+        self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> OrderedDict[str, Tensor]:
+        """Maps of features, as torchvision's detectors read them.
+
+        Args:
+            x: modality -> its values: images (B, C, H, W) normalised as the modality says, ids (B, rows, columns) or
+                (B, n), vectors (B, n, d). A tensor alone is the first modality. Modalities may be missing.
+            present: modality -> (B,) bool, for samples that lack some of the modalities.
+
+        Returns:
+            "0", "1", ... -> (B, out_channels, h, w): with a pyramid at strides patch / 4, patch / 2, patch and
+            2 * patch, else one map per layer at the stride of the patches.
+
+        Raises:
+            DataError: if an input is none of its modalities or has another shape, or none has places in the image.
+        """
+        tokens = self.embed(x, present)
+        if not tokens.grids:
+            raise DataError(
+                f"none of the inputs {', '.join(self._named(x))} has places in the image, so there is no map"
+            )
+        maps = [self._map(tokens, hidden, present) for hidden in self._encode(tokens)]
+        maps = maps if self.pyramid is None else self.pyramid(maps)
+        return OrderedDict((str(level), value) for level, value in enumerate(maps))
+
+    def forward_features(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, R + N, D) normalised outputs of the last block for all tokens, registers first, then modality by modality
+        in the order of `modalities`.
+        """
+        return self._run(self.embed(x, present))
+
+    def pooled(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B, D) mean of the normalised outputs of all tokens, registers left out."""
+        tokens = self.embed(x, present)
+        hidden = self._run(tokens)[:, self.num_prefix_tokens :]
+        if tokens.valid is None:
+            return hidden.mean(1)
+        valid = tokens.valid[:, self.num_prefix_tokens :, None].to(hidden.dtype)
+        return (hidden * valid).sum(1) / valid.sum(1).clamp(min=1)
+
+    def embed(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tokens:
+        """The encoder's input."""
+        given, present = self._named(x), present or {}
+        parts: dict[str, Embedded] = {name: self._stem(name)(given[name]) for name in self.modalities if name in given}
+        if not parts:
+            raise DataError(f"nothing is given; this backbone reads {', '.join(self.modalities)}")
+        first = next(iter(parts.values())).x
+        grids, start = {}, self.num_prefix_tokens
+        for name, part in parts.items():
+            if part.size is not None and self._stem(name).is_spatial:
+                grids[name] = (start, part.size)
+            start += part.x.shape[1]
+        joined = [part.x for part in parts.values()]
+        masks = [_valid(part, present.get(name)) for name, part in parts.items()]
+        if self.registers is not None:
+            joined.insert(0, self.registers.expand(len(first), -1, -1).to(first.dtype))
+            masks.insert(0, None)
+        valid = None
+        if any(mask is not None for mask in masks):
+            valid = torch.cat(
+                [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(joined, masks)], 1
+            )
+        return Tokens(torch.cat(joined, 1), valid, grids)
+
+    def _run(self, tokens: Tokens) -> Tensor:
+        return cast(Tensor, self.encoder(tokens.x, attention=self._patterns(tokens)))
+
+    def _encode(self, tokens: Tokens) -> list[Tensor]:
+        """The normalised outputs of the chosen blocks."""
+        if self.out_layers is None:
+            return [self._run(tokens)]
+        wanted = tuple(self.out_layers)
+        found = self.encoder(tokens.x, attention=self._patterns(tokens), layers=wanted)
+        by_block = dict(zip(sorted(set(wanted)), cast(list[Tensor], found)))
+        return [self.encoder.norm(by_block[block]) for block in wanted]
+
+    def _patterns(self, tokens: Tokens) -> AttentionPattern | list[AttentionPattern | None] | None:
+        full = None if tokens.valid is None else AttentionPattern.full(tokens.valid)
+        if not self.config.window:
+            return full
+        numbers = window_numbers(tokens.x.shape[1], tokens.grids.values(), self.config.window).to(tokens.x.device)
+        everyone = full or AttentionPattern.full(torch.ones_like(numbers, dtype=torch.bool))
+        windowed = everyone.separate(numbers)
+        return [full if block in self.global_blocks else windowed for block in range(len(self.encoder.blocks))]
+
+    def _map(self, tokens: Tokens, hidden: Tensor, present: Mapping[str, Tensor] | None) -> Tensor:
+        """(B, dim, h, w) of the tokens that have places; other grids are fitted to the first one's."""
+        _, size = next(iter(tokens.grids.values()))
+        total = hidden.new_zeros(len(hidden), hidden.shape[-1], *size)
+        weight = hidden.new_zeros(len(hidden))
+        for name, (start, grid) in tokens.grids.items():
+            values = hidden[:, start : start + grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+            if len(tokens.grids) == 1:
+                return values
+            if grid != size:
+                values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+            there = (present or {}).get(name)
+            share = torch.ones_like(weight) if there is None else there.to(weight.dtype)
+            if self.config.merge == "first":
+                share = share * (weight == 0)
+            total, weight = total + values * share[:, None, None, None], weight + share
+        return total / weight.clamp(min=1)[:, None, None, None]
+
+    def _named(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if isinstance(x, Tensor):
+            return {next(iter(self.modalities)): x}
+        named = {}
+        for key, value in x.items():
+            found = [m.name for m in self.modalities.values() if key in (m.name, m.key, *m.aliases)]
+            if not found:
+                raise DataError(f"input '{key}' is none of this backbone's modalities: {', '.join(self.modalities)}")
+            named[found[0]] = value
+        return named
+
+    def _stem(self, name: str) -> Stem:
+        return cast(Stem, self.stems[name])
+
+    def _check_size(self, spatial: Sequence[str]) -> None:
+        size = self.config.image_size
+        if self.config.pyramid is not None and not spatial:
+            raise ConfigError(
+                f"pyramid needs a modality with places in the image; {', '.join(self.modalities)} has none"
+            )
+        if size is not None and size % self.patch_size:
+            raise ConfigError(
+                f"image_size is {size}, which does not divide by the {self.patch_size} pixels of a patch; the nearest "
+                f"that does is {max(1, round(size / self.patch_size)) * self.patch_size}"
+            )
+
+
+def choose(name: str, modalities: ModalitySet, new: ModalitySet | None = None) -> Modality:
+    """The modality that is meant by its full name, an alias, or its name without the resolution.
+
+    Args:
+        name: as written.
+        modalities: of a model.
+        new: where to look instead, for one that is not the model's.
+
+    Raises:
+        CheckpointError: if the model reads none of that name, or several.
+    """
+    if new is not None:
+        return new[name]
+    for fits in (lambda m: name == m.name or name in m.aliases, lambda m: name == m.key):
+        found = [m for m in modalities.inputs if fits(m)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CheckpointError(
+                f"modality '{name}' could be {' or '.join(m.name for m in found)} of the checkpoint: write the full "
+                "name"
+            )
+    raise CheckpointError(
+        f"the checkpoint does not read '{name}'. It reads {', '.join(m.name for m in modalities.inputs)}. Choose among "
+        f"these, take another checkpoint, or name it under `new` too, so that its embedder starts at random"
+    )
+
+
+def _layers(layers: Sequence[int] | None, depth: int) -> list[int] | None:
+    if layers is None:
+        return None
+    wrong = [layer for layer in layers if not -depth <= layer < depth]
+    if wrong:
+        raise ConfigError(
+            f"out_layers names block {wrong[0]}; the encoder has {depth}: 0 to {depth - 1}, or -1 and down"
+        )
+    return [layer % depth for layer in layers]
+
+
+def _valid(part: Embedded, present: Tensor | None) -> Tensor | None:
+    """(B, n) which tokens there are; None: all."""
+    if present is None:
+        return part.valid
+    there = present[:, None].expand(part.x.shape[:2])
+    return there if part.valid is None else there & part.valid
