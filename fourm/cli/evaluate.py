@@ -68,6 +68,25 @@ def evaluate_tokenizer(tokenizer: Path, data: str, overrides: tuple[str, ...], s
     _evaluate(configs.load("tokenizer", [*given, *overrides]), show)
 
 
+@evaluate.command("knn")
+@recipe_options
+@click.option("-k", default=20, show_default=True, help="Neighbours that vote.")
+@click.option("--temperature", default=0.07, show_default=True, help="Of the weights of their votes.")
+def evaluate_knn(recipe: str, overrides: tuple[str, ...], show: bool, k: int, temperature: float) -> None:
+    """Classify by nearest neighbours in an encoder's features, for a classification RECIPE of `fourm finetune`."""
+    from fourm import config as configs
+    from fourm.recipe.finetune_schema import FinetuneRecipe
+
+    loaded = configs.load(recipe, FinetuneRecipe, overrides, folder="finetune")
+    if show:
+        show_recipe(loaded)
+        return
+    from fourm.recipe.knn import run
+
+    for name, value in run(loaded, k, temperature).items():
+        click.echo(f"{name} {value:.4f}")
+
+
 def _evaluate(config: Any, show: bool) -> None:
     from fourm.evaluate.configs import TokenizerEvaluation
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from fourm.cli.recipes import recipe_options, show_recipe
-from fourm.errors import FourmError
 
 
 @click.command()
@@ -63,8 +62,22 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
         run(loaded)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, metavar="RECIPE [KEY=VALUE]...")
-def finetune(arguments: tuple[str, ...]) -> None:
-    """Train for detection, segmentation, depth or classification (not part of this version yet)."""
-    raise FourmError("fine-tuning is not part of this version yet; `fourm --help` lists what is")
+@click.command()
+@recipe_options
+@click.option("--check", is_flag=True, help="Build on the meta device, report parameters, and stop.")
+def finetune(recipe: str, overrides: tuple[str, ...], show: bool, check: bool) -> None:
+    """Train an encoder for one task. The same command goes on where an interrupted run stopped."""
+    from fourm import config as configs
+    from fourm.recipe.finetune_schema import FinetuneRecipe
+
+    loaded = configs.load(recipe, FinetuneRecipe, overrides, folder="finetune")
+    if show:
+        show_recipe(loaded)
+    elif check:
+        from fourm.recipe.finetune_check import check as check_recipe
+
+        click.echo("\n".join(check_recipe(loaded)))
+    else:
+        from fourm.recipe.finetune import run
+
+        run(loaded)

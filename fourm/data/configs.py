@@ -16,13 +16,14 @@ class CropConfig:
     Args:
         kind: `none` the whole image; `center` the largest centred box of the target's shape; `random_resized` a random
             box;
+            `fit` the whole image in its own shape, its shorter side as long as the target's;
             `crop_settings` the boxes stored with the data, for which tokens may have been made beforehand (4M).
         scale: for `random_resized`, smallest and largest share of the image's area.
         ratio: for `random_resized`, smallest and largest width : height.
         augment: for `crop_settings`, draw one of the stored boxes; false: always the first, the centre crop.
     """
 
-    kind: Literal["none", "center", "random_resized", "crop_settings"] = "none"
+    kind: Literal["none", "center", "random_resized", "fit", "crop_settings"] = "none"
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
     augment: bool = True
@@ -47,6 +48,9 @@ class DatasetConfig:
         crop: which part of an image is seen.
         hflip: probability of mirroring left and right (stored crops bring their own flips).
         jitter: strength of random brightness, contrast and saturation of `image` modalities, for instance 0.15.
+        rand_augment: RandAugment (Cubuk et al. 2020) of photographs in timm's notation, for instance
+            `rand-m9-mstd0.5-inc1`; it also moves and turns them, so that it does not go with answers for every pixel.
+        erase: probability of erasing a random box of the photograph (Zhong et al. 2020).
         mirror_words: swap "left" and "right" in captions of mirrored samples.
         aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
         max_samples: use only the first so many samples.
@@ -61,6 +65,8 @@ class DatasetConfig:
     crop: CropConfig = field(default_factory=CropConfig)
     hflip: float = 0.0
     jitter: float = 0.0
+    rand_augment: str | None = None
+    erase: float = 0.0
     mirror_words: bool = False
     aligned_captions: bool = False
     max_samples: int | None = None
@@ -71,7 +77,7 @@ class DatasetConfig:
         check_range(self, "shards", least=0)
         if self.shards and self.shards[0] > self.shards[1]:
             raise ConfigError(f"shards is {list(self.shards)}; expected the first and the last to use")
-        check_range(self, "hflip", least=0, most=1)
+        check_range(self, "hflip", "erase", least=0, most=1)
         check_range(self, "jitter", least=0, below=1)
         check_range(self, "max_samples", least=1)
         if self.crop.kind == "crop_settings" and self.hflip:

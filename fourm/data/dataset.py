@@ -10,6 +10,7 @@ import numpy as np
 from fourm.data import decode as decoding
 from fourm.data import geometry as geometries
 from fourm.data import transforms
+from fourm.data.augment import draw_augmentation
 from fourm.data.configs import DatasetConfig
 from fourm.data.geometry import Geometry
 from fourm.data.paths import facts_folder, some_shards
@@ -122,12 +123,13 @@ class AlignedDataset:
         """
         raw = self.source.read(n)
         values = {
-            m.name: decoding.decode(raw[self.folders[m.name]], m, self._where(n, m)) for m in self.modalities.values()
+            m.name: decoding.decode(self._bytes(n, raw, m), m, self._where(n, m)) for m in self.modalities.values()
         }
         geometry = self._geometry(n, raw, values, rng)
         jitter = transforms.Jitter.draw(self.config.jitter, rng)
+        augment = draw_augmentation(self.config.rand_augment, self.config.erase, rng)
         return {
-            m.name: self._finish(n, m, values[m.name], geometry, jitter, rng, resolution)
+            m.name: self._finish(n, m, values[m.name], geometry, jitter, augment, rng, resolution)
             for m in self.modalities.values()
         }
 
@@ -138,15 +140,19 @@ class AlignedDataset:
         value: Any,
         geometry: Geometry,
         jitter: transforms.Jitter | None,
+        augment: transforms.Augment | None,
         rng: np.random.Generator,
         resolution: int | None,
     ) -> Any:
         config = self.config
         size = m.grid.image_size_at(resolution) if resolution is not None and m.is_grid else None
+        if config.crop.kind == "fit" and m in self.images:
+            size = geometries.fitted(geometry, size or m.grid.image_size)
         try:
             value = transforms.apply(
                 value, m, geometry, rng,
-                jitter=jitter, mirror_words=config.mirror_words, aligned_captions=config.aligned_captions,
+                jitter=jitter, augment=augment, mirror_words=config.mirror_words,
+                aligned_captions=config.aligned_captions,
                 size=size,
             )  # fmt: skip
         except ValueError as error:
@@ -188,8 +194,14 @@ class AlignedDataset:
             raise DataError(f"{where}: {error}") from error
         return geometries.whole((1, 1), hflip=bool(self.config.hflip and rng.random() < self.config.hflip))
 
+    def _bytes(self, n: int, raw: Mapping[str, bytes], modality: Modality) -> bytes:
+        if modality.decode == decoding.FROM_KEY:
+            return self.source.key(n).encode()
+        return raw[self.folders[modality.name]]
+
     def _where(self, n: int, modality: Modality) -> Callable[[], str]:
-        return lambda: self.source.where(n, self.folders[modality.name])
+        source = None if modality.decode == decoding.FROM_KEY else self.folders[modality.name]
+        return lambda: self.source.where(n, source)
 
 
 def build_dataset(
@@ -209,7 +221,8 @@ def build_dataset(
     """
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
     folders = source_folders(name, config, chosen)
-    needed = [*folders.values(), *([CROPS] if config.crop.kind == CROPS else [])]
+    read = [folders[m.name] for m in chosen.values() if m.decode != decoding.FROM_KEY]
+    needed = [*read, *([CROPS] if config.crop.kind == CROPS else [])]
     path = config.path if config.shards is None else some_shards(config.path, needed, *config.shards)
     return AlignedDataset(name, open_source(path, needed, config.format), chosen, encoders or {}, config, folders)
 

@@ -24,6 +24,8 @@ from fourm.modality import Continuous, Discrete, Grid, Modality
 Decoder = Callable[[bytes, Modality], Any]
 VOID = 255
 """The 8-bit id of pixels without a label."""
+FROM_KEY = "class_folder"
+"""The decoder that reads the key of a sample in place of a file."""
 _ZIP = b"PK"
 _CHANNELS = {"image": 3, "normal": 3, "gray": 1, "depth16": 1}
 
@@ -126,6 +128,43 @@ def labels_void_first(data: bytes, modality: Modality) -> NDArray[np.int32]:
     """Class ids in the published 4M form -> (H, W): void (255) becomes class 0, every other id moves up by one."""
     ids = _ids(data)
     return _check_ids(np.where(ids == VOID, 0, ids + 1), modality)
+
+
+def labels_from_one(data: bytes, modality: Modality) -> NDArray[np.int32]:
+    """Class ids that begin with 1, as in ADE20K and NYUv2 -> (H, W): 0 is void and becomes -1."""
+    return _check_ids(_ids(data) - 1, modality)
+
+
+def label(data: bytes, modality: Modality) -> NDArray[np.int64]:
+    """The class of a whole sample, its number or name, as JSON or plain text -> ()."""
+    content = unzip(data).decode("utf-8-sig").strip()
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = content
+    return _class_id(value, modality)
+
+
+def class_folder(key: bytes, modality: Modality) -> NDArray[np.int64]:
+    """The class of a sample by the folder it lies in: `<class>/<stem>` -> ()."""
+    folder, slash, _ = key.decode().rpartition("/")
+    if not slash:
+        raise ValueError("this file lies in no folder that would be its class; expected <class>/<file>")
+    return _class_id(folder, modality)
+
+
+def _class_id(value: Any, modality: Modality) -> NDArray[np.int64]:
+    if isinstance(value, str):
+        if value not in modality.classes:
+            raise ValueError(
+                f"class '{value}' is not one of the {modality.vocab_size}.{did_you_mean(value, modality.classes)}"
+            )
+        value = modality.classes.index(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < modality.vocab_size:
+        raise ValueError(
+            f"class {value!r} is not one of the {modality.vocab_size} classes (0 to {modality.vocab_size - 1})"
+        )
+    return np.asarray(value, np.int64)
 
 
 def _ids(data: bytes) -> NDArray[np.int32]:
@@ -252,6 +291,9 @@ DECODERS: dict[str, Decoder] = {
     "depth16": depth16,
     "labels": labels,
     "labels_void_first": labels_void_first,
+    "labels_from_one": labels_from_one,
+    "label": label,
+    "class_folder": class_folder,
     "tokens": tokens,
     "text": text,
     "boxes": facts.boxes,

@@ -61,6 +61,12 @@ class Geometry:
         return self.top / height, self.left / width, self.height / height, self.width / width
 
 
+def fitted(geometry: Geometry, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a box whose shorter side becomes as long as that of `size`."""
+    scale = min(size) / min(geometry.height, geometry.width)
+    return max(1, round(geometry.height * scale)), max(1, round(geometry.width * scale))
+
+
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one image, (height, width), is the other in another resolution, but for the rounding of its sides."""
     return abs(size[0] - size[1] * other[0] / other[1]) <= 1 + size[0] / other[0]

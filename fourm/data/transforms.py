@@ -25,8 +25,12 @@ RESAMPLING = {
     "depth16": Image.Resampling.BILINEAR,  # bicubic overshoots at the edges of objects, below zero metres
     "labels": Image.Resampling.NEAREST,
     "labels_void_first": Image.Resampling.NEAREST,
+    "labels_from_one": Image.Resampling.NEAREST,
 }
 """Decoder of images -> how they are made smaller or larger."""
+AUGMENTED = ("image", "gray")
+"""Decoders of photographs."""
+Augment = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def apply(
     rng: np.random.Generator,
     *,
     jitter: Jitter | None = None,
+    augment: Augment | None = None,
     mirror_words: bool = False,
     aligned_captions: bool = False,
     size: tuple[int, int] | None = None,
@@ -67,6 +72,7 @@ def apply(
         geometry: the draw of this sample.
         rng: chooses among alternative captions, palettes of several sizes, and points of instances.
         jitter: photometric draw, for `image` modalities.
+        augment: changes 8-bit `image` modalities further, after the crop.
         mirror_words: swap "left" and "right" in text when the geometry mirrors.
         aligned_captions: a list of texts holds one per stored crop.
         size: (height, width) that an image gets; None: its modality's.
@@ -82,6 +88,8 @@ def apply(
         pixels = crop_resize(value, geometry, size or modality.grid.image_size, RESAMPLING[modality.decode])
         if modality.decode == "normal" and geometry.hflip:
             pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
+        if augment is not None and modality.decode in AUGMENTED:
+            pixels = augment(pixels)
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)
     if modality.decode == "tokens":
         return _row(value, geometry.row, "rows of tokens")

@@ -63,6 +63,29 @@ def delta1(depth: Tensor, truth: Tensor) -> Tensor:
     return close.sum(1).double() / known.sum(1).clamp(min=1)
 
 
+def depth_errors(depth: Tensor, truth: Tensor, low: float = 1e-3, high: float = float("inf")) -> Tensor:
+    """Errors of metric depth, as the benchmarks of NYUv2 count them (Eigen et al. 2014), without fitting a scale.
+
+    Args:
+        depth: (B, 1, H, W) or (B, H, W) metres.
+        truth: the same shape; pixels outside `low` to `high` are left out, and images without others too.
+
+    Returns:
+        (images with a known pixel, 4) float64: share of pixels that are off by less than a factor of 1.25, mean of
+        |d - t| / t, root of the mean of (d - t)^2, mean of |log10 d - log10 t|.
+    """
+    predicted, true = depth.flatten(1).double().clamp(min=1e-6), truth.flatten(1).double()
+    known = (true >= low) & (true <= high)
+    predicted, true, known = (values[known.any(1)] for values in (predicted, true, known))
+    safe = torch.where(known, true, 1.0)
+    error = (predicted - safe).abs()
+    close = torch.maximum(predicted / safe, safe / predicted) < 1.25
+    columns = [close.double(), error / safe, error.square(), (predicted.log10() - safe.log10()).abs()]
+    means = torch.stack([(column * known).sum(1) / known.sum(1) for column in columns], 1)
+    means[:, 2] = means[:, 2].sqrt()
+    return means
+
+
 def mean_angle(normals: Tensor, truth: Tensor) -> Tensor:
     """Mean angle between directions, in degrees.
 
@@ -73,10 +96,14 @@ def mean_angle(normals: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (B,) float64, each in [0, 180].
     """
+    return angles(normals, truth).flatten(1).mean(1)
+
+
+def angles(normals: Tensor, truth: Tensor) -> Tensor:
+    """(B, H, W) float64 degrees between directions (B, 3, H, W) of any length above 0."""
     # Exact also for tiny angles, where the arc cosine of a rounded product is not.
     sine = torch.linalg.cross(normals, truth, dim=1).square().sum(1).sqrt()
-    angles = torch.atan2(sine, (normals * truth).sum(1))
-    return torch.rad2deg(angles.double()).flatten(1).mean(1)
+    return torch.rad2deg(torch.atan2(sine, (normals * truth).sum(1)).double())
 
 
 def confusion(labels: Tensor, truth: Tensor, num_classes: int) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.train.state import completed_state
 
 _LOG = logging.getLogger(__name__)
 
 
-def is_complete(recipe: PretrainRecipe | TokenizerRecipe) -> bool:
+def is_complete(recipe: PretrainRecipe | TokenizerRecipe | FinetuneRecipe) -> bool:
     """Whether the recipe's output already holds a run of at least its length; says so if it does."""
     if recipe.train.resume != "auto":
         return False

@@ -18,6 +18,7 @@ from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
 from fourm.recipe.encoders import Encoder
 from fourm.recipe.evaluation import MeanLoss
+from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.train.configs import TrainConfig
 from fourm.train.distributed import World
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def train_config(recipe: PretrainRecipe | TokenizerRecipe) -> TrainConfig:
+Recipe = PretrainRecipe | TokenizerRecipe | FinetuneRecipe
+
+
+def train_config(recipe: Recipe) -> TrainConfig:
     """The recipe's `train` part with the recipe's seed."""
     return replace(recipe.train, seed=recipe.seed)
 
@@ -45,7 +49,7 @@ class TrainingJob:
         tokenizers: modality (or `text`) -> hash of its tokenizer; a run that goes on must find the same.
     """
 
-    recipe: PretrainRecipe | TokenizerRecipe
+    recipe: Recipe
     world: World
     modalities: ModalitySet
     objective: Objective
@@ -69,6 +73,7 @@ class TrainingJob:
         *,
         pictures: Callable[[int], dict[str, Image]] | None = None,
         statistics: Callable[[], dict[str, float]] | None = None,
+        evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     ) -> None:
         """Train to the end, from the newest checkpoint if there is one.
 
@@ -77,10 +82,9 @@ class TrainingJob:
             export: writes the finished model into a folder.
             pictures: pictures for a step.
             statistics: further numbers to log with each evaluation.
+            evaluate: results by name; None: the losses on the validation sets.
         """
-        evaluate = (
-            (lambda: {**self.evaluate(model), **(statistics() if statistics else {})}) if self.validation else None
-        )
+        measure = evaluate or self.evaluate
         Trainer(
             model,
             self.objective,
@@ -88,7 +92,7 @@ class TrainingJob:
             self.config,
             output=self.recipe.output,
             world=self.world,
-            evaluate=evaluate,
+            evaluate=(lambda: {**measure(model), **(statistics() if statistics else {})}) if self.validation else None,
             pictures=pictures,
             metadata={"recipe": configs.to_dict(self.recipe), "tokenizers": self.tokenizers},
             export=export,

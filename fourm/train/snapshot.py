@@ -21,7 +21,7 @@ from fourm.train.provenance import provenance
 from fourm.train.state import RunState
 
 # Parts of a recipe that decide what the weights mean.
-_MUST_STAY = ("model", "modalities", "tokenizer", "modality")
+_MUST_STAY = ("model", "modalities", "tokenizer", "modality", "backbone", "head", "lora")
 _LOG = logging.getLogger(__name__)
 
 

@@ -184,12 +184,12 @@ class Backbone(nn.Module):
         """(B, R + N, D) normalised outputs of the last block for all tokens, registers first, then modality by modality
         in the order of `modalities`.
         """
-        return self._run(self.embed(x, present))
+        return self.encode(self.embed(x, present))
 
     def pooled(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B, D) mean of the normalised outputs of all tokens, registers left out."""
         tokens = self.embed(x, present)
-        hidden = self._run(tokens)[:, self.num_prefix_tokens :]
+        hidden = self.encode(tokens)[:, self.num_prefix_tokens :]
         if tokens.valid is None:
             return hidden.mean(1)
         valid = tokens.valid[:, self.num_prefix_tokens :, None].to(hidden.dtype)
@@ -219,13 +219,14 @@ class Backbone(nn.Module):
             )
         return Tokens(torch.cat(joined, 1), valid, grids)
 
-    def _run(self, tokens: Tokens) -> Tensor:
+    def encode(self, tokens: Tokens) -> Tensor:
+        """(B, R + N, D) normalised outputs of the last block."""
         return cast(Tensor, self.encoder(tokens.x, attention=self._patterns(tokens)))
 
     def _encode(self, tokens: Tokens) -> list[Tensor]:
         """The normalised outputs of the chosen blocks."""
         if self.out_layers is None:
-            return [self._run(tokens)]
+            return [self.encode(tokens)]
         wanted = tuple(self.out_layers)
         found = self.encoder(tokens.x, attention=self._patterns(tokens), layers=wanted)
         by_block = dict(zip(sorted(set(wanted)), cast(list[Tensor], found)))

@@ -51,9 +51,10 @@ def numbers(output: Path) -> torch.Tensor:
         {"by_part": True, "config": {"optimizer": {"lr": 0.05, "clip_grad": 1.0}, "ema_decay": 0.9}},
         # Each rank makes some of the steps orthogonal, for both.
         {"config": {"optimizer": {"kind": "muon", "lr": 0.01, "matrices": ["*.weight"], "clip_grad": 1.0}}},
+        {"model": "transfer", "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}, "ema_decay": 0.9}},
         *({"model": kind, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}} for kind in KINDS),
     ],
-    ids=["linear", "by part", "muon", *KINDS],
+    ids=["linear", "by part", "muon", "transfer", *KINDS],
 )
 def test_two_ranks_give_the_losses_of_one(checkout: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     toy_job.run({"output": str(tmp_path / "1"), **options})

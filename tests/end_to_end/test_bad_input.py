@@ -158,7 +158,7 @@ OTHER_COMMANDS = [
     (spoil.nothing, "evaluate rooms variables.root={root}", ["no model", "model"], ["metrics.json", "report.html"]),
     (spoil.nothing, "evaluate rooms {in} kind=room", ["kind", "Did you mean 'rooms'"], []),
     (spoil.nothing, "prepare shards {root}/nowhere {root}/new", ["nowhere", "does not exist"], ["new"]),
-    (spoil.nothing, "finetune", ["not part of this version"], []),
+    (spoil.nothing, "finetune rooms_semseg {in} variables.output={root}/new", ["no model", "model"], ["new"]),
 ]
 
 

@@ -15,6 +15,7 @@ from fourm.pipeline import load as load_pipeline
 ALL = sorted(recipe_folder().rglob("*.yaml"))
 PRETRAIN = sorted((recipe_folder() / "pretrain").glob("*.yaml"))
 TOKENIZERS = [path for path in sorted((recipe_folder() / "tokenizers").glob("*.yaml")) if "_text" not in path.stem]
+FINETUNE = sorted((recipe_folder() / "finetune").glob("*.yaml"))
 SCALES = [
     (pipeline.stem, scale) for pipeline in ALL if pipeline.parent.name == "pipelines" for scale in ("full", "small")
 ]
@@ -30,10 +31,12 @@ def load(path: Path, *overrides: str) -> Any:
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
+    from fourm.recipe.finetune_schema import FinetuneRecipe
     from fourm.recipe.schema import PretrainRecipe, TextTokenizerRecipe, TokenizerRecipe
 
     schema = {
         "pretrain": PretrainRecipe,
+        "finetune": FinetuneRecipe,
         "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
         "pipelines": Pipeline,
         "evaluate": TokenizerEvaluation if path.stem == "tokenizer" else EvaluateConfig,
@@ -58,7 +61,7 @@ def test_loads(path: Path) -> None:
     load(path)
 
 
-@pytest.mark.parametrize("path", [*PRETRAIN, *TOKENIZERS], ids=name)
+@pytest.mark.parametrize("path", [*PRETRAIN, *TOKENIZERS, *FINETUNE], ids=name)
 def test_plain_values_make_the_same_recipe_again(path: Path) -> None:
     recipe = load(path)
 
@@ -100,6 +103,45 @@ def test_tokenizers_build_on_the_meta_device(path: Path) -> None:
         tokenizer = build_tokenizer(load(path))
 
     assert sum(parameter.numel() for parameter in tokenizer.parameters()) > 10_000
+
+
+@pytest.mark.parametrize("path", FINETUNE, ids=name)
+def test_fine_tuned_networks_build_on_the_meta_device_and_answer(path: Path) -> None:
+    """A training step on meta tensors, of the shapes that the data would have."""
+    import torch
+
+    from fourm.modality import ModalitySet
+    from fourm.recipe.finetune import with_layer_decay
+    from fourm.recipe.finetune_check import meta_network
+    from fourm.recipe.finetune_schema import resized
+    from fourm.train.optimizer import parameter_groups
+
+    own = {"fashion": "fashion", "rooms": "rooms"}.get(path.stem.partition("_")[0])
+    recipe = load(path)
+    if own is not None:  # without the trained model, the network by the sizes of the recipe that trains it
+        pretrain = load(recipe_folder() / "pretrain" / f"{own}.yaml")
+        plain = {**configs.to_dict(pretrain.model), "kind": "multimodal"}
+        recipe = configs.build(type(recipe), {**configs.to_dict(recipe), "model": plain})
+    network = meta_network(recipe)
+    sizes = recipe.backbone.image_size
+    inputs = ModalitySet(resized(m, sizes) for m in network.backbone.modalities.values())
+
+    with torch.device("meta"):
+        output = network(
+            {
+                m.name: torch.zeros(2, m.num_tokens, dtype=torch.int64)
+                if m.is_discrete
+                else torch.zeros(2, m.channels or 1, *m.grid.image_size)
+                for m in inputs.values()
+            }
+        )
+        output.float().sum().backward()
+
+    classes = getattr(recipe.objective, "num_classes", None) or 2
+    answer = recipe.answer(tuple(map(str, range(classes))))
+    outputs = answer.vocab_size if answer.is_discrete else answer.channels
+    assert output.shape[:2] == (2, outputs)
+    assert parameter_groups(network, with_layer_decay(recipe, network).train.optimizer)
 
 
 @pytest.mark.parametrize(("pipeline", "scale"), SCALES)

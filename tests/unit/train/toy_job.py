@@ -1,7 +1,7 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
-Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, or a kind of
-tokenizer), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
+Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `transfer`, or a kind
+of tokenizer), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
 `stop_at`, `die_in`, `die_step`, `fail`.
 """
 
@@ -24,7 +24,7 @@ from fourm.errors import FourmError
 from fourm.train import checkpoint
 from fourm.train.configs import OptimizerConfig, ScheduleConfig, TrainConfig
 from fourm.train.distributed import World, session
-from tests.unit.train import toy_tokenizer
+from tests.unit.train import toy_tokenizer, toy_transfer
 from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
 
 
@@ -78,6 +78,13 @@ def image_tokenizer(config: TrainConfig, world: World, options: dict[str, Any]) 
     return toy_tokenizer.tokenizer(options["model"]), objective, loader
 
 
+def fine_tuning(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of a backbone with a head."""
+    objective = toy_transfer.supervised()
+    loader = toy_transfer.WavesLoader(config, world, objective, options.get("num_workers", 0))
+    return toy_transfer.network(options.get("dropout", 0.0)), objective, loader
+
+
 def sabotage(options: dict[str, Any]) -> None:
     """Kill this process, or fail, inside a save."""
     stage, step = options.get("die_in"), options.get("die_step", 0)
@@ -110,7 +117,7 @@ def run(options: dict[str, Any]) -> None:
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
-        make = linear if options.get("model", "linear") == "linear" else image_tokenizer
+        make = {"linear": linear, "transfer": fine_tuning}.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
         evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
         output = Path(options["output"])

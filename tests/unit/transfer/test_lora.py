@@ -1,0 +1,54 @@
+"""Low-rank adapters: nothing changes at first, only they learn, and they can be merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fourm.errors import ConfigError
+from fourm.transfer.backbone import Backbone
+from fourm.transfer.head_configs import LoRAConfig
+from fourm.transfer.lora import LoRALinear, add_lora, merge_lora
+
+Make = Callable[..., Backbone]
+
+
+def test_adapters_start_as_nothing_and_merge_into_what_they_became(make: Make) -> None:
+    backbone, images = make("rgb"), torch.randn(2, 3, 16, 16)
+    before = backbone.forward_features(images)
+
+    assert add_lora(backbone, LoRAConfig(rank=2, alpha=4)) == 8
+    torch.testing.assert_close(backbone.forward_features(images), before)
+
+    trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
+    assert len(trained) == 16
+    assert all(".lora_" in name for name in trained)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name.endswith("lora_up"):
+                parameter.normal_()
+        after = backbone.forward_features(images)
+        assert not torch.allclose(after, before)
+
+        names = set(make("rgb").state_dict())
+        merge_lora(backbone)
+        assert set(backbone.state_dict()) == names
+        torch.testing.assert_close(backbone.forward_features(images), after)
+
+
+def test_alpha_scales_the_change() -> None:
+    base = torch.nn.Linear(3, 2)
+    layer = LoRALinear(base, 1, 0.5)
+    with torch.no_grad():
+        layer.lora_down.fill_(1.0)
+        layer.lora_up.fill_(2.0)
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+
+    assert torch.allclose(layer(x) - base(x), torch.full((1, 2), 6.0))
+
+
+def test_a_pattern_that_matches_nothing_is_told(make: Make) -> None:
+    with pytest.raises(ConfigError, match="lora.match: 'encoder.blocks.*.attn.q' is no linear layer"):
+        add_lora(make("rgb"), LoRAConfig(match=["encoder.blocks.*.attn.q"]))
