@@ -154,16 +154,12 @@ def class_folder(key: bytes, modality: Modality) -> NDArray[np.int64]:
 
 
 def _class_id(value: Any, modality: Modality) -> NDArray[np.int64]:
-    if isinstance(value, str):
-        if value not in modality.classes:
-            raise ValueError(
-                f"class '{value}' is not one of the {modality.vocab_size}.{did_you_mean(value, modality.classes)}"
-            )
+    number = modality.vocab_size
+    if isinstance(value, str) and value in modality.classes:
         value = modality.classes.index(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < modality.vocab_size:
-        raise ValueError(
-            f"class {value!r} is not one of the {modality.vocab_size} classes (0 to {modality.vocab_size - 1})"
-        )
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < number:
+        known = f": {', '.join(modality.classes[:20])}" if modality.classes else f" (0 to {number - 1})"
+        raise ValueError(f"class {value!r} is not one of the {number} classes{known}")
     return np.asarray(value, np.int64)
 
 

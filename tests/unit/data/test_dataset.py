@@ -12,7 +12,7 @@ from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.rng import generator
 
 
@@ -265,3 +265,43 @@ def test_tokens_are_checked_in_the_folder_the_map_names(shards: Path, modalities
     config = DatasetConfig(str(shards), modality_name_map={"tokens_v2": "tok_rgb"})
     with pytest.raises(DataError, match="tokens_v2"):
         check_tokens("rooms", config, modalities, {"tok_rgb": "bbb"})
+
+
+def test_a_whole_image_keeps_its_shape_when_it_is_fitted(tmp_path: Path, data: type) -> None:
+    """The shorter side gets the length that the modality declares; label maps follow."""
+    rng = np.random.default_rng(0)
+    for source, shape in (("rgb", (20, 40, 3)), ("semseg", (20, 40))):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "a.png").write_bytes(data.png(rng.integers(0, 3, shape, np.uint8)))
+    images = data.modalities.subset(["rgb", "semseg"])
+
+    sample = build(tmp_path, images, crop=CropConfig("fit")).sample(0, generator(0))
+
+    assert (sample["rgb"].shape, sample["semseg"].shape) == ((3, 16, 32), (16, 32))
+
+
+def test_the_class_of_a_sample_can_be_its_folder(tmp_path: Path, data: type) -> None:
+    for name in ("dog/1", "cat/1", "cat/2"):
+        path = tmp_path / "train" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.png(np.zeros((16, 16, 3), np.uint8)))
+    label = Modality(
+        "label", Sequence(1), Discrete(2), "label", "class_folder", direction="input", classes=("cat", "dog")
+    )
+    modalities = ModalitySet([data.modalities["rgb"], label])
+
+    dataset = build(tmp_path, modalities, modality_name_map={"train": "rgb"})
+
+    assert [int(dataset.sample(n, generator(0))["label"]) for n in range(3)] == [0, 0, 1]
+
+
+def test_photographs_alone_are_augmented(shards: Path, modalities: ModalitySet) -> None:
+    images = modalities.subset(["rgb", "depth", "semseg"])
+    plain, changed = (
+        build(shards, images, rand_augment=policy, erase=float(policy is not None)).sample(2, generator(4))
+        for policy in (None, "rand-m9-mstd0.5-inc1")
+    )
+
+    assert not np.array_equal(plain["rgb"], changed["rgb"])
+    assert np.array_equal(plain["depth"], changed["depth"])
+    assert np.array_equal(plain["semseg"], changed["semseg"])

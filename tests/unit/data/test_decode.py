@@ -91,6 +91,34 @@ def test_the_published_label_form_makes_void_class_zero(data: type) -> None:
     np.testing.assert_array_equal(read(data.png(ids), void_first), [[1, 3], [0, 2]])
 
 
+def test_labels_that_begin_with_one_have_zero_as_void(data: type) -> None:
+    ids = np.array([[0, 1], [4, 2]], np.uint8)
+    np.testing.assert_array_equal(
+        read(data.png(ids), modality("labels_from_one", content=Discrete(4))), [[-1, 0], [3, 1]]
+    )
+    with pytest.raises(DataError, match="class id 4 is not one of the 4 classes"):
+        read(data.png(ids + 1), modality("labels_from_one", content=Discrete(4)))
+
+
+@pytest.mark.parametrize(("content", "number"), [(b"2", 2), (b'"boot"', 1), (b"bag", 0), (b" 1\n", 1)])
+def test_a_class_is_a_number_or_a_name(content: bytes, number: int) -> None:
+    names = ("bag", "boot", "coat")
+    assert read(content, modality("label", content=Discrete(3), classes=names)) == number
+
+
+@pytest.mark.parametrize("content", [b"3", b"-1", b"true", b"1.5", b'"shoe"', b"[1]"])
+def test_a_class_that_is_not_known_is_told(content: bytes) -> None:
+    with pytest.raises(DataError, match=r"is not one of the 3 classes: bag, boot, coat"):
+        read(content, modality("label", content=Discrete(3), classes=("bag", "boot", "coat")))
+
+
+def test_a_class_is_the_folder_a_file_lies_in() -> None:
+    m = modality("class_folder", content=Discrete(2), classes=("cat", "dog"))
+    assert read(b"dog/0001", m) == 1
+    with pytest.raises(DataError, match="'0001'|lies in no folder"):
+        read(b"0001", m)
+
+
 def test_palette_labels_are_ids_not_colours() -> None:
     image = Image.fromarray(np.array([[0, 3]], np.uint8))
     image.putpalette([9, 9, 9] * 256)

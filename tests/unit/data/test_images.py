@@ -59,7 +59,9 @@ def test_other_formats_are_refused_by_name_wherever_images_are_read(name: str) -
         read(REFUSED[name], lambda size: None)
 
 
-@pytest.mark.parametrize("kind", ["image", "normal", "gray", "depth16", "labels", "labels_void_first"])
+@pytest.mark.parametrize(
+    "kind", ["image", "normal", "gray", "depth16", "labels", "labels_void_first", "labels_from_one"]
+)
 def test_training_refuses_them_too(kind: str) -> None:
     assert kind in DECODERS
     content = Discrete(4) if kind.startswith("labels") else Continuous(192)
