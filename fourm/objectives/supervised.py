@@ -145,12 +145,14 @@ class Supervised:
         """Tokens of the inputs."""
         return len(batch) * self.tokens_per_sample
 
+    def complete(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs, with those that are predicted from them."""
+        predictor = self.frozen.get("predictor")
+        return inputs if predictor is None else predictor(inputs)
+
     def output(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The network's output, dense ones enlarged to the size of the target."""
-        inputs = batch.inputs
-        if "predictor" in self.frozen:
-            inputs = self.frozen["predictor"](inputs)
-        output: Tensor = model(inputs, batch.present or None)
+        output: Tensor = model(self.complete(batch.inputs), batch.present or None)
         size = batch.target.shape[-2:]
         if self.task.is_dense and output.shape[-2:] != size:
             output = F.interpolate(output.float(), size=size, mode="bilinear", align_corners=False)

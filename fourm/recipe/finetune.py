@@ -16,6 +16,7 @@ from fourm.data.configs import DatasetConfig
 from fourm.data.dataset import AlignedDataset, check_tokens
 from fourm.data.loader import evaluate_batches
 from fourm.data.paths import source_folder
+from fourm.data.transforms import is_image
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.evaluate.tasks import ClassificationScore, DepthScore, NormalsScore, SegmentationScore, TaskScore
 from fourm.machine import use_bf16
@@ -116,7 +117,7 @@ def assemble(recipe: FinetuneRecipe) -> Parts:
         objective.frozen["predictor"] = Predictor(bundle.model, inputs, _predicted(recipe, network))
     return Parts(
         network, objective, modalities,
-        text_encoders(inputs, bundle.text if bundle else None), _hashes(recipe, inputs, bundle),
+        text_encoders(inputs, bundle.text if bundle else None), _hashes(recipe, modalities, bundle),
     )  # fmt: skip
 
 
@@ -242,6 +243,9 @@ def _objective(recipe: FinetuneRecipe, task: Task, inputs: ModalitySet) -> Super
     if isinstance(config, ClassificationConfig) and (config.mixup or config.cutmix):
         mix = Mix(config.mixup, config.cutmix, config.cutmix_probability)
     objective = Supervised(task, inputs, config.modality_dropout, mix=mix)
+    strange = [m.name for m in inputs.values() if recipe.evaluation.window is not None and not is_image(m)]
+    if strange:
+        raise ConfigError(f"evaluation.window slides over images, which '{strange[0]}' is not: leave it out")
     objective.for_evaluation(_hidden(recipe, inputs))  # so that what contradicts itself is told now
     return objective
 
@@ -250,13 +254,13 @@ def _hidden(recipe: FinetuneRecipe, inputs: ModalitySet) -> list[str]:
     return [choose(name, inputs).name for name in recipe.evaluation.hidden]
 
 
-def _hashes(recipe: FinetuneRecipe, inputs: ModalitySet, bundle: Bundle | None) -> dict[str, str]:
+def _hashes(recipe: FinetuneRecipe, modalities: ModalitySet, bundle: Bundle | None) -> dict[str, str]:
     """Hashes of the tokenizers of token inputs; tokens on disk must come from them."""
     tokenizers = bundle.tokenizers if bundle is not None else {}
-    hashes = {n: t.hash for n, t in tokenizers.items() if n in inputs and not isinstance(t, Deferred)}
+    hashes = {n: t.hash for n, t in tokenizers.items() if n in modalities and not isinstance(t, Deferred)}
     for mixture in (recipe.data.train, recipe.data.val):
         for name, dataset in mixture.datasets.items():
-            check_tokens(name, replace(dataset, modalities=None), inputs, hashes)
+            check_tokens(name, dataset, modalities, hashes)
     return hashes
 
 
@@ -329,4 +333,4 @@ def answers(
     if window is None:
         return objective.output(model, batch)  # type: ignore[arg-type]
     present = batch.present or None
-    return slide(lambda images: model(images, present), batch.inputs, window, stride)
+    return slide(lambda images: model(objective.complete(images), present), batch.inputs, window, stride)

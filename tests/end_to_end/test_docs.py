@@ -32,6 +32,7 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline.schema import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
+    from fourm.recipe.finetune_schema import FinetuneRecipe
     from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 
     keys = yaml.safe_load(block).keys()
@@ -41,6 +42,8 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
         configs.load(path, GenerationPlan if "steps" in keys else Pipeline)
     elif "labels" in keys:
         configs.load(over("prepare/photos", block, tmp_path), PhotosRecipe, ["input=in", "output=out"])
+    elif keys & {"backbone", "head"}:
+        configs.load(over("finetune/rooms_semseg", block, tmp_path), FinetuneRecipe)
     elif keys & {"tokenizer", "modality"}:
         configs.load(over("tokenizers/rooms_depth", block, tmp_path), TokenizerRecipe)
     else:

@@ -175,6 +175,32 @@ def test_folders_are_classes(photos: Path) -> None:
     assert first_batch(made, parts).target.tolist() == [0, 1, 2]
 
 
+def test_folders_of_images_and_annotations_are_read_as_ade20k_has_them(tmp_path: Path, checkpoint: Path) -> None:
+    """Ids begin with one, zero is void, and both folders have folders of splits."""
+    for n in range(3):
+        write(tmp_path / "images" / "training" / f"ADE_{n}.jpg", png(np.zeros((48, 64, 3), np.uint8)))
+        ids = np.full((48, 64), 150, np.uint8)
+        ids[:24] = 0
+        write(tmp_path / "annotations" / "training" / f"ADE_{n}.png", png(ids))
+    ade = {
+        "layout": {"kind": "grid", "height": 512, "width": 512}, "content": {"kind": "discrete", "vocab_size": 150},
+        "source": "semseg", "decode": "labels_from_one", "direction": "input",
+    }  # fmt: skip
+    folders = {"images/training": "rgb@64", "annotations/training": "semseg_ade@512"}
+    data = {"train": {"datasets": {"ade": {"path": str(tmp_path), "modality_name_map": folders}}}}
+    made = recipe(
+        data, checkpoint, modalities={"semseg_ade@512": ade}, backbone={"modalities": ["rgb"], "image_size": 96},
+        objective={"kind": "segmentation", "modality": "semseg_ade@512"},
+    )  # fmt: skip
+
+    parts = finetune.assemble(made)
+    batch = first_batch(made, parts)
+
+    assert parts.network.num_outputs == 150
+    assert batch.target.unique().tolist() == [-1, 149]
+    assert batch.num_scored == 3 * 96 * 96 // 2
+
+
 def test_frozen_and_adapted_encoders_train_what_they_should(rooms: Path, checkpoint: Path) -> None:
     def trained(**options: Any) -> set[str]:
         network = finetune.assemble(recipe(sets(rooms), checkpoint, **options)).network
@@ -282,6 +308,11 @@ def test_data_that_does_not_fit_is_told_before_training(
         ({"evaluation": {"hidden": ["rgb@64"]}}, ConfigError, "all inputs are hidden"),
         ({"backbone": {"modalities": ["rgb"], "image_size": 66}}, ConfigError, "does not divide"),
         ({"model": {**SMALL, "dim": 64}}, CheckpointError, "another network than `model` describes"),
+        (
+            {"backbone": {"modalities": ["tok_depth"]}, "evaluation": {"window": 64}},
+            ConfigError,
+            "slides over images, which 'tok_depth@64' is not",
+        ),
         ({"weights_from": "nowhere"}, CheckpointError, "no fine-tuned network in nowhere"),
     ],
 )
