@@ -72,8 +72,8 @@ def generate(
             own = home(bundle, leg.model)
             decode = partial(_decode, own, parts, chunk, one_step if expected else (), watch)
             generated = _follow(leg, own, there, chunk, decode, bf16=bf16)
-            for target in leg.targets if entropies is not None else ():
-                if target in grids:
+            if entropies is not None:
+                for target in grids.intersection(leg.targets):
                     grid = modalities[target].grid
                     unsure = entropy(generated.probabilities[target]).unflatten(1, (grid.height, grid.width)).cpu()
                     entropies[target] = torch.cat([entropies[target], unsure]) if start else unsure

@@ -190,7 +190,7 @@ class GenerationPlan:
         Raises:
             ConfigError: for names the models do not know.
         """
-        known: dict[str | None, ModalitySet] = {None: modalities, **(others or {})}
+        known = _by_model(modalities, others)
         return replace(self, steps=[_resolve_step(step, _of_step(step, known)) for step in self.steps])
 
     def legs(self) -> list[GenerationPlan]:
@@ -227,7 +227,7 @@ class GenerationPlan:
         Raises:
             ConfigError: if a target, scheme, condition or what a step is to see does not fit.
         """
-        known: dict[str | None, ModalitySet] = {None: modalities, **(others or {})}
+        known = _by_model(modalities, others)
         seen = set(given)
         for step in self.steps:
             own = _of_step(step, known)
@@ -249,6 +249,12 @@ class GenerationPlan:
                 raise ConfigError(f"step '{step.target}': its target cannot be one of its conditions")
             if self.chained:
                 seen.add(step.target)
+
+
+def _by_model(modalities: ModalitySet, others: Mapping[str, ModalitySet] | None) -> dict[str | None, ModalitySet]:
+    known: dict[str | None, ModalitySet] = {None: modalities}
+    known.update((others or {}).items())
+    return known
 
 
 def _of_step(step: Step, known: Mapping[str | None, ModalitySet]) -> ModalitySet:

@@ -209,6 +209,8 @@ def test_an_image_that_is_painted_over_is_given_in_part(browser_page: Any, serve
     given = page.locator("#given-rgb")
     given.get_by_role("tab", name="Paint over").click()
     tab = given.locator("[role=tabpanel]", has_text="paint over what is to be made anew")
+    tab.locator("canvas:visible").first.wait_for()  # an upload before that finds no canvas
+    page.wait_for_timeout(1000)
     tab.locator("input[type=file]").first.set_input_files(served / "000000.png")
     stroke(page, tab)
     generate(page)
