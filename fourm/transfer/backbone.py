@@ -61,6 +61,9 @@ class Backbone(nn.Module):
     def __init__(self, modalities: ModalitySet, model: MultimodalConfig, config: BackboneConfig, seed: int = 0) -> None:
         super().__init__()
         self.modalities, self.config = modalities, config
+        unknown = sorted(set(config.channels) - set(modalities))
+        if unknown:
+            raise ConfigError(f"channels names '{unknown[0]}'; this backbone reads {', '.join(modalities)}")
         options: dict[str, Any] = {
             "drop_path": config.drop_path,
             "activation_checkpointing": config.activation_checkpointing,
@@ -119,7 +122,7 @@ class Backbone(nn.Module):
         channels = {named[key].name if key in named else key: value for key, value in config.channels.items()}
         backbone = cls(ModalitySet(chosen), model.config, replace(config, channels=channels), seed)
         if pretrained:
-            backbone.adopt(model, [m.name for m in chosen if m.name in model.modalities])
+            backbone.adopt(model, [m.name for name, m in named.items() if name not in config.new])
         return backbone
 
     @torch.no_grad()

@@ -234,6 +234,14 @@ def test_new_modalities_start_at_random_beside_trained_ones(model: Multimodal) -
     assert torch.equal(backbone.stems["rgb@16"].projection.weight, model.input_embedder.projections["rgb@16"].weight)
 
 
+def test_a_modality_that_is_named_new_starts_at_random_although_the_model_knows_it(model: Multimodal) -> None:
+    config = BackboneConfig(modalities=["rgb", "codes"], new=["codes"])
+
+    backbone = Backbone.from_model(model, config, new=model.modalities.subset(["codes"]))
+
+    assert not torch.equal(backbone.stems["codes"].weight, model.input_embedder.table.rows("codes"))
+
+
 def test_layers_are_numbered_from_the_embedders_to_what_follows_the_blocks(make: Make) -> None:
     backbone = make("rgb", pyramid="simple")
 
@@ -265,6 +273,7 @@ def test_maps_need_no_host_synchronisation(model: Multimodal) -> None:
         ({"modalities": ["rgb"], "window": 2, "global_blocks": [9]}, ConfigError, "global_blocks names block 9"),
         ({"modalities": ["caption"], "pyramid": "simple"}, ConfigError, "places in the image"),
         ({"modalities": ["rgb"], "channels": {"rgb": [3]}}, ConfigError, "expected some of its channels, 0 to 2"),
+        ({"modalities": ["rgb"], "channels": {"canny": [0]}}, ConfigError, "channels names 'canny'"),
         ({"modalities": ["rgb"], "image_size": 18}, ConfigError, "the nearest that does is 16"),
     ],
 )
