@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fourm.data import coco_json
+from fourm.data.coco_json import Entry, plain_id
 from fourm.data.decode import VOID as VOID_ID
 from fourm.data.encode import png
+from fourm.data.regions import segmentation_mask
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.prepare.checks import without_control
 from fourm.prepare.labelers.annotation_configs import CocoConfig
 from fourm.prepare.labelers.base import Photo
 from fourm.prepare.labelers.boxes import Box, instances
 from fourm.prepare.labelers.file_configs import VOID
-from fourm.prepare.labelers.regions import segmentation_mask
 from fourm.prepare.labelers.tables import Names, plain_name
 from fourm.prepare.upright import turn_for, turn_pixels
 
-_COMMON = {
-    "images", "annotations", "categories", "id", "file_name", "width", "height", "image_id", "category_id", "name",
-}  # fmt: skip
 _USED = {"boxes": {"bbox", "iscrowd"}, "semseg": {"segmentation", "size", "counts"}, "captions": {"caption"}}
-Entry = dict[str, Any]
 
 
 class CocoFile:
@@ -40,13 +35,13 @@ class CocoFile:
     def __init__(self, config: CocoConfig, device: str) -> None:
         self.config = config
         path = Path(config.file)
-        content = _read(path, _COMMON | _USED[config.make])
+        content = coco_json.read(path, coco_json.COMMON | _USED[config.make])
         try:
-            images = _by_id(content["images"], "file_name", path)
+            images = coco_json.by_id(content["images"], "file_name", path)
             self._images = _by_name(images.values(), path)
-            self._annotations = _by_image(content["annotations"], images, path)
+            self._annotations = coco_json.by_image(content["annotations"], images, path)
             categories = content["categories"] if config.make != "captions" else ()
-            self._categories = {n: str(one["name"]) for n, one in _by_id(categories, "name", path).items()}
+            self._categories = {n: str(one["name"]) for n, one in coco_json.by_id(categories, "name", path).items()}
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is not in COCO's form: expected images, annotations and categories with their ids; "
@@ -67,7 +62,7 @@ class CocoFile:
         if name is None and c.missing == "reject":
             raise self._names.unknown(photo)
         image = self._images[name] if name is not None else {}
-        found = self._annotations.get(_id(image["id"]), []) if image else []
+        found = self._annotations.get(plain_id(image["id"]), []) if image else []
         try:
             if c.make == "captions":
                 return _captions(found)
@@ -93,7 +88,7 @@ class CocoFile:
     def _chosen(self, found: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
         """Annotations of the classes asked for, and what these are called."""
         for annotation in found:
-            name = self._categories.get(_id(annotation["category_id"]))
+            name = self._categories.get(plain_id(annotation["category_id"]))
             if name is None:
                 raise DataError(f"category_id {annotation['category_id']} is none of its categories")
             if not self.config.classes or name in self.config.classes:
@@ -114,28 +109,6 @@ class CocoFile:
         return png(np.ascontiguousarray(turn_pixels(ids, turn)))
 
 
-def _id(given: Any) -> Any:
-    """An id; a whole number that is written as text counts as the number, unless it begins with zeros."""
-    is_number = isinstance(given, str) and re.fullmatch("0|[1-9][0-9]{,17}", given)
-    return int(given) if is_number else given
-
-
-def _by_id(entries: Iterable[Entry], name: str, path: Path) -> dict[Any, Entry]:
-    """Images or categories by their id.
-
-    Raises:
-        ConfigError: if two have the same, so that annotations do not tell which is meant.
-    """
-    found: dict[Any, Entry] = {}
-    for entry in entries:
-        other = found.setdefault(_id(entry["id"]), entry)
-        if other is not entry:
-            raise ConfigError(
-                f"{path}: '{other[name]}' and '{entry[name]}' both have the id {entry['id']!r}. Give each its own"
-            )
-    return found
-
-
 def _by_name(images: Iterable[Entry], path: Path) -> dict[str, Entry]:
     """Images by the name of their file.
 
@@ -153,54 +126,6 @@ def _by_name(images: Iterable[Entry], path: Path) -> dict[str, Entry]:
     return {str(image["file_name"]): image for image in found.values()}
 
 
-def _by_image(annotations: Sequence[Entry], images: Mapping[Any, Entry], path: Path) -> dict[Any, list[Entry]]:
-    """Annotations by the id of their image.
-
-    Raises:
-        ConfigError: if there is no such image.
-    """
-    found: dict[Any, list[Entry]] = defaultdict(list)
-    for annotation in annotations:
-        found[_id(annotation["image_id"])].append(annotation)
-    lost = [number for number in found if number not in images]
-    if lost:
-        count = sum(len(found[number]) for number in lost)
-        raise ConfigError(
-            f"{path}: {count:,} of its {len(annotations):,} annotations have an image_id that none of its "
-            f"{len(images):,} images has, such as {lost[0]!r}. Add the images, or remove these annotations"
-        )
-    return found
-
-
 def _captions(found: Sequence[Entry]) -> bytes:
     texts = [without_control(str(annotation["caption"])).strip() for annotation in found]
     return json.dumps([text for text in texts if text] or "").encode()
-
-
-def _read(path: Path, wanted: set[str]) -> dict[str, Any]:
-    """The parts of a JSON file under some keys. The others are dropped while it is read, since files are large."""
-
-    def keep(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: _compact(value) if key == "segmentation" else value for key, value in entry.items() if key in wanted
-        }
-
-    try:
-        content = json.loads(path.read_bytes(), object_hook=keep)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not in COCO's form: expected images, annotations and categories")
-    return content
-
-
-def _compact(segmentation: Any) -> Any:
-    """Polygons in an eighth of the memory."""
-    try:
-        return (
-            [np.asarray(outline, np.float32) for outline in segmentation]
-            if isinstance(segmentation, list)
-            else segmentation
-        )
-    except (TypeError, ValueError):  # told of where it is used
-        return segmentation

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourm.data.instances import contains
+from fourm.data.regions import polygon_mask, segmentation_mask, unpack
 from fourm.errors import DataError
-from fourm.prepare.labelers.regions import polygon_mask, segmentation_mask, unpack
 
 SIZE = (20, 30)
 
