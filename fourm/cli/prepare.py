@@ -49,6 +49,54 @@ def fashion(out: Path, num_train: int | None, num_test: int | None, workers: int
 
 
 @prepare.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--num", type=click.IntRange(1), default=1000, show_default=True, help="Number of scenes.")
+@click.option("--size", type=click.IntRange(32), default=128, show_default=True, help="Pixels per side.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other scenes.")
+@click.option(
+    "--split",
+    type=click.Choice(["all", "train", "val"]),
+    default="all",
+    show_default=True,
+    help="Which photographs they are made of; those of train and val are disjoint.",
+)
+@click.option("--stamps", type=click.Path(path_type=Path), default=None, help="Folder of Tux Paint's stamps.")
+@click.option(
+    "--backgrounds", type=click.Path(path_type=Path), default=None, help="Folder of photographs to put behind."
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: cores]")
+def scenes(
+    out: Path,
+    num: int,
+    size: int,
+    seed: int,
+    split: Any,
+    stamps: Path | None,
+    backgrounds: Path | None,
+    workers: int | None,
+) -> None:
+    """Compose cut-out photographs into scenes with exact boxes and masks, in COCO's form."""
+    from fourm.prepare.scenes.cutouts import BACKGROUNDS, STAMPS
+    from fourm.prepare.scenes.job import prepare_scenes
+
+    prepare_scenes(
+        out, num=num, size=size, seed=seed, split=split, stamps=stamps or STAMPS,
+        backgrounds=backgrounds or BACKGROUNDS, workers=workers or num_cores(),
+    )  # fmt: skip
+
+
+@prepare.command()
+@click.argument("rooms", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: cores]")
+def coco(rooms: Path, out: Path, workers: int | None) -> None:
+    """Write the rooms below ROOMS in COCO's form, with the exact mask of every piece of furniture."""
+    from fourm.prepare.scenes.rooms import export_rooms
+
+    export_rooms(rooms, out, workers=workers or num_cores())
+
+
+@prepare.command()
 @click.argument("source", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def sample(seed: int, index: int, size: int) -> dict[str, bytes]:
         "rgb": _png(view.rgb[..., ::-1]),
         "depth": _png(np.round(view.depth / MAX_DEPTH_METRES * 65535).astype(np.uint16)),
         "normal": _png(np.round((view.normal[..., ::-1] + 1) / 2 * 255).astype(np.uint8)),
-        "semseg": _png(view.semseg),
+        "semseg": encode_labels(view.semseg),
         "canny": _png(_edges(view.rgb)),
         "det": _json({"instances": instances}),
         "caption": _json(captions),
@@ -57,17 +58,27 @@ def look(room: Room, view: View) -> list[Seen]:
     """The visible objects, largest first; those that cover less than 1/512 of the image are left out."""
     size = view.semseg.shape[0]
     found = []
-    for index in np.unique(view.piece[view.piece >= room.num_shell]):
-        mask = view.piece == index
+    for index, mask in masks_of(room, view):
         share = float(mask.mean())
-        if share < _BOXED_SHARE:
-            continue
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
         x1, y1, x2, y2 = (float(corner) / size for corner in corners)
         piece = room.placed[index].piece
         found.append(Seen(piece.kind, piece.colour, share, (x1, y1, x2, y2), float(np.median(view.depth[mask]))))
     return sorted(found, key=lambda item: -item.share)
+
+
+def masks_of(room: Room, view: View) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Index into `room.placed` and mask (S, S) of every object that covers at least 1/512 of the image."""
+    for index in np.unique(view.piece[view.piece >= room.num_shell]):
+        mask = view.piece == index
+        if float(mask.mean()) >= _BOXED_SHARE:
+            yield int(index), mask
+
+
+def encode_labels(labels: NDArray[np.uint8]) -> bytes:
+    """A label map as it is stored."""
+    return _png(labels)
 
 
 def _edges(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
