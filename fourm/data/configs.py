@@ -18,19 +18,22 @@ class CropConfig:
             box;
             `fit` the whole image in its own shape, its shorter side as long as the target's;
             `crop_settings` the boxes stored with the data, for which tokens may have been made beforehand (4M).
-        scale: for `random_resized`, smallest and largest share of the image's area.
+        scale: for `random_resized`, smallest and largest share of the image's area; for `scale_jitter`, of the longer
+            side, and beyond 1.
         ratio: for `random_resized`, smallest and largest width : height.
         augment: for `crop_settings`, draw one of the stored boxes; false: always the first, the centre crop.
     """
 
-    kind: Literal["none", "center", "random_resized", "fit", "crop_settings"] = "none"
+    kind: Literal["none", "center", "random_resized", "fit", "crop_settings", "scale_jitter"] = "none"
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
     augment: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ConfigError(f"crop.scale is {list(self.scale)}; expected two numbers with 0 < first <= second <= 1")
+        largest = float("inf") if self.kind == "scale_jitter" else 1
+        if not 0 < self.scale[0] <= self.scale[1] <= largest:
+            end = "" if self.kind == "scale_jitter" else " <= 1"
+            raise ConfigError(f"crop.scale is {list(self.scale)}; expected two numbers with 0 < first <= second{end}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"crop.ratio is {list(self.ratio)}; expected two numbers with 0 < first <= second")
 
@@ -51,6 +54,10 @@ class DatasetConfig:
         rand_augment: RandAugment (Cubuk et al. 2020) of photographs in timm's notation, for instance
             `rand-m9-mstd0.5-inc1`; it also moves and turns them, so that it does not go with answers for every pixel.
         erase: probability of erasing a random box of the photograph (Zhong et al. 2020).
+        annotations: for detection, JSON file in COCO's form; `path` is then the folder of its images.
+        invalid: of `annotations`: one that cannot be right, such as a box outside its image, is an `error` before
+            training, or left out (`skip`).
+        keep_empty: keep images without any annotation.
         mirror_words: swap "left" and "right" in captions of mirrored samples.
         aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
         max_samples: use only the first so many samples.
@@ -67,6 +74,9 @@ class DatasetConfig:
     jitter: float = 0.0
     rand_augment: str | None = None
     erase: float = 0.0
+    annotations: str | None = None
+    invalid: Literal["error", "skip"] = "error"
+    keep_empty: bool = True
     mirror_words: bool = False
     aligned_captions: bool = False
     max_samples: int | None = None
@@ -79,6 +89,13 @@ class DatasetConfig:
             raise ConfigError(f"shards is {list(self.shards)}; expected the first and the last to use")
         check_range(self, "hflip", "erase", least=0, most=1)
         check_range(self, "jitter", least=0, below=1)
+        if self.annotations is None and self.crop.kind == "scale_jitter":
+            raise ConfigError("crop.kind scale_jitter is for detection: name the file of annotations")
+        if self.annotations is not None and (self.crop.kind not in ("none", "scale_jitter") or self.jitter):
+            raise ConfigError(
+                f"data with annotations is changed by crop.kind scale_jitter and hflip alone, not by {self.crop.kind}"
+                f"{' and jitter' if self.jitter else ''}"
+            )
         check_range(self, "max_samples", least=1)
         if self.crop.kind == "crop_settings" and self.hflip:
             raise ConfigError(

@@ -111,6 +111,27 @@ class NormalsConfig:
         check_range(self, "modality_dropout", least=0, below=1)
 
 
+@dataclass(frozen=True)
+class DetectionConfig:
+    """Find the instances of classes, with boxes and masks.
+
+    Args:
+        classes: names of the classes, in the order of their labels; other categories of the data are left out. Empty:
+            all categories of the first data set.
+        num_classes: how many there have to be; None: as many as are found.
+    """
+
+    target: ClassVar[str] = "fourm.transfer.detection:DetectionTask"
+
+    classes: list[str] = field(default_factory=list)
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_classes", least=1)
+        if self.classes and self.num_classes not in (None, len(self.classes)):
+            raise ConfigError(f"num_classes is {self.num_classes}, but classes names {len(self.classes)}")
+
+
 TASKS = Registry(
     "objective",
     {
@@ -118,6 +139,7 @@ TASKS = Registry(
         "segmentation": "fourm.objectives.supervised_configs:SegmentationConfig",
         "depth": "fourm.objectives.supervised_configs:DepthConfig",
         "normals": "fourm.objectives.supervised_configs:NormalsConfig",
+        "detection": "fourm.objectives.supervised_configs:DetectionConfig",
     },
 )
-"""A config's `target(config, modality)` is a `fourm.objectives.tasks.Task`."""
+"""A config's `target(config, modality)` is a `fourm.objectives.tasks.Task`; of detection, a `DetectionTask`."""

@@ -55,6 +55,11 @@ def run(recipe: FinetuneRecipe) -> None:
     """
     if is_complete(recipe):
         return
+    if recipe.is_detection:
+        from fourm.recipe.detection import run as detect
+
+        detect(recipe)
+        return
     parts = assemble(recipe)
     recipe = with_layer_decay(recipe, parts.network)
     config = train_config(recipe)

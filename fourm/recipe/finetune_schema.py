@@ -13,14 +13,17 @@ from fourm.data.configs import DataConfig
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.models.configs import MODELS
-from fourm.objectives.supervised_configs import TASKS, ClassificationConfig
+from fourm.objectives.supervised_configs import TASKS, ClassificationConfig, DetectionConfig
 from fourm.ranges import check_range
 from fourm.train.configs import TrainConfig
 from fourm.transfer.configs import BackboneConfig
+from fourm.transfer.detector_config import MaskRCNNConfig
 from fourm.transfer.head_configs import HEADS, LoRAConfig
 
 LABEL = "label"
 """Name of the modality that holds the class of a whole sample."""
+INSTANCES = "instances"
+"""Name of the modality that holds the instances of an image."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,9 @@ class FinetuneRecipe:
     Args:
         name: of the run.
         data: what to train and evaluate on.
-        objective: the task, `kind: classification | segmentation | depth | normals`.
-        head: what turns features into answers, `kind: linear | attentive | convnext | upernet`.
+        objective: the task, `kind: classification | segmentation | depth | normals | detection`.
+        head: what turns features into answers, `kind: linear | attentive | convnext | upernet`, or for
+            detection `mask_rcnn | cascade_mask_rcnn`.
         backbone: what of the encoder is used, and how.
         modalities: entries, as in a pretraining recipe, for targets and new inputs that the catalog does not have.
         init_from: where the encoder comes from, as in `fourm.load_model`.
@@ -110,6 +114,7 @@ class FinetuneRecipe:
         if self.data.resolutions:
             raise ConfigError("data.resolutions is for `fourm train-tokenizer`; set backbone.image_size")
         self._check_dense()
+        self._check_detection()
         self.train.check()
 
     def _check_dense(self) -> None:
@@ -123,10 +128,32 @@ class FinetuneRecipe:
                         "every pixel would not fit them any more; use hflip, jitter and crop"
                     )
 
+    def _check_detection(self) -> None:
+        if self.is_detection != isinstance(self.head, MaskRCNNConfig):
+            raise ConfigError(
+                "objective.kind detection and the heads mask_rcnn and cascade_mask_rcnn belong together; take both or "
+                "neither"
+            )
+        for split in (self.data.train, self.data.val):
+            for name, dataset in split.datasets.items():
+                if self.is_detection != (dataset.annotations is not None):
+                    raise ConfigError(
+                        f"data set '{name}': detection needs the file of `annotations` in COCO's form"
+                        if self.is_detection
+                        else f"data set '{name}': annotations are for objective.kind detection; leave them out"
+                    )
+        if self.is_detection and (self.predict or self.evaluation.hidden):
+            raise ConfigError("detection reads photographs alone: leave out predict and evaluation.hidden")
+
+    @property
+    def is_detection(self) -> bool:
+        """Whether instances are to be found."""
+        return isinstance(self.objective, DetectionConfig)
+
     @property
     def is_dense(self) -> bool:
         """Whether every pixel has an answer."""
-        return not isinstance(self.objective, ClassificationConfig)
+        return not isinstance(self.objective, ClassificationConfig | DetectionConfig)
 
     def entry(self, name: str) -> Modality:
         """A modality of the recipe's own, or of the catalog."""
@@ -144,10 +171,14 @@ class FinetuneRecipe:
             classes: names of the classes of whole samples.
         """
         task = self.objective
-        if isinstance(task, ClassificationConfig):
+        if isinstance(task, ClassificationConfig | DetectionConfig):
             number = len(classes) or task.num_classes or 0
             if not number:
                 raise ConfigError("objective.classes is empty; name the classes, or say how many with num_classes")
+            if isinstance(task, DetectionConfig):
+                return Modality(
+                    INSTANCES, Sequence(1), Discrete(number), INSTANCES, "boxes", direction="input", classes=classes
+                )
             decode = "class_folder" if task.source is None else "label"
             return Modality(
                 LABEL, Sequence(1), Discrete(number), task.source or LABEL, decode, direction="input", classes=classes

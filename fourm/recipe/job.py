@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fourm import config as configs
-from fourm.data.dataset import AlignedDataset, build_dataset
+from fourm.data.configs import DatasetConfig
+from fourm.data.dataset import build_dataset
 from fourm.data.loader import Loader, evaluate_batches
-from fourm.data.mixture import build_mixture
+from fourm.data.mixture import Mixture, build_mixture
 from fourm.machine import use_bf16
 from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
@@ -47,6 +48,8 @@ class TrainingJob:
         objective: scores the model.
         encoders: modality -> function from text or boxes to token ids.
         tokenizers: modality (or `text`) -> hash of its tokenizer; a run that goes on must find the same.
+        open_dataset: opens a data set of a name for training (true) or evaluation; None: aligned samples of the
+            modalities.
     """
 
     recipe: Recipe
@@ -55,16 +58,23 @@ class TrainingJob:
     objective: Objective
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+    open_dataset: Callable[[str, DatasetConfig, bool], Any] | None = None
 
     def __post_init__(self) -> None:
         data = self.recipe.data
         self.config = train_config(self.recipe)
+        self.validation: list[Any]
+        if self.open_dataset is not None:
+            training = {n: self.open_dataset(n, d, True) for n, d in data.train.datasets.items() if d.weight > 0}
+            self.mixture = Mixture(training, {n: data.train.datasets[n].weight for n in training})
+            self.validation = [self.open_dataset(n, d, False) for n, d in data.val.datasets.items()]
+            return
         self.mixture = build_mixture(data.train, self.modalities, self.encoders)
-        self.validation: list[AlignedDataset] = [
+        self.validation = [
             build_dataset(name, dataset, self.modalities, self.encoders) for name, dataset in data.val.datasets.items()
         ]
-        for training in self.mixture.datasets.values():
-            training.check_resolutions(data.resolutions)
+        for dataset in self.mixture.datasets.values():
+            dataset.check_resolutions(data.resolutions)
 
     def fit(
         self,

@@ -64,6 +64,14 @@ class World:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[no-any-return]
 
+    def gather(self, values: list[T]) -> list[T]:
+        """The values of all ranks, rank by rank."""
+        if self.size == 1:
+            return values
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
+
     def on_main(self, work: Callable[[], T]) -> T:
         """What `work` returns on rank 0. Its failure is raised on every rank, so that none is left waiting.
 

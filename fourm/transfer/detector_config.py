@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError
 from fourm.ranges import check_range
@@ -13,36 +13,10 @@ NUM_MAPS = 5
 
 
 @dataclass(frozen=True)
-class CascadeConfig:
-    """Stages that refine boxes one after the other (Cascade R-CNN, Cai and Vasconcelos 2018).
+class MaskRCNNConfig:
+    """Mask R-CNN (He et al. 2017), or Faster R-CNN without masks, on a pyramid of maps.
 
     Args:
-        ious: overlap with the truth from which a box is an example of its class, stage by stage.
-        weights: of the losses of each stage.
-        box_weights: scale of the box corrections of each stage, which get smaller.
-    """
-
-    ious: tuple[float, ...] = (0.5, 0.6, 0.7)
-    weights: tuple[float, ...] = (1.0, 0.5, 0.25)
-    box_weights: tuple[float, ...] = (10.0, 20.0, 30.0)
-
-    def __post_init__(self) -> None:
-        check_range(self, "ious", above=0, below=1)
-        check_range(self, "weights", "box_weights", above=0)
-        if not len(self.ious) == len(self.weights) == len(self.box_weights) or not self.ious:
-            raise ConfigError(
-                f"ious, weights and box_weights have {len(self.ious)}, {len(self.weights)} and {len(self.box_weights)} "
-                "entries; every stage needs one of each"
-            )
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Mask R-CNN (He et al. 2017) or Cascade Mask R-CNN on the maps of a backbone.
-
-    Args:
-        size: pixels per side of what the backbone sees. Images are brought to it by their longer side and padded.
-        cascade: stages of the box heads; null: one head with boxes of its own for every class.
         masks: predict masks too.
         anchors: side in pixels of the boxes tried at each place, for each of the five maps, finest first; None: eight
             times the stride.
@@ -59,8 +33,8 @@ class DetectorConfig:
         max_detections: of an image.
     """
 
-    size: int = 1024
-    cascade: CascadeConfig | None = field(default_factory=CascadeConfig)
+    target: ClassVar[str] = "fourm.transfer.detector:DetectorHead"
+
     masks: bool = True
     anchors: tuple[float, ...] | None = None
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -77,7 +51,7 @@ class DetectorConfig:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        check_range(self, "size", "box_dim", "mask_dim", "rpn_samples", "box_samples", "max_detections", least=1)
+        check_range(self, "box_dim", "mask_dim", "rpn_samples", "box_samples", "max_detections", least=1)
         check_range(self, "num_proposals_train", "num_proposals_test", least=1)
         check_range(self, "anchors", "ratios", above=0)
         check_range(self, "box_positives", above=0, most=1)
@@ -90,9 +64,39 @@ class DetectorConfig:
     @property
     def loss_names(self) -> tuple[str, ...]:
         """Names of the parts of its loss."""
-        box = (
-            ("classifier", "box_reg")
-            if self.cascade is None
-            else tuple(f"{part}_{n}" for n in range(len(self.cascade.ious)) for part in ("classifier", "box_reg"))
-        )
-        return ("objectness", "rpn_box_reg", *box, *(("mask",) if self.masks else ()))
+        return ("objectness", "rpn_box_reg", *self.box_losses, *(("mask",) if self.masks else ()))
+
+    @property
+    def box_losses(self) -> tuple[str, ...]:
+        """Those of the box heads."""
+        return ("classifier", "box_reg")
+
+
+@dataclass(frozen=True)
+class CascadeMaskRCNNConfig(MaskRCNNConfig):
+    """The same with stages that refine boxes one after the other (Cascade R-CNN, Cai and Vasconcelos 2018).
+
+    Args:
+        ious: overlap with the truth from which a box is an example of its class, stage by stage.
+        stage_weights: of the losses of each stage.
+        box_weights: scale of the box corrections of each stage, which get smaller.
+    """
+
+    ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    stage_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    box_weights: tuple[float, ...] = (10.0, 20.0, 30.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "ious", above=0, below=1)
+        check_range(self, "stage_weights", "box_weights", above=0)
+        if not len(self.ious) == len(self.stage_weights) == len(self.box_weights) or not self.ious:
+            raise ConfigError(
+                f"ious, stage_weights and box_weights have {len(self.ious)}, {len(self.stage_weights)} and "
+                f"{len(self.box_weights)} entries; every stage needs one of each"
+            )
+
+    @property
+    def box_losses(self) -> tuple[str, ...]:
+        """Those of the box heads, stage by stage."""
+        return tuple(f"{part}_{n}" for n in range(len(self.ious)) for part in ("classifier", "box_reg"))

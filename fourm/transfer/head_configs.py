@@ -119,6 +119,8 @@ HEADS = Registry(
         "attentive": "fourm.transfer.head_configs:AttentiveConfig",
         "convnext": "fourm.transfer.head_configs:ConvNeXtConfig",
         "upernet": "fourm.transfer.head_configs:UPerNetConfig",
+        "mask_rcnn": "fourm.transfer.detector_config:MaskRCNNConfig",
+        "cascade_mask_rcnn": "fourm.transfer.detector_config:CascadeMaskRCNNConfig",
     },
 )
 """A config's `target(config, backbone, num_outputs, dense)` is a head: (backbone, inputs, present) -> outputs."""

@@ -35,10 +35,12 @@ class TransferNetwork(nn.Module):
             torch.manual_seed(torch_seed(seed, "head"))
             self.head = implementation(head.target)(head, backbone, num_outputs, dense)
 
-    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Modality -> values, as for `Backbone.forward` -> (B, num_outputs) or (B, num_outputs, h, w)."""
-        output: Tensor = self.head(self.backbone, inputs, present)
-        return output
+    def forward(self, inputs: Mapping[str, Any], present: Mapping[str, Tensor] | None = None, **targets: Any) -> Any:
+        """Modality -> values, as for `Backbone.forward` -> (B, num_outputs) or (B, num_outputs, h, w).
+
+        Detectors take lists of images and, in training, `targets`: see `fourm.transfer.detector.DetectorHead`.
+        """
+        return self.head(self.backbone, inputs, present, **targets)
 
     def layer_scales(self, decay: float) -> dict[str, float]:
         """Pattern of parameter names -> factor of the learning rate: `decay` per layer, counted from the head down."""
