@@ -119,7 +119,7 @@ class CocoImages:
         entry = self._images[n]
         size = int(entry["height"]), int(entry["width"])
         try:
-            image = np.asarray(open_image(Path(self.where(n)).read_bytes()).convert("RGB"))
+            image = np.array(open_image(Path(self.where(n)).read_bytes()).convert("RGB"))
         except Exception as error:  # image libraries raise anything from OSError to SyntaxError on damaged files
             raise DataError(
                 f"{self.where(n)}: cannot read it as an image: {str(error) or type(error).__name__}. Copy it again, or "
