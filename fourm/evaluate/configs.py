@@ -165,17 +165,115 @@ class TokenizerEvaluation:
         check_range(self, "num_workers", least=0)
 
 
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Find what belongs together by a feature that the model predicts from either side (4M-21, sec. 4.2).
+
+    Args:
+        feature: target that decodes to features, such as `tok_dinov2_global`.
+        query: what is asked with.
+        counts: how many of the nearest are looked at.
+    """
+
+    feature: str
+    query: str = "caption"
+    counts: list[int] = field(default_factory=lambda: [1, 5, 10])
+
+    def __post_init__(self) -> None:
+        check_range(self, "counts", least=1)
+
+
+@dataclass(frozen=True)
+class TextToImageConfig:
+    """Generate an image from each caption.
+
+    Args:
+        num_steps: decoding steps.
+        temperature, top_p, guidance: see `fourm.generate.plan.Step`.
+        inception: file with the weights of torch-fidelity's Inception-v3, for FID; None: downloaded.
+        clip: folder of a CLIP model, for the CLIP score; None: ViT-L/14, downloaded.
+    """
+
+    num_steps: int = 25
+    temperature: float = 3.0
+    top_p: float | None = None
+    guidance: float = 3.0
+    inception: Path | None = None
+    clip: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_steps", least=1)
+        check_range(self, "temperature", least=0)
+        check_range(self, "top_p", above=0, most=1)
+
+
+AnswerTask = Literal["depth", "normal", "semseg", "det", "caption"]
+
+
+@dataclass
+class AnswersEvaluation:
+    """Measure what a model predicts out of the box, by generation, on aligned data of the user's.
+
+    Args:
+        kind: `answers`.
+        model: model folder, output folder of a pretraining run, or repository on the Hub.
+        data: held-out data set; images are cut to their centre and brought to the size that the model sees.
+        output: folder for `metrics.json`, `report.html` and `pictures/`.
+        given: what answers are predicted from.
+        tasks: what is predicted; empty: all that the model and the data have.
+        retrieval: measure retrieval too.
+        text_to_image: measure images made of captions too.
+        num_samples: samples used; None: all.
+        ensemble: answers to each question, which are averaged, or vote (4M-21, table 5). 1: all tokens in one step,
+            decoded by `decoding`; more: drawn with `temperature` and `top_p` in `num_steps`.
+        num_steps, temperature, top_p: of an ensemble's draws.
+        decoding: see `EvaluateConfig`; label maps take the likeliest code.
+        depth_alignment: before depth is measured, each image gets the `scale_shift` that brings it closest to the
+            truth, the `median` of the truth, or nothing (`none`), for models of metric depth.
+        seed: of everything that is drawn.
+        batch_size: samples generated together.
+        device: auto, cuda, mps or cpu.
+        num_pictures: rows of the grid in the report.
+    """
+
+    kind: Literal["answers"]
+    model: Path
+    data: Path
+    output: Path
+    given: str = "rgb"
+    tasks: list[AnswerTask] = field(default_factory=list)
+    retrieval: RetrievalConfig | None = None
+    text_to_image: TextToImageConfig | None = None
+    num_samples: int | None = None
+    ensemble: int = 1
+    num_steps: int = 1
+    temperature: float = 1.0
+    top_p: float | None = None
+    decoding: Decoding = "expected"
+    depth_alignment: Literal["scale_shift", "median", "none"] = "scale_shift"
+    seed: int = 0
+    batch_size: int = 16
+    device: str = "auto"
+    num_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_samples", "ensemble", "num_steps", "batch_size", "num_pictures", least=1)
+        check_range(self, "temperature", least=0)
+        check_range(self, "top_p", above=0, most=1)
+
+
 EVALUATIONS = Registry(
     "kind of evaluation",
     {
         "rooms": "fourm.evaluate.configs:EvaluateConfig",
         "fashion": "fourm.evaluate.configs:EvaluateConfig",
         "tokenizer": "fourm.evaluate.configs:TokenizerEvaluation",
+        "answers": "fourm.evaluate.configs:AnswersEvaluation",
     },
 )
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> EvaluateConfig | TokenizerEvaluation:
+def load(source: str | Path, overrides: Sequence[str] = ()) -> EvaluateConfig | TokenizerEvaluation | AnswersEvaluation:
     """Read the recipe of an evaluation of any kind.
 
     Args:

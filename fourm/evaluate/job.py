@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourm.errors import ConfigError
-from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
+from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.machine import choose_device
 from fourm.report.metrics import meaning
@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 
 
-def run(config: EvaluateConfig, load_bundle: Callable[[Path], Bundle]) -> Metrics:
+def run(config: EvaluateConfig | AnswersEvaluation, load_bundle: Callable[[Path], Bundle]) -> Metrics:
     """Measure a model and write what was found.
 
     Args:
@@ -44,6 +44,8 @@ def run(config: EvaluateConfig, load_bundle: Callable[[Path], Bundle]) -> Metric
     start = time.perf_counter()
     bundle = load_bundle(config.model)
     outcome = measure(config, bundle)
+    for name, reason in outcome.missing.items():
+        _LOG.warning("%s is not measured: %s", meaning(name).title, reason)
     _write(config.output, outcome, build_page(config, bundle, outcome, time.perf_counter() - start))
     return outcome.metrics
 
@@ -80,11 +82,15 @@ def run_tokenizer(config: TokenizerEvaluation) -> Metrics:
     return outcome.metrics
 
 
-def measure(config: EvaluateConfig, bundle: Bundle) -> Outcome:
+def measure(config: EvaluateConfig | AnswersEvaluation, bundle: Bundle) -> Outcome:
     """The protocol of `config.kind`, without writing anything but the judge it may need."""
     from fourm.evaluate.predict import Predictor
 
     predictor = Predictor(bundle, choose_device(config.device), config.seed)
+    if isinstance(config, AnswersEvaluation):
+        from fourm.evaluate.answers import evaluate_answers
+
+        return evaluate_answers(config, predictor)
     if config.kind == "rooms":
         from fourm.evaluate.rooms import evaluate_rooms
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def align_depth(depth: Tensor, truth: Tensor) -> Tensor:
@@ -29,6 +29,25 @@ def align_depth(depth: Tensor, truth: Tensor) -> Tensor:
     spread = centred.square().sum(1, keepdim=True)
     scale = (centred * (true - mean_t)).sum(1, keepdim=True) / spread.clamp(min=1e-12)
     return torch.where(spread > 1e-9, (predicted - mean_p) * scale, 0.0) + mean_t
+
+
+def align_median(depth: Tensor, truth: Tensor) -> Tensor:
+    """The scale of each image that gives `depth` the median of `truth`, applied (Zhou et al. 2017).
+
+    Args:
+        depth: (B, 1, H, W) or (B, H, W), in any unit.
+        truth: the same shape, metres; pixels at or below 0 are unknown.
+
+    Returns:
+        (B, P) float64, metres.
+    """
+    predicted, true = depth.flatten(1).double(), truth.flatten(1).double()
+    known = true > 0
+    medians = [
+        torch.where(known, values, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(1.0)
+        for values in (predicted, true)
+    ]
+    return predicted * (medians[1] / medians[0].clamp(min=1e-9))
 
 
 def abs_rel(depth: Tensor, truth: Tensor) -> Tensor:
@@ -219,6 +238,20 @@ def cosine_similarity(vectors: Tensor, truth: Tensor) -> Tensor:
         (B,) float64 in [-1, 1].
     """
     return torch.cosine_similarity(vectors.double(), truth.double(), dim=1).flatten(1).mean(1)
+
+
+def recall_at(queries: Tensor, things: Tensor, counts: Sequence[int]) -> list[float]:
+    """Share of queries whose own thing is among the nearest ones by cosine, for several numbers of these.
+
+    Args:
+        queries: (N, D).
+        things: (N, D); thing i is what query i is for. Of things that are equally near, the own one counts as last.
+        counts: how many of the nearest are looked at.
+    """
+    normed = [nn.functional.normalize(vectors.double(), dim=1) for vectors in (queries, things)]
+    nearness = normed[0] @ normed[1].T
+    before = (nearness >= nearness.diagonal()[:, None]).sum(1) - 1
+    return [float((before < count).double().mean()) for count in counts]
 
 
 def accuracy(labels: Tensor, truth: Tensor) -> float:

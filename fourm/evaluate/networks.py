@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fourm.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,23 +21,22 @@ class NetworkScore:
 
     Args:
         build: makes the metric, downloading what it needs.
-        add: adds a batch of images (B, 3, H, W) in [0, 1] and their truth to it.
+        add: adds a batch of images (B, 3, H, W) in [0, 1], and their truth or texts, to it.
         device: where it runs.
 
     Attributes:
         reason: why there is no value; empty while there may be one.
     """
 
-    def __init__(
-        self, build: Callable[[], Any], add: Callable[[Any, Tensor, Tensor], None], device: torch.device
-    ) -> None:
+    def __init__(self, build: Callable[[], Any], add: Callable[[Any, Tensor, Any], None], device: torch.device) -> None:
         self._add, self._device, self._metric, self.reason = add, device, None, ""
         self._guarded(lambda: setattr(self, "_metric", build().to(device)))
 
-    def add(self, predicted: Tensor, truth: Tensor) -> None:
-        """Add a batch."""
+    def add(self, predicted: Tensor, truth: Any) -> None:
+        """Add a batch: images and their truth, or texts."""
         if not self.reason:
-            self._guarded(lambda: self._add(self._metric, predicted.to(self._device), truth.to(self._device)))
+            there = truth.to(self._device) if isinstance(truth, Tensor) else truth
+            self._guarded(lambda: self._add(self._metric, predicted.to(self._device), there))
 
     def value(self) -> float:
         """The metric; not a number if it could not be computed, and `reason` says why."""
@@ -54,6 +56,8 @@ class NetworkScore:
                 f"the weights of its network are not here and cannot be downloaded ({_first_line(error)}); run the "
                 "command once where they can"
             )
+        except ConfigError:
+            raise
         except (RuntimeError, ValueError) as error:
             self.reason = f"its network cannot take these images ({_first_line(error)})"
         else:
@@ -76,24 +80,57 @@ def lpips(device: torch.device) -> NetworkScore:
     return NetworkScore(build, lambda metric, images, truth: metric.update(images, truth), device)
 
 
-def fid(device: torch.device, features: Any = 2048) -> NetworkScore:
+def fid(device: torch.device, features: Any = 2048, weights: Path | None = None) -> NetworkScore:
     """Fréchet distance between features of reconstructions and originals (Heusel et al. 2017).
 
     Args:
         device: where it runs.
         features: which layer of Inception-v3, or a module from (B, 3, H, W) bytes to (B, d) with `num_features`.
+        weights: file with those of torch-fidelity's Inception-v3; None: downloaded.
     """
 
     def build() -> Any:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
-        return FrechetInceptionDistance(features, normalize=True)
+        file = None if weights is None else str(_existing(weights))
+        return FrechetInceptionDistance(features, normalize=True, feature_extractor_weights_path=file)
 
     def add(metric: Any, images: Tensor, truth: Tensor) -> None:
         metric.update(truth, real=True)
         metric.update(images, real=False)
 
     return NetworkScore(build, add, device)
+
+
+def clip_score(device: torch.device, weights: Path | None = None) -> NetworkScore:
+    """100 times the cosine of the angle between what CLIP sees in images and in their texts (Hessel et al. 2021).
+
+    Args:
+        device: where it runs.
+        weights: folder of a CLIP model as transformers saves it; None: ViT-L/14, downloaded.
+    """
+
+    def build() -> Any:
+        from torchmetrics.multimodal.clip_score import CLIPScore
+
+        name: Any = "openai/clip-vit-large-patch14" if weights is None else str(_existing(weights))
+        return CLIPScore(name)
+
+    def add(metric: Any, images: Tensor, texts: list[str]) -> None:
+        metric.update((images.clamp(0, 1) * 255).round().to(torch.uint8), texts)
+
+    return NetworkScore(build, add, device)
+
+
+def _existing(path: Path) -> Path:
+    """The path, if there is something.
+
+    Raises:
+        ConfigError: if there is nothing.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is nothing at {path}, which is named as the weights of a metric; correct the path")
+    return path
 
 
 NETWORKS: dict[str, Callable[[torch.device], NetworkScore]] = {"lpips": lpips, "fid": fid}

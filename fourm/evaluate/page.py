@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
+from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
 from fourm.evaluate.outcome import Outcome, PictureTable
 from fourm.generate.bundle import Bundle
 from fourm.report import metrics as meanings
@@ -16,7 +16,7 @@ from fourm.report import plots
 from fourm.report.html import Page
 
 _LOG = logging.getLogger(__name__)
-_TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs"}
+_TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs", "answers": "Predictions out of the box"}
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
     "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
@@ -25,7 +25,7 @@ _REFERENCES = {
 _MOST_CURVES = 8
 
 
-def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
+def build_page(config: EvaluateConfig | AnswersEvaluation, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
     """The whole page.
 
     Args:
@@ -38,8 +38,8 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
     beaten = [row.beats_all for row in rows if row.beats_all is not None]
     page = Page(
         f"{_TITLES[config.kind]}: any-to-any model",
-        "Measured on data the model has never seen. "
-        f"It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks.",
+        "Measured on data the model has never seen."
+        + (f" It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks." if beaten else ""),
     )
     _add_results(page, rows, outcome)
     for table in outcome.tables:
@@ -47,9 +47,12 @@ def build_page(config: EvaluateConfig, bundle: Bundle, outcome: Outcome, seconds
     page.section("What was trained")
     page.facts(trained(bundle))
     page.section("Time", "Wall time of each stage before this one, and of this evaluation so far.")
-    stages = {name: spent for name, spent in read_stages(config.stages).items() if name != "evaluate"}
+    before = None if isinstance(config, AnswersEvaluation) else config.stages
+    stages = {name: spent for name, spent in read_stages(before).items() if name != "evaluate"}
     page.facts({name: duration(spent) for name, spent in {**stages, "this evaluation": seconds}.items()})
-    charts = [chart for name, path in config.logs.items() for chart in learning_curves(name, read_log(path))]
+    charts = [
+        chart for name, path in getattr(config, "logs", {}).items() for chart in learning_curves(name, read_log(path))
+    ]
     if charts:
         page.section(
             "Learning curves", "Loss over training steps; the faint line is each logged value, the strong one a mean."

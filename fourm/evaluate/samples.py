@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import torch
 
 from fourm.data import decode as decoding
+from fourm.data import geometry
+from fourm.data.configs import CropConfig
 from fourm.data.source import open_source
-from fourm.data.transforms import natural
+from fourm.data.transforms import apply, is_image, natural
 from fourm.errors import DataError
 from fourm.modality import Modality
+from fourm.rng import generator
 
 Batch = dict[str, Any]
 
@@ -70,6 +74,35 @@ class Samples:
 
     def _where(self, n: int, modality: Modality) -> Any:
         return lambda: self._source.where(n, modality.source)
+
+
+class CentredSamples(Samples):
+    """The largest centred square (or what shape the modality has) of each sample, at the size that the model sees.
+
+    Texts stay as they are: a list holds alternatives.
+    """
+
+    def read(self, numbers: Sequence[int], names: Sequence[str] | None = None) -> Batch:
+        """As `Samples.read`."""
+        wanted = self.modalities if names is None else {name: self.modalities[name] for name in names}
+        values: dict[str, list[Any]] = {name: [] for name in wanted}
+        for n in numbers:
+            files = self._source.read(n)
+            decoded = {name: decoding.decode(files[m.source], m, self._where(n, m)) for name, m in wanted.items()}
+            images = [name for name, m in wanted.items() if is_image(m)]
+            size = decoded[images[0]].shape[:2] if images else (1, 1)
+            target = wanted[images[0]].grid.image_size if images else (1, 1)
+            cut = geometry.draw(CropConfig("center"), 0.0, generator("centre"), size, target)
+            for name, modality in wanted.items():
+                value = decoded[name]
+                if modality.decode != "text":
+                    plain = replace(modality, normalization="none")
+                    try:
+                        value = apply(value, plain, cut, generator("centre"))
+                    except ValueError as error:
+                        raise DataError(f"{self._where(n, modality)()}: does not fit its image: {error}") from error
+                values[name].append(value)
+        return {name: _stack(column) for name, column in values.items()}
 
 
 def _stack(values: list[Any]) -> Any:

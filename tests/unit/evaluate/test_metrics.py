@@ -129,3 +129,19 @@ def test_cosine_is_averaged_over_places() -> None:
 
 def test_accuracy_counts_missing_answers_as_wrong() -> None:
     assert metrics.accuracy(torch.tensor([1, -1, 2]), torch.tensor([1, 1, 2])) == pytest.approx(2 / 3)
+
+
+def test_recall_agrees_with_sorting_all_things() -> None:
+    rng = torch.Generator().manual_seed(0)
+    queries, things = torch.randn(30, 4, generator=rng), torch.randn(30, 4, generator=rng)
+    queries = queries + things
+    cosines = (queries / queries.norm(dim=1, keepdim=True)) @ (things / things.norm(dim=1, keepdim=True)).T
+    ranks = [sorted(range(30), key=lambda j: -float(cosines[i, j])).index(i) for i in range(30)]
+    expected = [sum(rank < count for rank in ranks) / 30 for count in (1, 5, 10)]
+    assert metrics.recall_at(queries, things, [1, 5, 10]) == pytest.approx(expected)
+    assert 0.1 < expected[0] < expected[2] < 1.01
+
+
+def test_things_that_are_all_alike_are_not_found() -> None:
+    same = torch.ones(10, 4)
+    assert metrics.recall_at(same, same, [1, 9, 10]) == [0, 0, 1]
