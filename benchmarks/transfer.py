@@ -47,7 +47,7 @@ class Run:
 def runs() -> list[Run]:
     """All that is compared."""
     found = []
-    for task in ("semseg", "depth", "normal"):
+    for task in ("semseg", "depth", "normal", "detection"):
         found += [
             Run(f"rooms/{task}/pretrained", f"rooms_{task}"),
             Run(f"rooms/{task}/scratch", f"rooms_{task}", SCRATCH),
@@ -76,7 +76,8 @@ def command(run: Run, seed: int, options: argparse.Namespace, output: Path) -> l
     """The command line of a run."""
     words = ["evaluate", "knn", run.recipe.split()[1]] if run.recipe.startswith("knn ") else ["finetune", run.recipe]
     if run.name.startswith("rooms/"):
-        places = [f"variables.root={options.quickstart}", f"variables.data={options.work}/rooms"]
+        data = "coco" if "/detection/" in run.name else "rooms"
+        places = [f"variables.root={options.quickstart}", f"variables.data={options.work}/{data}"]
     else:
         places = [f"variables.root={options.fashion}"]
     return [
@@ -89,6 +90,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Render the rooms; what is complete stays."""
     for split, (number, seed) in ROOMS.items():
         words = ["prepare", "rooms", f"{options.work}/rooms/{split}", "--num", str(number), "--seed", str(seed)]
+        subprocess.run([sys.executable, "-m", "fourm", *words], check=True)
+        words = ["prepare", "coco", f"{options.work}/rooms/{split}", f"{options.work}/coco/{split}"]
         subprocess.run([sys.executable, "-m", "fourm", *words], check=True)
 
 

@@ -116,8 +116,13 @@ def open_images(recipe: FinetuneRecipe) -> dict[tuple[str, bool], CocoImages]:
         for name, dataset in mixture.datasets.items():
             if training and dataset.weight == 0:
                 continue
+            limits = [dataset.max_samples, None if training else recipe.evaluation.max_samples]
             config = CocoDataConfig(
-                dataset.path, dataset.annotations or "", dataset.invalid, dataset.keep_empty, dataset.max_samples
+                dataset.path,
+                dataset.annotations or "",
+                dataset.invalid,
+                dataset.keep_empty,
+                min((limit for limit in limits if limit is not None), default=None),
             )
             images = CocoImages(config, classes, only=bool(recipe.objective.classes), masks=recipe.head.masks)
             if not images.num_instances:

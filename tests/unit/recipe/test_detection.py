@@ -116,6 +116,23 @@ def test_a_detector_is_trained_measured_and_loaded_again(data: dict[str, Any], t
     assert found["masks"].shape[1:] == (40, 50)
 
 
+@pytest.mark.slow
+def test_a_run_in_two_parts_has_the_losses_of_one(data: dict[str, Any], tmp_path: Path) -> None:
+    def losses(name: str, *lengths: int) -> list[float]:
+        for length in lengths:
+            train = {
+                "max_steps": length, "batch_size": 2, "tensorboard": False, "log_every_steps": 1,
+                "optimizer": {"lr": 1e-3}, "schedule": {"kind": "constant"},
+            }  # fmt: skip
+            finetune.run(replace(recipe(data, train=train), output=tmp_path / name))
+        log = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        return [entry["loss"] for entry in log if entry.get("kind") == "train"]
+
+    whole = losses("whole", 4)
+    assert len(whole) == 4
+    assert losses("parts", 2, 4) == whole
+
+
 # ------------------------------------------------------------ what is refused
 
 
