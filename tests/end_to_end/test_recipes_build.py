@@ -27,7 +27,7 @@ def name(path: Path) -> str:
 
 def load(path: Path, *overrides: str) -> Any:
     """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
-    from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation
+    from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
@@ -39,13 +39,15 @@ def load(path: Path, *overrides: str) -> Any:
         "finetune": FinetuneRecipe,
         "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
         "pipelines": Pipeline,
-        "evaluate": TokenizerEvaluation if path.stem == "tokenizer" else EvaluateConfig,
+        "evaluate": {"tokenizer": TokenizerEvaluation, "answers": AnswersEvaluation}.get(path.stem, EvaluateConfig),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
     }[path.parent.name]
     # The command line gives what stands for a value.
     if path.stem == "tokenizer":
         overrides = ("tokenizer=outputs/depth", "data=data/val", *overrides)
+    if path.stem == "answers":
+        overrides = ("model=outputs/model", "data=data/val", *overrides)
     if path.parent.name == "prepare":
         overrides = ("input=photos", "output=data/photos", *overrides)
     return configs.load(path, schema, overrides)
