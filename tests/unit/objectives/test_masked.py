@@ -607,7 +607,7 @@ def test_the_loss_is_the_cross_entropy_of_every_asked_token(modalities: Modality
     counts = objective.counts(example)
     by_hand = dict.fromkeys(objective.parts, 0.0)
     with torch.no_grad():
-        hidden = model.decode(example.decoder, *model.encode(example.encoder))
+        hidden = model.decode(example.decoder, model.encode(example.encoder))
     for b, n in (example.decoder.target_ids >= 0).nonzero().tolist():
         name = objective.names[example.decoder.modality[b, n]]
         logits = model.heads.logits(name, hidden[b, n])
