@@ -1,9 +1,10 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
-`transfer`, or a kind of tokenizer), `options` of the multimodal one, `gradients` (whether those of the first step are kept), and how it
-is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`,
-`fail`, `slow_save` (seconds), `break_at` and `stall_at` (micro-batches at which the loader of `bad_rank` fails, hangs).
+`transfer`, or a kind of tokenizer), `options` of the multimodal one, `gradients` (whether those of the first step are
+kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`,
+`die_in`, `die_step`, `fail`, `slow_save` (seconds), `break_at` and `stall_at` (micro-batches at which the loader of
+`bad_rank` fails, hangs).
 """
 
 from __future__ import annotations
