@@ -31,6 +31,7 @@ from fourm.train.publish import (
     write_json,
 )
 from fourm.train.remote import Place, RemotePath, place
+from fourm.train.watch import is_about_ranks
 
 RECORD = "state.json"
 VERSION = 1
@@ -140,7 +141,10 @@ class CheckpointStore:
         except (CheckpointException, OSError, RuntimeError, FourmError) as error:
             if self.world.is_main:
                 _discard(temporary)
-            raise write_error(path, _root_cause(error), size) from error
+            cause = _root_cause(error)
+            if isinstance(cause, RuntimeError) and is_about_ranks(cause):
+                raise cause from None  # nothing is wrong with the disk
+            raise write_error(path, cause if isinstance(cause, OSError) else _brief(cause), size) from error
 
     def _prepare(self, path: Place, size: int) -> Place:
         try:
@@ -160,7 +164,8 @@ class CheckpointStore:
 
     def _publish(self, temporary: Place, path: Place, record: Mapping[str, Any], size: int) -> None:
         try:
-            files = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+            written: list[Any] = list(temporary.iterdir())
+            files = {file.name: file.stat().st_size for file in sorted(written)}
             whole = {"version": VERSION, **record, "files": files}
             if isinstance(temporary, RemotePath):
                 (temporary / RECORD).write_text(json.dumps(whole, indent=1, default=str))
@@ -202,8 +207,9 @@ class CheckpointStore:
             with _quiet():
                 dcp.load(tensors, storage_reader=reader, no_dist=self.world.size == 1)
         except (CheckpointException, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            why = _brief(_root_cause(error))
             raise CheckpointError(
-                f"cannot read the checkpoint {path}: {_root_cause(error)}. Delete it to go on from an earlier one"
+                f"cannot read the checkpoint {path}: {why}. Delete it to go on from an earlier one"
             ) from error
         return tensors
 
@@ -320,11 +326,16 @@ def _check_shapes(path: Place, tensors: Mapping[str, Tensor], saved: Mapping[str
             )
 
 
-def _root_cause(error: BaseException) -> BaseException | str:
-    """The error of a rank inside DCP's wrapper; of torch's long texts the first sentence."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The error of a rank inside DCP's wrapper."""
     if isinstance(error, CheckpointException):
-        error = next((cause for cause, _ in error.failures.values()), error)
-    return error if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        return next((cause for cause, _ in error.failures.values()), error)
+    return error
+
+
+def _brief(error: BaseException) -> str:
+    """Of torch's long texts the first sentence."""
+    return str(error) if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fourm.train.shards import local
 
@@ -27,10 +27,16 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        live = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        self.mean = {name: tensor.clone() for name, tensor in live.items()}
+        parameters = dict(model.named_parameters())
+        self.mean = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         # Where weights are spread over ranks, each rank averages its own part.
-        self._live, self._mean = ([local(tensor) for tensor in group.values()] for group in (live, self.mean))
+        self._mean = [local(tensor) for tensor in self.mean.values()]
+        self._parameters = list(parameters.values())
+
+    @property
+    def _live(self) -> list[Tensor]:
+        """The present weights; asked each time, as FSDP2 moves parts of unequal size when it first runs."""
+        return [local(parameter.detach()) for parameter in self._parameters]
 
     def restart(self) -> None:
         """Forget the past: the mean becomes the present weights."""
@@ -44,9 +50,10 @@ class WeightAverage:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The model carries the mean for the length of a `with` block."""
-        kept = [tensor.clone() for tensor in self._live]
-        torch._foreach_copy_(self._live, self._mean)
+        live = self._live
+        kept = [tensor.clone() for tensor in live]
+        torch._foreach_copy_(live, self._mean)
         try:
             yield
         finally:
-            torch._foreach_copy_(self._live, kept)
+            torch._foreach_copy_(live, kept)

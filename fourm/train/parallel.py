@@ -186,10 +186,10 @@ class Sharded:
         """The caller's model, gathered on every rank: for so long a rank needs the memory of all weights."""
         averaged = average.mean if average else {}
         with torch.no_grad():
-            for name, tensor in self.model.named_parameters():
-                _assign(self._plain, name, whole(averaged.get(name, tensor)))
-            for name, tensor in self.model.named_buffers():
-                _assign(self._plain, name, tensor)
+            for name, parameter in self.model.named_parameters():
+                _assign(self._plain, name, whole(averaged.get(name, parameter)))
+            for name, buffer in self.model.named_buffers():
+                _assign(self._plain, name, buffer)
         try:
             yield
         finally:

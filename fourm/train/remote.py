@@ -35,6 +35,9 @@ class RemotePath:
         self.url = url.rstrip("/")
         self._files, self._path = filesystem(self.url)
 
+    def __reduce__(self) -> tuple[type[RemotePath], tuple[str]]:
+        return RemotePath, (self.url,)  # between ranks; each has its own connection
+
     def __str__(self) -> str:
         return self.url
 

@@ -8,12 +8,14 @@ from torch.distributed.tensor import DTensor, Shard
 
 def local(tensor: Tensor) -> Tensor:
     """The part that this rank holds, sharing its memory; all of a plain tensor."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    detached = tensor.detach()
+    return detached.to_local() if isinstance(detached, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The whole, which every rank must ask for at the same time; a plain tensor as it is."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+    detached = tensor.detach()
+    return detached.full_tensor() if isinstance(detached, DTensor) else tensor
 
 
 def local_rows(tensor: Tensor) -> slice:

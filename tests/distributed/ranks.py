@@ -37,7 +37,7 @@ def run_ranks(output: Path, num_ranks: int = 2, **options: Any) -> None:
     assert wait(ranks) == [0] * num_ranks, messages(output)
 
 
-def wait(ranks: list[BaseProcess], seconds: float = 120) -> list[int | None]:
+def wait(ranks: list[BaseProcess], seconds: float = 300) -> list[int | None]:
     """Exit statuses; None for a rank that does not end in time, which is then killed."""
     for rank in ranks:
         rank.join(seconds)
