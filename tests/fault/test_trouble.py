@@ -63,7 +63,7 @@ def test_a_preempted_sharded_run_saves_and_ends_within_seconds(tmp_path: Path, n
     for rank in ranks:
         os.kill(rank.pid or 0, number)
     assert wait(ranks, 60) == [status, status], messages(output)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert len(checkpoints(output)) == 1
     run_ranks(output, 2, model="multimodal", config=config)
     run_ranks(tmp_path / "whole", 2, model="multimodal", config=config)
