@@ -66,7 +66,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, backgroun
     run_ranks(tmp_path / "whole", 1, config=config, **OPTIONS)
     chance, seen = random.Random(background), []
     for _ in range(20 if background else 6):
-        process = start_ranks(tmp_path / "killed", 1, config=config, sleep=0.01, slow_save=0.03, **OPTIONS)[0]
+        process = start_ranks(tmp_path / "killed", 1, config=config, sleep=0.01, slow_save=0.1, **OPTIONS)[0]
         seen.append(kill_somehow(process, tmp_path / "killed", chance))
     assert {"step", "save", "worker"} <= set(seen)
     assert not (tmp_path / "killed" / "completed.json").exists()
