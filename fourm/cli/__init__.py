@@ -8,7 +8,7 @@ import sys
 import click
 
 from fourm import __version__
-from fourm.cli.convert import convert, upload
+from fourm.cli.convert import convert, export, upload
 from fourm.cli.evaluate import evaluate
 from fourm.cli.prepare import prepare
 from fourm.cli.retrieve import retrieve
@@ -40,7 +40,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
-    *(generate, serve, retrieve, evaluate, convert, upload),
+    *(generate, serve, retrieve, evaluate, convert, export, upload),
 ):
     cli.add_command(command)
 

@@ -76,6 +76,22 @@ def list_checkpoints() -> None:
 
 
 @click.command()
+@click.argument("source", metavar="RUN")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--averaged/--last", default=None, help="The running mean of the weights, or the last. [default: the mean, if any]"
+)
+def export(source: str, out: Path, averaged: bool | None) -> None:
+    """Write the newest checkpoint of a RUN as a model folder DST, with safetensors, while it trains or after.
+
+    RUN is the output folder, the folder of the checkpoints or one of them, on a disk or at a URL.
+    """
+    from fourm.recipe.export import export as write
+
+    click.echo(write(source, out, averaged=averaged))
+
+
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repository")
 @click.option("--private", is_flag=True, help="Only you and whom you name can see it.")

@@ -6,7 +6,7 @@ over modalities.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,11 @@ class PositionTable(nn.Module):
     def _limit(modality: Modality, targets: bool) -> int:
         limit = getattr(modality.layout, "num_target_positions", None) if targets else None
         return limit or modality.layout.num_positions
+
+    def learned_rows(self, name: str) -> slice | None:
+        """Rows of `learned` that belong to a modality; None if its positions are fixed, or not here."""
+        start, stop = (edge - self.num_fixed for edge in self.map.rows.get(name, (-1, -1)))
+        return slice(start, stop) if start >= 0 else None
 
     def table_of(self, name: str) -> Tensor:
         """(num_positions, dim) fixed rows of a modality, computed anew."""
@@ -231,6 +236,9 @@ class Heads(TokenTable):
         embedded: modalities whose rows also embed the decoder's ids (tied weights); they start as embeddings do.
     """
 
+    forward_methods = ("scores", "logits")
+    """Besides `forward`, what uses the weights: where they are spread over ranks, they are gathered around these."""
+
     def __init__(self, modalities: ModalitySet, dim: int, std: float, embedded: Iterable[Modality] = ()) -> None:
         super().__init__(modalities, modalities.outputs, dim, std)
         self.embedded = {m.name for m in embedded}
@@ -241,6 +249,10 @@ class Heads(TokenTable):
         for name in self.map.rows:
             if name not in self.embedded:
                 fill_xavier(self.rows(name), generator)
+
+    def scores(self, hidden: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""
+        return {name: F.linear(hidden[own], self.rows(name)) for name, own in rows.items()}
 
     def logits(self, name: str, hidden: Tensor) -> Tensor:
         """(..., dim) -> (..., vocab_size) of one modality."""

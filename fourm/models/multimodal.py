@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, TargetEmbedder, TokenTable
+from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, PositionTable, TargetEmbedder, TokenTable
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.rng import torch_seed
@@ -74,6 +74,23 @@ class Multimodal(nn.Module):
         """The concatenated tables by side; an exported model notes whose rows are where."""
         return {"input": self.input_embedder.table, "output": self.heads}
 
+    def parameters_of(self, modality: str) -> dict[str, slice | None]:
+        """Parameter name -> the rows that belong to a modality; None: all of it."""
+        found: dict[str, slice | None] = {}
+        for path, module in self.named_modules():
+            if isinstance(module, TokenTable) and modality in module.map.rows:
+                found[f"{path}.weight"] = module.map.slice(modality)
+            elif isinstance(module, PositionTable) and (rows := module.learned_rows(modality)) is not None:
+                found[f"{path}.learned"] = rows
+            elif isinstance(module, ModalityEmbedding):
+                number = self.modalities.index(modality)
+                found[f"{path}.weight"] = slice(number, number + 1)
+        if modality in self.input_embedder.projections:
+            projection = self.input_embedder.projections[modality]
+            names = [name for name, _ in projection.named_parameters()]
+            found |= {f"input_embedder.projections.{modality}.{name}": None for name in names}
+        return found
+
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw the register tokens."""
         if self.registers is not None:
@@ -87,7 +104,7 @@ class Multimodal(nn.Module):
         """
         decoder = example.decoder
         hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
-        return {name: self.heads.logits(name, hidden[rows]) for name, rows in decoder.target_rows.items()}
+        return self.heads.scores(hidden, decoder.target_rows)
 
     @property
     def is_ordered(self) -> bool:

@@ -110,9 +110,6 @@ def _copy_rows(old: TokenTable, new: TokenTable, name: str) -> None:
 
 
 def _copy_positions(old: PositionTable, new: PositionTable, name: str) -> None:
-    if old.learned is None or new.learned is None or name not in old.map.rows or name not in new.map.rows:
-        return
-    start, stop = (edge - old.num_fixed for edge in old.map.rows[name])
-    first, last = (edge - new.num_fixed for edge in new.map.rows[name])
-    if start >= 0 and first >= 0:
-        new.learned[first:last] = old.learned[start:stop]
+    source, target = old.learned_rows(name), new.learned_rows(name)
+    if old.learned is not None and new.learned is not None and source is not None and target is not None:
+        new.learned[target] = old.learned[source]

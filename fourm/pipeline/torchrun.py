@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
         arguments: as of `torchrun`.
 
     Returns:
-        exit status of the rank that failed first, or 128 + signal after a signal; 0 if all went well.
+        exit status of the rank that failed first, 128 + signal if it was killed, or after a signal; 0 if all went well.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -24,7 +24,8 @@ def main(arguments: list[str]) -> int:
         run(arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        return int(failure.exitcode) if failure.exitcode > 0 else 1
+        status = int(failure.exitcode)
+        return status if status > 0 else 128 - status if status < 0 else 1
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

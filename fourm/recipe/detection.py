@@ -69,7 +69,7 @@ def run(recipe: FinetuneRecipe) -> None:
     parts = assemble(recipe)
     recipe = with_layer_decay(recipe, parts.network)
     config = train_config(recipe)
-    with session(config.device, config.threads) as world:
+    with session(config.device, config.threads, timeout_minutes=config.timeout_minutes) as world:
         job = TrainingJob(recipe, world, ModalitySet(()), parts.objective, open_dataset=parts.dataset)
         job.fit(
             parts.network,

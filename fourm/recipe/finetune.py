@@ -63,7 +63,7 @@ def run(recipe: FinetuneRecipe) -> None:
     parts = assemble(recipe)
     recipe = with_layer_decay(recipe, parts.network)
     config = train_config(recipe)
-    with session(config.device, config.threads) as world:
+    with session(config.device, config.threads, timeout_minutes=config.timeout_minutes) as world:
         job = TrainingJob(recipe, world, parts.data_modalities, parts.objective, parts.encoders, parts.hashes)
         for dataset in (*job.mixture.datasets.values(), *job.validation):
             look_at(dataset, parts.objective)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from fourm.data.dataset import check_tokens
 from fourm.errors import ConfigError
@@ -13,8 +17,9 @@ from fourm.models import folder as folders
 from fourm.models.transplant import copy_weights
 from fourm.objectives.masked import Masked
 from fourm.recipe.build import is_complete
-from fourm.recipe.bundle import Bundle
+from fourm.recipe.bundle import Bundle, load_model
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
+from fourm.recipe.export import find_checkpoint, load_checkpoint
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TEXT, PictureConfig, PretrainRecipe
 from fourm.registry import implementation
@@ -43,9 +48,11 @@ def run(recipe: PretrainRecipe) -> None:
     if text is not None:
         hashes[TEXT] = text.hash
     config = train_config(recipe)
-    with session(config.device, config.threads) as world:
+    with session(config.device, config.threads, timeout_minutes=config.timeout_minutes) as world:
         job = TrainingJob(recipe, world, modalities, objective, encoders, hashes)
-        model = build_model(recipe, modalities, tokenizers)
+        # Sharded over ranks, the weights come from rank 0.
+        with nullcontext() if world.is_main or config.parallel.kind == "ddp" else torch.device("meta"):
+            model = build_model(recipe, modalities, tokenizers)
         job.fit(
             model,
             lambda trained, path: folders.save_model(trained, path, recipe.tokenizers),
@@ -70,8 +77,10 @@ def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextT
 
 
 def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> Any:
-    """The model of a recipe with its initial weights."""
+    """The model of a recipe with its initial weights; without any on the meta device."""
     model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
+    if next(model.parameters()).is_meta:
+        return model
     if getattr(recipe.model, "codebook_init", False):
         codebooks = {
             name: t.codebook
@@ -82,8 +91,14 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
             raise ConfigError("model.codebook_init needs tokenizers with a codebook under `tokenizers:`")
         model.fill_from_codebooks(codebooks, recipe.seed)
     if recipe.init_from is not None:
-        copy_weights(folders.load_model(recipe.init_from), model)
+        copy_weights(_source(recipe.init_from), model)
     return model
+
+
+def _source(path: Path) -> Any:
+    """The model that a recipe starts from: a finished one, or a checkpoint of one that is not."""
+    checkpoint = None if (path / "model").is_dir() else find_checkpoint(path)
+    return load_model(path) if checkpoint is None else load_checkpoint(checkpoint)
 
 
 def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> dict[str, str]:

@@ -96,7 +96,8 @@ class PretrainRecipe:
         tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts,
             for pictures, and for an exported model that can read and write images. A text that holds codes, such as
             `sam_instance`, may name the tokenizer of these.
-        init_from: model folder whose weights are the start.
+        init_from: model whose weights are the start, as 4M-21 starts from 4M-7: a model folder, the output or a
+            checkpoint of another run, or a published model. Its trunk is the same; modalities may be new or dropped.
         seed: of weights, data order and masks.
         output: folder of the run.
     """

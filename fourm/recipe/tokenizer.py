@@ -36,7 +36,7 @@ def run(recipe: TokenizerRecipe) -> None:
         return
     modality = recipe.raw_modality()
     config = train_config(recipe)
-    with session(config.device, config.threads) as world:
+    with session(config.device, config.threads, timeout_minutes=config.timeout_minutes) as world:
         model = build_tokenizer(recipe)
         _start(model, recipe)
         teacher = build_teacher(modality, recipe.tokenizer.teacher, resolutions=recipe.data.resolutions)

@@ -7,17 +7,20 @@ import json
 import logging
 import pickle
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import logger as dcp_logging
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, DataError, FourmError
 from fourm.train.distributed import World
 from fourm.train.publish import (
     publish_folder,
@@ -27,6 +30,8 @@ from fourm.train.publish import (
     write_error,
     write_json,
 )
+from fourm.train.remote import Place, RemotePath, place
+from fourm.train.watch import is_about_ranks
 
 RECORD = "state.json"
 VERSION = 1
@@ -34,93 +39,154 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The folder of a run's checkpoints, `step-00000100/` and so on.
+    """The folder of a run's checkpoints, `step-00000100/` and so on, on a disk or at a URL.
 
     Each holds the tensors in the format of torch.distributed.checkpoint and `state.json` with everything else and the
-    size of every file. A folder gets its name only when it is complete and on the disk.
+    size of every file. On a disk, a folder gets its name only when it is complete and its bytes are safe; at a URL,
+    where nothing can be renamed, `state.json` is written last. What has none is no checkpoint.
 
     Args:
-        folder: of the checkpoints.
+        folder: of the checkpoints; a path, or a URL that fsspec knows.
         world: the ranks that save and load together.
         keep: the newest so many stay; None keeps all.
+        background: copy the tensors to the host and write them while training goes on. A failure shows at the next
+            `save` or `finish`.
     """
 
-    def __init__(self, folder: Path, world: World, keep: int | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str, world: World, keep: int | None = None, *, background: bool = False) -> None:
+        self.folder = place(folder)
         self.world = world
         self.keep = keep
+        self._background = background
+        self._writing: _Writing | None = None
+        # What the writing threads tell each other must not come between what the training ones do.
+        self._group = dist.new_group(backend="gloo") if background and world.size > 1 else None
 
-    def path(self, step: int) -> Path:
+    def path(self, step: int) -> Any:
         """Folder of the checkpoint after `step` steps."""
         return self.folder / f"step-{step:08d}"
 
-    def latest(self) -> Path | None:
+    def latest(self) -> Any:
         """The newest complete checkpoint, the same on every rank; damaged ones are passed over with a warning."""
         return self.world.on_main(self._latest)
 
-    def _latest(self) -> Path | None:
+    def _latest(self) -> Place | None:
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             problem = damage(path)
             if problem is None:
-                return path
+                return path  # type: ignore[no-any-return]
             _LOG.warning("%s is passed over: %s", path, problem)
         return None
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+    def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Any:
         """Write and publish one checkpoint, then delete the oldest beyond `keep`; all ranks call it together.
 
         Args:
             step: steps done.
-            tensors: by name; under data parallelism the same on every rank.
+            tensors: by name; spread over the ranks, or the same on every rank.
             record: JSON-able rest of the state.
 
+        Returns:
+            its folder; in the background, the folder it will have.
+
         Raises:
-            CheckpointError: if it cannot be written. Nothing of it stays and earlier checkpoints are untouched.
+            CheckpointError: if it, or the one before in the background, cannot be written. Nothing of it stays and
+                earlier checkpoints are untouched.
         """
+        self.finish()
         path = self.path(step)
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         temporary = self.world.on_main(lambda: self._prepare(path, size))
-        try:
-            with _quiet():
-                writer = dcp.FileSystemWriter(temporary, single_file_per_rank=True)
-                dcp.save(dict(tensors), storage_writer=writer, no_dist=self.world.size == 1)
-        except (CheckpointException, OSError, RuntimeError) as error:
-            if self.world.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
-            raise write_error(path, _root_cause(error), size) from error
-        self.world.on_main(lambda: self._publish(temporary, path, record, size))
+        if self._background:
+            copies = BlockingAsyncStager(cache_staged_state_dict=False).stage(dict(tensors))
+            warnings.filterwarnings("ignore", message=".*the intent is to save in a single process.*")
+            text = json.dumps(record, default=str)  # as it is now
+            self._writing = _Writing(lambda: self._write_all(temporary, path, copies, json.loads(text), size))
+        else:
+            self._write(temporary, path, tensors, size)
+            self.world.on_main(lambda: self._publish(temporary, path, record, size))
         return path
 
-    def _prepare(self, path: Path, size: int) -> Path:
+    def finish(self) -> None:
+        """Wait until what is written in the background is published; all ranks call it together.
+
+        Raises:
+            CheckpointError: if it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            error = writing.wait()
+            self.world.on_main(lambda: _raise(error))
+            _raise(error)
+
+    def abandon(self, seconds: float = 60) -> None:
+        """Wait for what is written in the background, but not for long, and whatever becomes of it."""
+        if self._writing is not None:
+            self._writing.join(seconds)
+            self._writing = None
+
+    def _write_all(
+        self, temporary: Place, path: Place, tensors: Mapping[str, Tensor], record: Mapping[str, Any], size: int
+    ) -> None:
+        self._write(temporary, path, tensors, size)
+        if self.world.is_main:
+            self._publish(temporary, path, record, size)
+
+    def _write(self, temporary: Place, path: Place, tensors: Mapping[str, Tensor], size: int) -> None:
         try:
+            with _quiet():
+                writer = _writer(temporary)
+                alone = self.world.size == 1
+                dcp.save(dict(tensors), storage_writer=writer, no_dist=alone, process_group=self._group)
+        except (CheckpointException, OSError, RuntimeError, FourmError) as error:
+            if self.world.is_main:
+                _discard(temporary)
+            cause = _root_cause(error)
+            if isinstance(cause, RuntimeError) and is_about_ranks(cause):
+                raise cause from None  # nothing is wrong with the disk
+            raise write_error(path, cause if isinstance(cause, OSError) else _brief(cause), size) from error
+
+    def _prepare(self, path: Place, size: int) -> Place:
+        try:
+            if isinstance(path, RemotePath):
+                for left in self.folder.glob("step-*"):
+                    if not (left / RECORD).is_file():
+                        left.remove()
+                path.remove()
+                return path
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             if shutil.disk_usage(self.folder).free < size:
                 raise write_error(path, "no space left on the device", size)
             return temporary_folder(path)
-        except OSError as error:
+        except (OSError, DataError) as error:
             raise write_error(path, error, size) from error
 
-    def _publish(self, temporary: Path, path: Path, record: Mapping[str, Any], size: int) -> None:
+    def _publish(self, temporary: Place, path: Place, record: Mapping[str, Any], size: int) -> None:
         try:
-            files = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
-            write_json(temporary / RECORD, {"version": VERSION, **record, "files": files})
-            publish_folder(temporary, path)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            written: list[Any] = list(temporary.iterdir())
+            files = {file.name: file.stat().st_size for file in sorted(written)}
+            whole = {"version": VERSION, **record, "files": files}
+            if isinstance(temporary, RemotePath):
+                (temporary / RECORD).write_text(json.dumps(whole, indent=1, default=str))
+            else:
+                write_json(temporary / RECORD, whole)
+                publish_folder(temporary, path)  # type: ignore[arg-type]
+        except (OSError, DataError) as error:
+            _discard(temporary)
             raise write_error(path, error, size) from error
         except CheckpointError:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _discard(temporary)
             raise
         found = sorted(self.folder.glob("step-*"))
         for newer in [p for p in found if p > path]:
-            remove_folder(newer)  # a damaged one that this run did not go on from
+            _remove(newer)  # a damaged one that this run did not go on from
         if self.keep is not None:
             older = [p for p in found if p < path]
             for old in older[: max(0, len(older) + 1 - self.keep)]:
-                remove_folder(old)
+                _remove(old)
 
-    def load(self, path: Path, targets: Callable[[set[str]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def load(self, path: Place, targets: Callable[[set[str]], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Read tensors in place.
 
         Args:
@@ -133,7 +199,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: if a tensor is missing, has another shape, or cannot be read.
         """
-        reader = dcp.FileSystemReader(path)
+        reader = _reader(path)
         try:
             saved = reader.read_metadata().state_dict_metadata
             tensors = targets(set(saved))
@@ -141,13 +207,14 @@ class CheckpointStore:
             with _quiet():
                 dcp.load(tensors, storage_reader=reader, no_dist=self.world.size == 1)
         except (CheckpointException, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            why = _brief(_root_cause(error))
             raise CheckpointError(
-                f"cannot read the checkpoint {path}: {_root_cause(error)}. Delete it to go on from an earlier one"
+                f"cannot read the checkpoint {path}: {why}. Delete it to go on from an earlier one"
             ) from error
         return tensors
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Place) -> str | None:
     """What is wrong with a checkpoint folder; None if it is complete."""
     try:
         record = read_record(path)
@@ -162,7 +229,7 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Place) -> dict[str, Any]:
     """Everything of a checkpoint but the tensors.
 
     Raises:
@@ -170,7 +237,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise CheckpointError(f"{path / RECORD} cannot be read: {error}") from None
     if record.get("version") != VERSION:
         raise CheckpointError(
@@ -187,7 +254,64 @@ def recipe_differences(saved: Any, current: Any, key: str) -> list[str]:
     return [] if saved == current else [f"{key}: {saved!r} -> {current!r}"]
 
 
-def _check_shapes(path: Path, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+class _Writing(threading.Thread):
+    """A save that goes on beside the training."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name="checkpoint", daemon=True)
+        self._work = work
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self._error = error
+
+    def wait(self) -> BaseException | None:
+        """What went wrong, once it is over."""
+        self.join()
+        return self._error
+
+
+def _raise(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _writer(path: Place) -> dcp.FileSystemWriter:
+    if isinstance(path, RemotePath):
+        from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
+
+        return FsspecWriter(str(path), sync_files=False)  # an object store has no disk of ours to flush
+    return dcp.FileSystemWriter(path, single_file_per_rank=True)
+
+
+def _reader(path: Place) -> dcp.FileSystemReader:
+    if isinstance(path, RemotePath):
+        from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
+
+        return FsspecReader(str(path))
+    return dcp.FileSystemReader(path)
+
+
+def _discard(path: Place) -> None:
+    """Delete what became nothing, if that is still possible."""
+    with contextlib.suppress(FourmError):
+        path.remove() if isinstance(path, RemotePath) else shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Place) -> None:
+    """Delete a checkpoint; it stops being one first, so that no reader finds half of it."""
+    if isinstance(path, RemotePath):
+        (path / RECORD).remove()
+        path.remove()
+    else:
+        remove_folder(path)
+
+
+def _check_shapes(path: Place, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
     missing = sorted(set(tensors) - set(saved))
     if missing:
         raise CheckpointError(
@@ -202,11 +326,16 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor], saved: Mapping[str,
             )
 
 
-def _root_cause(error: BaseException) -> BaseException | str:
-    """The error of a rank inside DCP's wrapper; of torch's long texts the first sentence."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The error of a rank inside DCP's wrapper."""
     if isinstance(error, CheckpointException):
-        error = next((cause for cause, _ in error.failures.values()), error)
-    return error if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        return next((cause for cause, _ in error.failures.values()), error)
+    return error
+
+
+def _brief(error: BaseException) -> str:
+    """Of torch's long texts the first sentence."""
+    return str(error) if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 @contextlib.contextmanager
@@ -215,8 +344,13 @@ def _quiet() -> Iterator[None]:
     logger = dcp_logging._dcp_logger
     before, logger.disabled = logger.disabled, True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings() if _on_main_thread() else contextlib.nullcontext():
+            if _on_main_thread():  # the filters are one list for all threads
+                warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = before
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -117,6 +117,73 @@ class ScheduleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FreezeStage:
+    """The beginning of a run in which less is trained, for instance the tables of new modalities alone.
+
+    It costs as much as any other part of the run: gradients of what is frozen are dropped, not left out.
+
+    Args:
+        until_steps, until_tokens: where it ends, counted from the beginning of the run. Give one of them.
+        trainable: patterns of parameter names; all others stay as they are.
+        freeze: patterns of parameter names that stay as they are.
+        freeze_modalities: modalities whose embeddings and heads stay as they are.
+        lr_scale: factor on the learning rate.
+    """
+
+    until_steps: int | None = None
+    until_tokens: int | None = None
+    trainable: list[str] = dataclasses.field(default_factory=lambda: ["*"])
+    freeze: list[str] = dataclasses.field(default_factory=list)
+    freeze_modalities: list[str] = dataclasses.field(default_factory=list)
+    lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.until_steps is None) == (self.until_tokens is None):
+            raise ConfigError("a stage ends at `until_steps` or at `until_tokens`; give one of them")
+        check_range(self, "until_steps", "until_tokens", least=1)
+        check_range(self, "lr_scale", above=0)
+
+    def holds(self, step: int, tokens: int) -> bool:
+        """Whether a step that begins after so many steps and tokens belongs to it."""
+        return step < self.until_steps if self.until_steps is not None else tokens < (self.until_tokens or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How several ranks share the model; one process alone holds all of it whatever is said here.
+
+    Args:
+        kind: `ddp`: every rank holds all weights. `fsdp`: each holds a part of the weights, gradients and optimizer
+            state (FSDP2), and gathers a block's weights when it runs.
+        shard_ranks: for `fsdp`, ranks that share one copy of the weights, for instance the GPUs of a machine (HSDP);
+            null: all ranks. It divides their number.
+        reshard_after_forward: for `fsdp`, free a block's weights after its forward pass and gather them again in the
+            backward pass; false gathers them once and needs the memory.
+        reduce: for `fsdp`, precision in which gradients are summed up over ranks.
+    """
+
+    kind: Literal["ddp", "fsdp"] = "ddp"
+    shard_ranks: int | None = None
+    reshard_after_forward: bool = True
+    reduce: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        check_range(self, "shard_ranks", least=1)
+
+    def check(self, world_size: int) -> None:
+        """Whether the ranks can be divided so.
+
+        Raises:
+            ConfigError: if not.
+        """
+        if self.kind == "fsdp" and self.shard_ranks is not None and world_size > 1 and world_size % self.shard_ranks:
+            raise ConfigError(
+                f"train.parallel.shard_ranks is {self.shard_ranks}, which does not divide {world_size} ranks; give a "
+                "divisor, such as the number of GPUs of a machine, or null"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How a job trains.
 
@@ -127,12 +194,26 @@ class TrainConfig:
             batch_size / (ranks * accumulation).
         accumulation: micro-batches per step and rank; the losses are those of one large batch.
         precision: bf16 is autocast, weights stay float32; auto is bf16 where the device computes in it by itself, else
-            fp32.
+            fp32. With `parallel.kind: fsdp`, weights are gathered in it too.
+        parallel: how several ranks share the model.
         seed: of dropout and drop path; step and rank are mixed in, so a resumed run draws the same.
         ema_decay: keep a running mean of the weights, used for evaluation, pictures and export. A codebook, which is
             one itself, is used as it is.
         trainable: patterns of parameter names; all others stay as they are.
         freeze: patterns of parameter names that stay as they are.
+        freeze_modalities: modalities whose embeddings and heads stay as they are.
+        stages: parts at the beginning of the run in which less is trained; the first that has not ended counts.
+        on_nan: what to do where the loss or the gradient is not finite. `stop` ends the run, with the last good
+            checkpoint. `skip` leaves out the update. `rollback` goes back to the last checkpoint and on with the data
+            after the bad step.
+        max_nan: steps skipped in a row, or rollbacks without a checkpoint in between, after which the run ends.
+        on_failed_save: where a checkpoint cannot be written, for instance on a full disk: `stop` ends the run;
+            `continue` warns, trains on and tries again at the next one. At the end of a run it is an error.
+        timeout_minutes: a read, step or save that takes longer ends the process with status 75, with its reason, and
+            so does a rank that waits as long for another; null: never.
+        checkpoints: where they go, a folder or a URL that fsspec knows (`s3://bucket/run`); null: `checkpoints` in the
+            output folder.
+        save_in_background: copy the state to the host's memory, and write it while training goes on.
         eval_every_steps, save_every_steps, pictures_every_steps: null only at the end.
         log_every_steps: how often the losses are read from the device.
         keep_checkpoints: the newest so many are kept; null keeps all.
@@ -152,11 +233,20 @@ class TrainConfig:
     threads: int | None = None
     seed: int = 0
     compile: bool = False
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     ema_decay: float | None = None
     trainable: list[str] = dataclasses.field(default_factory=lambda: ["*"])
     freeze: list[str] = dataclasses.field(default_factory=list)
+    freeze_modalities: list[str] = dataclasses.field(default_factory=list)
+    stages: list[FreezeStage] = dataclasses.field(default_factory=list)
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    max_nan: int = 10
+    on_failed_save: Literal["stop", "continue"] = "stop"
+    timeout_minutes: float | None = 30
+    checkpoints: str | None = None
+    save_in_background: bool = False
     eval_every_steps: int | None = None
     save_every_steps: int | None = None
     pictures_every_steps: int | None = None
@@ -173,7 +263,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_range(self, "max_steps", "max_tokens", "batch_size", "accumulation", "threads", least=1)
         check_range(self, "log_every_steps", "eval_every_steps", "save_every_steps", "pictures_every_steps", least=1)
-        check_range(self, "keep_checkpoints", least=1)
+        check_range(self, "keep_checkpoints", "max_nan", least=1)
+        check_range(self, "timeout_minutes", above=0)
         check_range(self, "ema_decay", above=0, below=1)
 
     @property
@@ -241,6 +332,7 @@ class TrainConfig:
             ConfigError: naming the key and the remedy.
         """
         self.micro_batch_size(world_size)
+        self.parallel.check(world_size)
         warmup, cooldown = self.amount("warmup") or 0, self.amount("cooldown") or 0
         self.amount("timescale")
         if warmup + cooldown > self.length:

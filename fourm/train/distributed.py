@@ -7,17 +7,17 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from fourm.errors import FourmError
 from fourm.machine import choose_device, num_cores
 
 T = TypeVar("T")
+_A_WEEK = 7 * 24 * 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,21 @@ class World:
         dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
+    def tell(self, reason: str) -> None:
+        """Leave word for the other ranks of why this one ends; where there is nobody left to keep it, it is lost."""
+        if self.size > 1:
+            with contextlib.suppress(Exception):
+                _store().set(f"fourm/ended/{self.rank}", reason)
+
+    def told(self) -> dict[int, str]:
+        """Rank -> why it ended, of the others that have left word."""
+        found = {}
+        for rank in range(self.size) if self.size > 1 else ():
+            with contextlib.suppress(Exception):
+                if rank != self.rank and _store().check([key := f"fourm/ended/{rank}"]):
+                    found[rank] = _store().get(key).decode()
+        return found
+
     def on_main(self, work: Callable[[], T]) -> T:
         """What `work` returns on rank 0. Its failure is raised on every rank, so that none is left waiting.
 
@@ -96,26 +111,12 @@ class World:
             raise (kind or FourmError)(f"{message} (on rank 0)")
         return value  # type: ignore[no-any-return]
 
-    def data_parallel(self, module: nn.Module, *, find_unused: bool = False) -> nn.Module:
-        """The module with gradients averaged over ranks in its backward pass; the module itself when alone."""
-        if self.size == 1:
-            return module
-        # Running buffers (codebooks, batch statistics) follow rank 0; constant tables are not persistent and stay.
-        saved = module.state_dict().keys()
-        running = any(name in saved and buffer.is_floating_point() for name, buffer in module.named_buffers())
-        wrapper = nn.parallel.DistributedDataParallel
-        # torch 2.15 gave the option another name.
-        name = (
-            "forward_sync_buffers" if "forward_sync_buffers" in signature(wrapper).parameters else "broadcast_buffers"
-        )
-        renamed: dict[str, Any] = {name: running}
-        return wrapper(
-            module,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=find_unused,
-            **renamed,
-        )
+
+def _store() -> dist.Store:
+    """What the ranks met at: it answers also where their connections are broken, and not, where its host is gone."""
+    store = dist.distributed_c10d._get_default_store()
+    store.set_timeout(datetime.timedelta(seconds=10))
+    return store
 
 
 def num_threads(configured: int | None, local_size: int) -> int:
@@ -128,13 +129,13 @@ def num_threads(configured: int | None, local_size: int) -> int:
     return max(1, num_cores() // local_size)
 
 
-def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: float = 30) -> World:
+def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: float | None = 30) -> World:
     """Join the process group described by torchrun's environment (RANK, WORLD_SIZE, ...), or be alone.
 
     Args:
         device: `auto`, or a device name.
         threads: CPU threads of this process; None shares the cores.
-        timeout_minutes: how long a rank waits for the others before it gives up.
+        timeout_minutes: how long a rank waits for the others before it gives up; None: a week.
 
     Raises:
         ConfigError: for a device that is not there.
@@ -149,7 +150,7 @@ def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: 
         torch.cuda.set_device(world.device)
     if size > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_minutes))
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_minutes or _A_WEEK))
     return world
 
 
@@ -160,9 +161,9 @@ def stop() -> None:
 
 
 @contextlib.contextmanager
-def session(device: str = "auto", threads: int | None = None) -> Iterator[World]:
+def session(device: str = "auto", threads: int | None = None, *, timeout_minutes: float | None = 30) -> Iterator[World]:
     """The process group for the length of a `with` block."""
-    world = start(device, threads)
+    world = start(device, threads, timeout_minutes=timeout_minutes)
     try:
         yield world
     finally:

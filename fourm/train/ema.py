@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from fourm.train.shards import local
 
 
 class WeightAverage:
@@ -25,24 +27,32 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._live = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        self.mean = {name: tensor.clone() for name, tensor in self._live.items()}
+        parameters = dict(model.named_parameters())
+        self.mean = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        # Where weights are spread over ranks, each rank averages its own part.
+        self._mean = [local(tensor) for tensor in self.mean.values()]
+        self._parameters = list(parameters.values())
+
+    @property
+    def _live(self) -> list[Tensor]:
+        """The present weights; asked each time, as FSDP2 moves parts of unequal size when it first runs."""
+        return [local(parameter.detach()) for parameter in self._parameters]
 
     def restart(self) -> None:
         """Forget the past: the mean becomes the present weights."""
-        torch._foreach_copy_(list(self.mean.values()), list(self._live.values()))
+        torch._foreach_copy_(self._mean, self._live)
 
     def update(self, step: int) -> None:
         """Take in the weights after step number `step` (from 0)."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.mean.values()), list(self._live.values()), weight)
+        torch._foreach_lerp_(self._mean, self._live, weight)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The model carries the mean for the length of a `with` block."""
-        live, mean = list(self._live.values()), list(self.mean.values())
+        live = self._live
         kept = [tensor.clone() for tensor in live]
-        torch._foreach_copy_(live, mean)
+        torch._foreach_copy_(live, self._mean)
         try:
             yield
         finally:

@@ -11,6 +11,10 @@ from fourm.errors import TrainingError
 from fourm.train.distributed import World
 
 
+class NotFiniteError(TrainingError):
+    """Losses or weights are not finite."""
+
+
 class LossLedger:
     """Notes each step's losses without waiting for the device; gives exact means over steps, ranks and micro-batches.
 
@@ -18,11 +22,14 @@ class LossLedger:
         parts: names of the parts of the loss.
         capacity: most steps between two readings.
         world: the ranks whose losses add up.
+        tolerate: steps in a row whose loss may be not finite. They are left out of means and counted as `skipped`.
     """
 
-    def __init__(self, parts: tuple[str, ...], capacity: int, world: World) -> None:
+    def __init__(self, parts: tuple[str, ...], capacity: int, world: World, tolerate: int = 0) -> None:
         self.parts = parts
         self.world = world
+        self.tolerate = tolerate
+        self._in_a_row = 0
         self._device = torch.zeros(capacity, 1 + len(parts), device=world.device)
         self._filled = 0
         self._totals: list[list[float]] = []
@@ -47,7 +54,7 @@ class LossLedger:
             last_step: steps done so far.
 
         Raises:
-            TrainingError: if a loss is not finite, naming the first such step and part.
+            NotFiniteError: if more losses in a row than tolerated are not finite, naming the last such step and part.
         """
         if not self._filled:
             return
@@ -56,18 +63,31 @@ class LossLedger:
         self.pending += [row + totals for row, totals in zip(rows, self._totals, strict=True)]
         self._filled, self._totals = 0, []
         for step, row in enumerate(rows, start=first):
-            if not all(map(math.isfinite, row)):
+            self._in_a_row = 0 if _is_finite(row) else self._in_a_row + 1
+            if self._in_a_row > self.tolerate:
                 bad = [part for part, value in zip(self.parts, row[1:], strict=True) if not math.isfinite(value)]
                 value = next(v for v in row if not math.isfinite(v))
-                raise TrainingError(f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})")
+                raise NotFiniteError(f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})")
+
+    def forget(self, pending: list[list[float]]) -> None:
+        """Go back to what was noted at a checkpoint."""
+        self.pending, self._filled, self._totals, self._in_a_row = pending, 0, [], 0
 
     def record(self) -> dict[str, float]:
         """Mean loss since the last record and mean of each part that occurred; forgets them."""
-        rows, n = self.pending, len(self.parts)
+        n = len(self.parts)
+        rows = [row for row in self.pending if _is_finite(row)]
+        skipped = len(self.pending) - len(rows)
         self.pending = []
-        record = {"loss": math.fsum(row[0] for row in rows) / len(rows)}
+        record = {"loss": math.fsum(row[0] for row in rows) / len(rows) if rows else math.nan}
+        if skipped:
+            record["skipped"] = float(skipped)
         for i, part in enumerate(self.parts):
             total = math.fsum(row[1 + n + i] for row in rows)
             if total:
                 record[f"loss/{part}"] = math.fsum(row[1 + i] for row in rows) / total
         return record
+
+
+def _is_finite(row: list[float]) -> bool:
+    return all(map(math.isfinite, row))

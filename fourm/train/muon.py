@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fourm.machine import has_bf16
+from fourm.train.shards import local, local_rows, num_ranks, spread_like, whole
 
 _COEFFICIENTS = (
     3.4445,
@@ -54,26 +55,34 @@ class Muon(torch.optim.AdamW):
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         skipped = getattr(self, "found_inf", None)
-        steps: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight in group["params"]:
-            if weight.grad is None:
-                continue
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        parts: list[list[Tensor]] = []  # per weight, the matrices in it and then their moves
+        places: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        for number, weight in enumerate(weights):
             state = self.state[weight]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(weight)
-            mean = state["momentum"]
-            gradient = weight.grad if skipped is None else torch.where(skipped > 0, 0.0, weight.grad)
+            mean, gradient = local(state["momentum"]), local(weight.grad)
+            if skipped is not None:
+                gradient = torch.where(skipped > 0, 0.0, gradient)
             mean.mul_(self.momentum if skipped is None else torch.where(skipped > 0, 1.0, self.momentum)).add_(gradient)
-            for rows, ahead in zip(_split(weight), _split(gradient + self.momentum * mean), strict=True):
-                matrix = ahead.flatten(1)  # a convolution is a matrix of one row per output channel
-                steps[matrix.shape[0], matrix.shape[1]].append((rows, matrix))
+            ahead = whole(spread_like(weight, gradient + self.momentum * mean))
+            # A convolution is a matrix of one row per output channel.
+            parts.append([part.flatten(1) for part in _split(ahead)])
+            for i, matrix in enumerate(parts[-1]):
+                places[matrix.shape[0], matrix.shape[1]].append((number, i))
+        for found in places.values():
+            moves = _shared_out(torch.stack([parts[number][i] for number, i in found]))
+            for (number, i), move in zip(found, moves, strict=True):
+                parts[number][i] = move
         lr, decay = group["lr"], group["weight_decay"]
-        for (num_rows, num_columns), parts in steps.items():
-            moves = _shared_out(torch.stack([ahead for _, ahead in parts]))
+        for weight, moves_of_parts in zip(weights, parts, strict=True):
+            num_rows, num_columns = moves_of_parts[0].shape
             scale = lr * max(1.0, num_rows / num_columns) ** 0.5
-            for (rows, _), move in zip(parts, moves, strict=True):
-                change = -lr * decay * rows - scale * move.view(rows.shape)
-                rows.add_(change if skipped is None else torch.where(skipped > 0, 0.0, change))
+            move = moves_of_parts[0] if len(moves_of_parts) == 1 else torch.cat(moves_of_parts)
+            rows = local(weight)
+            change = -lr * decay * rows - scale * move.view(weight.shape)[local_rows(weight)]
+            rows.add_(change if skipped is None else torch.where(skipped > 0, 0.0, change))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -127,7 +136,7 @@ def _polynomial(s: Tensor) -> Tensor:
 
 def _shared_out(matrices: Tensor) -> Tensor:
     """`orthogonalise`, each rank a share of the matrices: they are the same on all, and so is the result."""
-    size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    size = num_ranks()
     if size == 1:
         return orthogonalise(matrices)
     count = -(-len(matrices) // size)

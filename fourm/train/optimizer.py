@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError, did_you_mean
 from fourm.train.configs import OptimizerConfig, ParameterRule, TrainConfig
 from fourm.train.muon import Muon
+from fourm.train.shards import whole
 
 
 def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterable[str]) -> None:
@@ -21,7 +22,7 @@ def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterabl
         ConfigError: if a pattern matches nothing, or nothing is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
-    chosen = _matching(names, trainable, "train.trainable") - _matching(names, freeze, "train.freeze")
+    chosen = matching_names(names, trainable, "train.trainable") - matching_names(names, freeze, "train.freeze")
     chosen &= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not chosen:
         raise ConfigError("train.trainable and train.freeze leave no parameter to train")
@@ -29,7 +30,12 @@ def select_trainable(model: nn.Module, trainable: Iterable[str], freeze: Iterabl
         parameter.requires_grad_(name in chosen)
 
 
-def _matching(names: list[str], patterns: Iterable[str], key: str) -> set[str]:
+def matching_names(names: list[str], patterns: Iterable[str], key: str) -> set[str]:
+    """The names that some shell pattern matches.
+
+    Raises:
+        ConfigError: if a pattern matches nothing.
+    """
     found: set[str] = set()
     for pattern in patterns:
         hits = fnmatch.filter(names, pattern)
@@ -55,10 +61,10 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     """
     names = [name for name, _ in model.named_parameters()]
     for rule in config.rules:
-        _matching(names, [rule.match], "train.optimizer.rules")
+        matching_names(names, [rule.match], "train.optimizer.rules")
     orthogonal = set()
     if config.kind == "muon":
-        orthogonal = _matching(names, config.matrices, "train.optimizer.matrices")
+        orthogonal = matching_names(names, config.matrices, "train.optimizer.matrices")
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -103,7 +109,7 @@ class Updater:
     Args:
         optimizer: AdamW or Muon.
         clip_grad: largest gradient norm, or None.
-        skip_grad: gradient norm from which an update is left out, or None.
+        skip_grad: gradient norm from which an update is left out, or None; infinity: where it is not finite.
     """
 
     def __init__(self, optimizer: torch.optim.AdamW, clip_grad: float | None, skip_grad: float | None) -> None:
@@ -126,7 +132,7 @@ class Updater:
         norm = None
         if measure or self.clip_grad is not None or self.skip_grad is not None:
             grads = [p.grad for p in self.parameters if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads, foreach=None)
+            norm = whole(torch.nn.utils.get_total_norm(grads, foreach=None))
             if self.clip_grad is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
         for group in self.optimizer.param_groups:

@@ -79,17 +79,17 @@ def write_json(path: Path, value: Any) -> None:
         raise write_error(path, error) from error
 
 
-def write_error(path: Path, error: BaseException | str, size: int = 0) -> CheckpointError:
+def write_error(path: Any, error: BaseException | str, size: int = 0) -> CheckpointError:
     """The user's version of a failed write.
 
     Args:
-        path: what should have been written.
+        path: what should have been written; a path or something at a URL.
         error: what went wrong.
         size: bytes it needs, if known.
     """
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
     space = ""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TypeError):
         free = shutil.disk_usage(path.parent).free
         space = f" ({size / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free)" if size else f" ({free / 1e6:.0f} MB free)"
     return CheckpointError(

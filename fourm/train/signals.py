@@ -8,18 +8,22 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_NOTED = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
 _LOG = logging.getLogger(__name__)
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop and did so cleanly; exit status 128 + signal (143 for SIGTERM, 130 for Ctrl-C)."""
+    """The run was asked to stop and did so cleanly; exit status 128 + signal.
+
+    143 for SIGTERM, 138 for SIGUSR1 (what schedulers send before a time limit or a preemption), 130 for Ctrl-C.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT for the length of a `with` block. A second one ends the process at once."""
+    """Notes SIGTERM, SIGUSR1 and SIGINT for the length of a `with` block. A second one ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -27,7 +31,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _NOTED:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -6,18 +6,20 @@ import dataclasses
 import json
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import CheckpointError, ConfigError, TrainingError
+from fourm.errors import CheckpointError, ConfigError
 from fourm.train.checkpoint import CheckpointStore, read_record, recipe_differences
 from fourm.train.configs import TrainConfig
 from fourm.train.ema import WeightAverage
+from fourm.train.ledger import NotFiniteError
 from fourm.train.optimizer import empty_state, optimizer_state, set_optimizer_state
 from fourm.train.provenance import provenance
+from fourm.train.remote import Place
+from fourm.train.shards import whole
 from fourm.train.state import RunState
 
 # Parts of a recipe that decide what the weights mean.
@@ -32,7 +34,7 @@ class Snapshot:
 
     Args:
         store: where checkpoints are.
-        model: the plain model, without wrappers.
+        model: the plain model, without wrappers; its weights may be spread over the ranks.
         optimizer: over its parameters.
         average: of its weights, or None.
         config: the recipe's `train` part.
@@ -63,7 +65,7 @@ class Snapshot:
             pending_losses: steps that no log record covers yet.
 
         Raises:
-            TrainingError: if weights are not finite.
+            NotFiniteError: if weights are not.
             CheckpointError: if it cannot be written.
         """
         if self.saved_step == state.step:
@@ -94,8 +96,17 @@ class Snapshot:
             raise ConfigError(
                 f"train.resume is never, but {path.parent} already holds {path.name}; choose another output folder"
             )
+        self._check_recipe(read_record(path), path)
+        _LOG.info("going on from %s", path)
+        return self.restore(path)
+
+    def restore(self, path: Place) -> tuple[RunState, list[list[float]]]:
+        """Take up a checkpoint of this run.
+
+        Raises:
+            CheckpointError: if it cannot be read.
+        """
         record = read_record(path)
-        self._check_recipe(record, path)
         tensors = self.store.load(path, self._targets)
         saved = {k.removeprefix("optimizer/"): v for k, v in tensors.items() if k.startswith("optimizer/")}
         set_optimizer_state(self._model, self._optimizer, saved)
@@ -103,7 +114,6 @@ class Snapshot:
             self._average.restart()
         state = RunState.from_record(record)
         self.saved_step = state.step
-        _LOG.info("going on from %s", path)
         return state, record["pending_losses"]
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -115,7 +125,7 @@ class Snapshot:
 
     def _targets(self, saved: set[str]) -> dict[str, Tensor]:
         """Tensors to fill, given the saved names; an optimizer has state only for what had a gradient."""
-        targets = self._tensors()
+        targets = {k: v for k, v in self._tensors().items() if not k.startswith("optimizer/")}
         if self._average is not None and not any(k.startswith("ema/") for k in saved):
             _LOG.warning("the checkpoint has no averaged weights; the average starts from its weights")
             targets = {k: v for k, v in targets.items() if not k.startswith("ema/")}
@@ -123,7 +133,7 @@ class Snapshot:
         state = empty_state(self._model, self._optimizer, keys)
         return targets | {f"optimizer/{k}": v for k, v in state.items()}
 
-    def _check_recipe(self, record: dict[str, Any], path: Path) -> None:
+    def _check_recipe(self, record: dict[str, Any], path: Place) -> None:
         self._check_tokenizers(record["metadata"].get("tokenizers", {}), path)
         saved, current = record["metadata"].get("recipe", {}), self._metadata.get("recipe", {})
         changes = recipe_differences(saved, current, "recipe")
@@ -136,7 +146,7 @@ class Snapshot:
                 "go back to the checkpoint's recipe, or set train.allow_changed_recipe=true if its tensors still fit"
             )
 
-    def _check_tokenizers(self, saved: dict[str, str], path: Path) -> None:
+    def _check_tokenizers(self, saved: dict[str, str], path: Place) -> None:
         """Ids have to mean what they meant before; files under the same name may have been made again."""
         current = self._metadata.get("tokenizers", {})
         others = [name for name, digest in saved.items() if current.get(name, digest) != digest]
@@ -149,8 +159,8 @@ class Snapshot:
 
     def _check_weights(self, step: int) -> None:
         weights = [p.detach() for p in self._model.parameters() if p.requires_grad]
-        if not torch.isfinite(torch.nn.utils.get_total_norm(weights)):
-            raise TrainingError(
+        if not torch.isfinite(whole(torch.nn.utils.get_total_norm(weights))):
+            raise NotFiniteError(
                 f"weights are not finite after step {step} although the losses were: the last update overflowed. "
                 "Set train.optimizer.clip_grad=1 or a smaller lr; the same command goes on from the last checkpoint"
             )

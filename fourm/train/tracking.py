@@ -88,6 +88,11 @@ class Tracker:
         if self._run is not None:
             self._run.log(numbers, step=step)
 
+    def rewind(self, step: int) -> None:
+        """Forget the records after a step, which the run goes back to."""
+        self._file.close()
+        self._file = self._open(step)
+
     def pictures(self, step: int, pictures: Mapping[str, Image]) -> None:
         """Save pictures as `pictures/step-00000100/<name>.png`."""
         folder = self.output / "pictures" / f"step-{step:08d}"

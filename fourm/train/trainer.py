@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import signal
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import DataError, FourmError, TrainingError
-from fourm.machine import use_bf16
+from fourm.errors import CheckpointError, FourmError
 from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
 from fourm.train.checkpoint import CheckpointStore
 from fourm.train.configs import TrainConfig
 from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
-from fourm.train.forward import LossModule
-from fourm.train.ledger import LossLedger
+from fourm.train.feed import Feed, Loader, Portion
+from fourm.train.freeze import Freezer
+from fourm.train.ledger import LossLedger, NotFiniteError
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
+from fourm.train.parallel import parallelise
 from fourm.train.progress import Progress
 from fourm.train.publish import write_folder
 from fourm.train.schedule import schedule_of
@@ -31,19 +33,20 @@ from fourm.train.signals import Interrupted, StopRequest
 from fourm.train.snapshot import Snapshot
 from fourm.train.state import RunState, completed_state, mark_complete
 from fourm.train.tracking import Tracker
+from fourm.train.watch import RankLostError, Watch, explain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _LOG = logging.getLogger(__name__)
-Loader = Callable[[dict[str, Any] | None], Iterable[tuple[Any, dict[str, Any]]]]
 
 
 class Trainer:
     """Trains a model on an objective, with exact losses over ranks and accumulation and an exact resume.
 
     Args:
-        model: built, on any device; moved to the run's.
+        model: built, on any device; moved to the run's. With `train.parallel.kind: fsdp`, rank 0's weights count, and
+            other ranks may give it on the meta device.
         objective: what is asked and how answers are scored.
         loader: `loader(cursor)` gives this rank's (micro-batch, cursor after it) without end from there on; None is
             the beginning. A cursor is JSON-able, and the same on every rank.
@@ -77,7 +80,7 @@ class Trainer:
     ) -> None:
         config.check()
         self.model, self.objective, self.loader, self.config = model, objective, loader, config
-        self.world = world or start(config.device, config.threads)
+        self.world = world or start(config.device, config.threads, timeout_minutes=config.timeout_minutes)
         config.check(self.world.size)
         self.output = Path(output)
         self.evaluate, self.pictures, self.export = evaluate, pictures, export
@@ -85,6 +88,7 @@ class Trainer:
         self.state = RunState()
         self._schedule = schedule_of(config)
         self._tracker: Tracker | None = None
+        self._rollbacks = 0
 
     @property
     def progress(self) -> int:
@@ -109,6 +113,18 @@ class Trainer:
             _LOG.info("%s is complete (step %d): nothing to do", self.output, done.step)
             self.state = done
             return done
+        try:
+            self._train(shown)
+        except Exception as error:
+            explained = explain(error, self.world, self.state.step)
+            if explained is error:
+                raise
+            raise explained from error
+        return self.state
+
+    def _train(self, shown: bool) -> None:
+        """All of `fit` for a run that is not complete."""
+        c = self.config
         self._prepare()
         self.state, self._ledger.pending = self._snapshot.resume()
         if shown:
@@ -121,35 +137,41 @@ class Trainer:
                 config=self.metadata,
             )
         try:
-            with StopRequest() as stop, Progress(c.unit, c.length, self.progress, shown=shown) as self._display:
+            with (
+                StopRequest() as stop,
+                Progress(c.unit, c.length, self.progress, shown=shown) as self._display,
+                Watch(c.timeout_minutes, self.world.tell) as self._watch,
+            ):
                 if self.progress < c.length:
                     self._run_until(stop)
                 self._finish()
         finally:
+            self._store.abandon()
             if self._tracker is not None:
                 self._tracker.close()
-        return self.state
 
     def _prepare(self) -> None:
         """Place the model and build what hangs on its parameters."""
         c, world = self.config, self.world
         select_trainable(self.model, c.trainable, c.freeze)
-        self.model.to(world.device).train()
         for module in self.objective.frozen.values():
             module.to(world.device).eval().requires_grad_(False)
-        if c.compile:
-            self.model.compile()
-        optimizer = build_optimizer(self.model, c)
-        self._updater = Updater(optimizer, c.optimizer.clip_grad, c.optimizer.skip_grad)
-        self._average = WeightAverage(self.model, c.ema_decay) if c.ema_decay is not None else None
-        module = LossModule(self.model, self.objective, world.device.type, use_bf16(c.precision, world.device))
-        self._forward = world.data_parallel(module, find_unused=c.find_unused_parameters)
-        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world)
-        self._store = CheckpointStore(self.output / "checkpoints", world, c.keep_checkpoints)
-        self._snapshot = Snapshot(self._store, self.model, optimizer, self._average, c, self.metadata)
+        self._parallel = parallelise(self.model, self.objective, c, world)
+        trained = self._parallel.model
+        optimizer = build_optimizer(trained, c)
+        skip = c.optimizer.skip_grad or (math.inf if c.on_nan == "skip" else None)
+        self._updater = Updater(optimizer, c.optimizer.clip_grad, skip)
+        self._freezer = Freezer(trained, c)
+        self._average = WeightAverage(trained, c.ema_decay) if c.ema_decay is not None else None
+        tolerate = c.max_nan if c.on_nan == "skip" else 0
+        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, tolerate)
+        folder = c.checkpoints or self.output / "checkpoints"
+        self._store = CheckpointStore(folder, world, c.keep_checkpoints, background=c.save_in_background)
+        self._snapshot = Snapshot(self._store, trained, optimizer, self._average, c, self.metadata)
 
     def _run_until(self, stop: StopRequest) -> None:
         """Run to the end, or to the request to stop."""
+        self._feed = Feed(self.loader, self.objective, self.config, self.world, self.state, self._watch)
         try:
             self._run(stop)
         except RuntimeError as error:
@@ -160,49 +182,53 @@ class Trainer:
                 raise
             _LOG.warning("stopped within a step; the same command goes on from there, from the newest checkpoint")
             raise Interrupted(stop.number) from None
+        finally:
+            self._feed.close()
 
     def _run(self, stop: StopRequest) -> None:
-        batches = iter(self.loader(self.state.cursor))
-        self._mark, self._marked_tokens, self._waited = time.perf_counter(), self.state.tokens, 0.0
+        if self.config.on_nan == "rollback" and not self.state.step:
+            self._save()  # so that there is something to go back to
+        self._mark, self._marked_tokens = time.perf_counter(), self.state.tokens
         while self.progress < self.config.length:
-            micro_batches = self._fetch(batches, stop)
-            totals, tokens, number = self._agree(micro_batches, stop.number)
-            if number:
-                self._save()
-                _LOG.warning("stopped after step %d; the same command goes on from there", self.state.step)
-                raise Interrupted(number)
-            self._step([batch for batch, _ in micro_batches], totals, tokens)
-            self.state.cursor = micro_batches[-1][1]
-            self._after_step()
+            portion = self._feed.next(self.state, stop)
+            if portion.stop_for or portion.failed:
+                self._end(portion)
+            with self._watch.over("busy with a step, or waiting for another rank"):
+                self._step(portion.batches, portion.totals, portion.tokens)
+            self.state.cursor = portion.cursor
+            try:
+                self._after_step()
+            except NotFiniteError as found:
+                if self.config.on_nan != "rollback":
+                    raise
+                self._roll_back(found)
 
-    def _fetch(self, batches: Iterator[Any], stop: StopRequest) -> list[tuple[Any, dict[str, Any]]]:
-        """The step's micro-batches; none if the run is to stop."""
-        began = time.perf_counter()
-        try:
-            fetched = [] if stop.number else [next(batches) for _ in range(self.config.accumulation)]
-        except StopIteration:
-            raise DataError(
-                f"the loader ended after step {self.state.step} ({self.state.tokens} tokens), before "
-                f"train.max_{self.config.unit}={self.config.length}. A loader must go on with the next epoch"
-            ) from None
-        except (RuntimeError, DataError):
-            time.sleep(0.1)  # loader processes may have died of a signal that is about to arrive here too
-            if not stop.number:
-                raise
-            fetched = []
-        self._waited += time.perf_counter() - began
-        return fetched
+    def _end(self, portion: Portion) -> None:
+        """Save, then end before the run does: for a signal, or because a rank has no data to go on with."""
+        self._save(needed=True)
+        self._store.finish()
+        if portion.stop_for:
+            _LOG.warning("stopped after step %d; the same command goes on from there", self.state.step)
+            raise Interrupted(portion.stop_for)
+        if portion.error is not None:
+            raise portion.error
+        said = "; ".join(f"rank {rank}: {reason}" for rank, reason in self.world.told().items())
+        raise RankLostError(f"another rank cannot go on after step {self.state.step}: {said}")
 
-    def _agree(self, micro_batches: list[tuple[Any, Any]], number: int) -> tuple[dict[str, float], int, int]:
-        """Counts per part and tokens over all ranks and micro-batches, and the signal to stop for (0: none)."""
-        counts = [self.objective.counts(batch) for batch, _ in micro_batches]
-        values = [float(sum(c.get(part, 0.0) for c in counts)) for part in self.objective.parts]
-        values += [float(sum(self.objective.num_tokens(batch) for batch, _ in micro_batches)), float(number > 0)]
-        if self.world.size > 1:
-            values = self.world.sum(torch.tensor(values, dtype=torch.float64)).tolist()
-        *totals, tokens, stopping = values
-        stop_for = (number or signal.SIGTERM) if stopping else 0
-        return dict(zip(self.objective.parts, totals, strict=True)), int(tokens), int(stop_for)
+    def _roll_back(self, error: NotFiniteError) -> None:
+        """Go back to the newest checkpoint, and on with the data that comes now."""
+        self._store.finish()
+        path = self._store.latest()
+        self._rollbacks += 1
+        if path is None or self._rollbacks > self.config.max_nan:
+            raise error
+        cursor, step = self.state.cursor, self.state.step
+        self.state, pending = self._snapshot.restore(path)
+        self.state.cursor = cursor
+        self._ledger.forget(pending)
+        if self._tracker is not None:
+            self._tracker.rewind(self.state.step)
+        _LOG.warning("%s. Back to step %d, with the data after step %d", error, self.state.step, step)
 
     def _step(self, batches: list[Any], totals: dict[str, float], tokens: int) -> None:
         """One optimizer step. Nothing here waits for the device."""
@@ -210,18 +236,21 @@ class Trainer:
         # Dropout and drop path draw from torch's generator; made a function of the step, it need not be saved.
         torch.manual_seed(torch_seed(c.seed, "train", state.step, world.rank))
         self._lr = self._schedule.lr(state.step, 1) if c.unit == "steps" else self._schedule.lr(state.tokens, tokens)
+        self._lr *= self._freezer.lr_scale(state)
         values: Tensor | None = None
         for i, batch in enumerate(batches):
-            alone = world.size > 1 and i < len(batches) - 1
-            with self._forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-                scalar, part = self._forward(batch.to(world.device, non_blocking=True), totals)
+            with self._parallel.micro_batch(last=i == len(batches) - 1):
+                scalar, part = self._parallel.module(batch.to(world.device, non_blocking=True), totals)
                 # Data parallelism averages gradients over ranks; the loss is a sum over them.
                 (scalar * world.size if world.size > 1 else scalar).backward()
             values = part if values is None else values + part
         assert values is not None
+        begun = dataclasses.replace(state)
+        self._freezer.before(begun)
         state.step += 1
         state.tokens += tokens
         self._norm = self._updater.step(self._lr, measure=self._due(c.log_every_steps))
+        self._freezer.after(begun)
         if self._average is not None:
             self._average.update(state.step - 1)
         self._ledger.add(values, list(totals.values()))
@@ -248,10 +277,10 @@ class Trainer:
         """Fetch the losses of the steps since the last time; every rank at the same step."""
         try:
             self._ledger.read(self.state.step)
-        except TrainingError as error:
+        except NotFiniteError as error:
             last = self._store.latest()
             kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
-            raise TrainingError(
+            raise NotFiniteError(
                 f"{error}. {kept}; the same command goes on from there. Set a smaller train.optimizer.lr (peak now "
                 f"{self.config.peak_lr:g}), train.optimizer.clip_grad=1, a longer warm-up or train.precision=fp32, "
                 "or check the data"
@@ -265,8 +294,11 @@ class Trainer:
         if self._norm is not None:
             record["grad_norm"] = float(self._norm)
         record |= {"lr": self._lr, "tokens": tokens}
-        record |= {"tokens_per_second": (tokens - self._marked_tokens) / seconds, "data_wait": self._waited / seconds}
-        self._mark, self._marked_tokens, self._waited = now, tokens, 0.0
+        record |= {
+            "tokens_per_second": (tokens - self._marked_tokens) / seconds,
+            "data_wait": self._feed.waited / seconds,
+        }
+        self._mark, self._marked_tokens, self._feed.waited = now, tokens, 0.0
         self._display.record(self.state.step, self.progress, record)
         if self._tracker is not None:
             self._tracker.write("train", self.state.step, record)
@@ -274,7 +306,7 @@ class Trainer:
     @contextlib.contextmanager
     def _as_exported(self) -> Iterator[None]:
         """The model as it will be used: averaged weights, eval mode, no gradients."""
-        with self._average.applied() if self._average else contextlib.nullcontext(), torch.no_grad():
+        with self._parallel.exported(self._average), torch.no_grad():
             self.model.eval()
             try:
                 yield
@@ -294,20 +326,32 @@ class Trainer:
             _LOG.info("evaluation at step %d: %s", state.step, shown)
 
     def _draw(self) -> None:
-        if self.pictures is not None and self._tracker is not None:
+        if self.pictures is not None:
             with self._as_exported():
-                self._tracker.pictures(self.state.step, self.pictures(self.state.step))
+                if self._tracker is not None:
+                    self._tracker.pictures(self.state.step, self.pictures(self.state.step))
 
     def _finish(self) -> None:
         """Export the finished model and mark the run as complete; evaluated and saved it is already."""
+        self._store.finish()
         if self.export is not None:
             export = self.export
             with self._as_exported():
                 self.world.on_main(lambda: write_folder(self.output / "model", lambda path: export(self.model, path)))
         self.world.on_main(lambda: mark_complete(self.output, self.state, self.config))
 
-    def _save(self) -> None:
+    def _save(self, needed: bool = False) -> None:
+        """Save a checkpoint; `needed`: the run ends here, so that it must not fail."""
         self._read_losses()
         if self._tracker is not None:
             self._tracker.sync()
-        self._snapshot.save(self.state, self._ledger.pending)
+        needed = needed or self.progress >= self.config.length
+        for save in (self._store.finish, lambda: self._snapshot.save(self.state, self._ledger.pending)):
+            try:
+                with self._watch.over("busy with a checkpoint"):
+                    save()
+                self._rollbacks = 0
+            except CheckpointError as error:
+                if needed or self.config.on_failed_save == "stop":
+                    raise
+                _LOG.warning("%s. Training goes on, as train.on_failed_save says", error)

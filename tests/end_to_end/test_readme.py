@@ -138,19 +138,24 @@ def test_cluster_commands_name_a_recipe_that_loads(checkout: Path, command: list
 
 
 @pytest.mark.slow
-def test_two_ranks_under_torchrun(checkout: Path, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_ranks_under_torchrun(checkout: Path, folder: Path, kind: str) -> None:
     command = commands("cluster")[0]
     command = command[: command.index("run_pretrain.py")]
     command[command.index("--nproc-per-node") + 1] = "2"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:]]
 
     ended = subprocess.run(
-        [*launcher, str(checkout / "run_pretrain.py"), str(folder / "tiny.yaml")],
+        [
+            *launcher, str(checkout / "run_pretrain.py"), str(folder / "tiny.yaml"), f"train.parallel.kind={kind}",
+            f"output={folder / kind}",
+        ],
         capture_output=True, text=True, env=environment(checkout),
     )  # fmt: skip
 
     assert ended.returncode == 0, ended.stderr
-    assert (folder / "model" / "completed.json").is_file()
+    assert (folder / kind / "completed.json").is_file()
+    assert (folder / kind / "model" / "model.safetensors").is_file()
 
 
 def environment(checkout: Path) -> dict[str, str]:

@@ -12,8 +12,6 @@ def test_alone_everything_is_local() -> None:
     assert world.broadcast({"a": 1}) == {"a": 1}
     assert world.on_main(lambda: 5) == 5
     world.barrier()
-    module = torch.nn.Linear(2, 2)
-    assert world.data_parallel(module) is module
 
 
 def test_an_error_on_the_main_rank_is_raised() -> None:

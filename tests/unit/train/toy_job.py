@@ -1,12 +1,15 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
-Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `transfer`, or a kind
-of tokenizer), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
-`stop_at`, `die_in`, `die_step`, `fail`.
+Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
+`transfer`, or a kind of tokenizer), `options` of the multimodal one, `gradients` (whether those of the first step are
+kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`,
+`die_in`, `die_step`, `fail`, `slow_save` (seconds), `break_at` and `stall_at` (micro-batches at which the loader of
+`bad_rank` fails, hangs).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,14 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fourm.errors import FourmError
+from fourm.errors import DataError, FourmError
 from fourm.train import checkpoint
-from fourm.train.configs import OptimizerConfig, ScheduleConfig, TrainConfig
+from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig, TrainConfig
 from fourm.train.distributed import World, session
-from tests.unit.train import toy_tokenizer, toy_transfer
+from fourm.train.shards import whole
+from fourm.train.trainer import Trainer
+from tests.unit.train import toy_multimodal, toy_tokenizer, toy_transfer
 from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
 
 
@@ -56,6 +62,11 @@ class Disturbed:
             time.sleep(self.options.get("sleep", 0.0))
             if after.get("n") == self.options.get("stop_at", 0) and self.world.rank == self.options.get("stop_rank", 0):
                 os.kill(os.getpid(), signal.SIGTERM)
+            if self.world.rank == self.options.get("bad_rank", 0):
+                if after.get("n") == self.options.get("break_at", 0):
+                    raise DataError("shard-00003.tar is cut short")
+                if after.get("n") == self.options.get("stall_at", 0):
+                    time.sleep(3600)
             yield batch, after
 
 
@@ -85,9 +96,50 @@ def fine_tuning(config: TrainConfig, world: World, options: dict[str, Any]) -> t
     return toy_transfer.network(options.get("dropout", 0.0)), objective, loader
 
 
+def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of the any-to-any model; sharded, it is built on the meta device where its weights are not needed."""
+    objective = toy_multimodal.objective(options.get("reduction", "modality"))
+    meta = config.parallel.kind == "fsdp" and not world.is_main
+    with torch.device("meta") if meta else contextlib.nullcontext():
+        model = toy_multimodal.model(**options.get("options", {}))
+    return model, objective, toy_multimodal.MixedLoader(config, world, objective)
+
+
+def keep_gradients(trainer: Trainer, path: Path) -> None:
+    """Write the whole gradients of the first step that is done to a file."""
+    prepare = trainer._prepare
+
+    def prepared() -> None:
+        prepare()
+        step = trainer._updater.step
+        kept = path.exists()  # by an earlier start; asked before any rank can have written it
+        trainer.world.barrier()
+
+        def keep(*arguments: Any, **options: Any) -> Any:
+            nonlocal kept
+            if not kept:
+                kept = True
+                named = trainer._parallel.model.named_parameters()
+                found = {name: whole(p.grad) for name, p in named if p.grad is not None}
+                trainer.world.on_main(lambda: torch.save(found, path))
+            return step(*arguments, **options)
+
+        trainer._updater.step = keep  # type: ignore[method-assign]
+
+    trainer._prepare = prepared  # type: ignore[method-assign]
+
+
 def sabotage(options: dict[str, Any]) -> None:
     """Kill this process, or fail, inside a save."""
     stage, step = options.get("die_in"), options.get("die_step", 0)
+    if "slow_save" in options:
+        publish = checkpoint.publish_folder
+
+        def slow(temporary: Path, path: Path) -> None:
+            time.sleep(options["slow_save"])
+            publish(temporary, path)
+
+        checkpoint.publish_folder = slow
     if stage is None:
         return
     name = {"write": "write_json", "publish": "publish_folder", "retention": "remove_folder"}[stage]
@@ -111,13 +163,14 @@ def size_of(model: nn.Module) -> float:
 def run(options: dict[str, Any]) -> None:
     """Train as the options say."""
     values = dict(options.get("config", {}))
-    for key, kind in (("optimizer", OptimizerConfig), ("schedule", ScheduleConfig)):
+    for key, kind in (("optimizer", OptimizerConfig), ("schedule", ScheduleConfig), ("parallel", ParallelConfig)):
         if key in values:
             values[key] = kind(**values[key])
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
-        make = {"linear": linear, "transfer": fine_tuning}.get(options.get("model", "linear"), image_tokenizer)
+        makers = {"linear": linear, "multimodal": multimodal, "transfer": fine_tuning}
+        make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
         evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
         output = Path(options["output"])
@@ -125,11 +178,13 @@ def run(options: dict[str, Any]) -> None:
             output, config, world=world, loader=Disturbed(loader, world, options), model=model, objective=objective,
             evaluate=evaluate,
         )  # fmt: skip
+        if options.get("gradients"):
+            keep_gradients(trainer, output / "gradients.pt")
         try:
             trainer.fit()
         except FourmError as error:
             (output / f"error-{world.rank}.txt").write_text(f"{type(error).__name__}: {error}")
-            raise SystemExit(1) from None
+            raise SystemExit(getattr(error, "exit_status", 1)) from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+#!/bin/bash
+# Pretraining on a SLURM cluster: one task per GPU, no other launcher. Before its time limit, or when it is preempted, the
+# job saves and goes back into the queue; after a lost node or a stalled read, too. Copy it, set the sizes, and
+#
+#   sbatch slurm.sh 4m_xl output=/runs/4m_xl data.train.datasets.cc12m.path=/data/cc12m/train
+#
+#SBATCH --job-name=fourm
+#SBATCH --nodes=8
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%j.log
+
+MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+export MASTER_ADDR MASTER_PORT
+
+# Ranks as torchrun numbers them. --kill-on-bad-exit: what one rank cannot go on with ends all.
+srun --kill-on-bad-exit=1 bash -c '
+    export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE
+    exec fourm pretrain "$@"' fourm "$@"
+status=$?
+
+# 143 and 138: asked to stop by SIGTERM or SIGUSR1, and saved. 75: another rank, a read or a disk did not answer in time.
+# 137: a rank was killed, for instance with its node. Whatever else it is would come again.
+case $status in
+    0) echo "complete" ;;
+    143 | 138 | 137 | 75)
+        echo "status $status: back into the queue"
+        scontrol requeue "$SLURM_JOB_ID"
+        ;;
+    *) echo "status $status: not started again" ;;
+esac
+exit $status

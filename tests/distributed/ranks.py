@@ -1,0 +1,70 @@
+"""Ranks of the toy job as processes that start in a moment: a server that has torch loaded forks them."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.unit.train.toy_job"])
+
+
+def start_ranks(output: Path, num_ranks: int = 2, **options: Any) -> list[BaseProcess]:
+    """Start the ranks; what they write on the error stream goes to `rank-N.err` in the output folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output.mkdir(parents=True, exist_ok=True)
+    given = {"output": str(output), **options}
+    ranks = [
+        _CONTEXT.Process(target=_run, args=(rank, num_ranks, port, given), daemon=False) for rank in range(num_ranks)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def run_ranks(output: Path, num_ranks: int = 2, **options: Any) -> None:
+    """Run the job to its end."""
+    ranks = start_ranks(output, num_ranks, **options)
+    assert wait(ranks) == [0] * num_ranks, messages(output)
+
+
+def wait(ranks: list[BaseProcess], seconds: float = 300) -> list[int | None]:
+    """Exit statuses; None for a rank that does not end in time, which is then killed."""
+    for rank in ranks:
+        rank.join(seconds)
+    statuses = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+        rank.join()
+    return statuses
+
+
+def messages(output: Path) -> str:
+    """What the ranks said."""
+    return "\n".join(path.read_text() for path in sorted(output.glob("rank-*.err")))
+
+
+def _run(rank: int, num_ranks: int, port: int, options: dict[str, Any]) -> None:
+    import logging
+
+    from tests.unit.train import toy_job
+
+    if sys.platform == "linux":  # not to outlive a test run that is ended from outside
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    errors = os.open(Path(options["output"]) / f"rank-{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(errors, 2)
+    facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
+    if num_ranks > 1:
+        os.environ |= {name: str(value) for name, value in facts.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    logging.basicConfig(level=logging.INFO)
+    toy_job.run(options)

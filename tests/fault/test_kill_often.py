@@ -1,0 +1,94 @@
+"""A run that is killed again and again at random moments is the run that was never killed, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm.train.tracking import read_log
+from tests.distributed.ranks import messages, run_ranks, start_ranks, wait
+
+pytestmark = pytest.mark.slow
+OPTIONS: dict[str, Any] = {"dropout": 0.5, "num_workers": 1}
+CONFIG: dict[str, Any] = {"max_steps": 500, "save_every_steps": 7, "ema_decay": 0.9, "log_every_steps": 1}
+
+
+def losses(output: Path) -> list[tuple[Any, ...]]:
+    """Every record: any difference in weights shows in these."""
+    found = read_log(output / "log.jsonl")
+    return [(r["step"], r["loss"], r.get("grad_norm"), r.get("weights")) for r in found]
+
+
+def last_step(output: Path) -> int:
+    return max((r["step"] for r in read_log(output / "log.jsonl")), default=0)
+
+
+def until(condition: Callable[[], Any], process: BaseProcess, output: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.is_alive(), messages(output)
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def workers(process: BaseProcess) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def kill_somehow(process: BaseProcess, output: Path, chance: random.Random) -> str:
+    """End the run during a step, during a save, or by the death of its loader process."""
+    saved = sorted((output / "checkpoints").glob("step-*"))
+    goal = (int(saved[-1].name[5:]) if saved else 0) + chance.randint(1, 20)
+    until(lambda: last_step(output) >= goal, process, output)
+    how = chance.choice(["step", "step", "save", "worker"])
+    if how == "save":
+        until(lambda: list((output / "checkpoints").glob(".tmp-*")), process, output)
+    else:
+        time.sleep(chance.uniform(0, 0.01))
+    victim = workers(process)[0] if how == "worker" else process.pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    assert wait([process], 60) == [1 if how == "worker" else -signal.SIGKILL], messages(output)
+    return how
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, background: bool) -> None:
+    config = {**CONFIG, "save_in_background": background}
+    run_ranks(tmp_path / "whole", 1, config=config, **OPTIONS)
+    chance, seen = random.Random(background), []
+    for _ in range(20 if background else 6):
+        process = start_ranks(tmp_path / "killed", 1, config=config, sleep=0.01, slow_save=0.1, **OPTIONS)[0]
+        seen.append(kill_somehow(process, tmp_path / "killed", chance))
+    assert {"step", "save", "worker"} <= set(seen)
+    assert not (tmp_path / "killed" / "completed.json").exists()
+    run_ranks(tmp_path / "killed", 1, config=config, **OPTIONS)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_sharded_run_survives_the_death_of_either_rank(tmp_path: Path) -> None:
+    config = {"max_steps": 60, "save_every_steps": 4, "parallel": {"kind": "fsdp"}, "save_in_background": True}
+    run_ranks(tmp_path / "whole", 2, model="multimodal", config=config)
+    output, chance = tmp_path / "killed", random.Random(0)
+    for victim in (1, 0, 1):
+        ranks = start_ranks(output, 2, model="multimodal", config=config, sleep=0.03)
+        before = last_step(output)
+        until(lambda start=before: last_step(output) > start + 4, ranks[0], output)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(ranks[victim].pid or 0, signal.SIGKILL)
+        began = time.monotonic()
+        statuses = wait(ranks, 60)
+        assert time.monotonic() - began < 30
+        assert statuses[victim] == -signal.SIGKILL
+        assert statuses[1 - victim] == 75, messages(output)
+        assert "left no word: it was killed" in (output / f"error-{1 - victim}.txt").read_text()
+    run_ranks(output, 2, model="multimodal", config=config)
+    assert losses(output) == losses(tmp_path / "whole")

@@ -1,0 +1,108 @@
+"""A loss that is not a number: the run stops, leaves out the update, or goes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fourm.errors import TrainingError
+from fourm.objectives.base import Loss
+from fourm.train.distributed import World
+from fourm.train.ledger import LossLedger
+from fourm.train.tracking import read_log
+from tests.unit.train.toy import ToyBatch, ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Bad(ToyObjective):
+    """Some calls, counted from 1, give a loss that is not a number."""
+
+    def __init__(self, *calls: int) -> None:
+        super().__init__()
+        self.bad, self.call = calls, 0
+
+    def loss(self, model: ToyModel, batch: ToyBatch) -> Loss:
+        self.call += 1
+        loss = super().loss(model, batch)
+        if self.call in self.bad:
+            value, count = loss.parts["odd"]
+            loss.parts["odd"] = (value * float("nan"), count)  # type: ignore[index]
+        return loss
+
+
+def steps(output: Path) -> list[tuple[int, float | None]]:
+    return [(r["step"], r["loss"]) for r in read_log(output / "log.jsonl") if r["kind"] == "train"]
+
+
+def run(output: Path, objective: ToyObjective, **config: Any) -> ToyModel:
+    model = ToyModel()
+    toy_trainer(output, toy_config(**{"max_steps": 12, **config}), model=model, objective=objective).fit()
+    return model
+
+
+def test_skip_leaves_out_the_update_and_nothing_else(tmp_path: Path) -> None:
+    model = run(tmp_path, Bad(5), on_nan="skip")
+    found = dict(steps(tmp_path))
+    assert found[5] is None
+    assert [r.get("skipped") for r in read_log(tmp_path / "log.jsonl")][4:6] == [1.0, None]
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    run(tmp_path / "plain", ToyObjective(), on_nan="skip")
+    plain = dict(steps(tmp_path / "plain"))
+    assert [found[i] for i in range(1, 5)] == [plain[i] for i in range(1, 5)]
+    assert found[6] != plain[6]  # the update of step 5 is missing
+
+
+def test_the_mean_of_a_record_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
+    run(tmp_path, Bad(2), on_nan="skip", max_steps=4, log_every_steps=4)
+    run(tmp_path / "each", Bad(2), on_nan="skip", max_steps=4)
+    good = [loss for _, loss in steps(tmp_path / "each") if loss is not None]
+    assert steps(tmp_path) == [(4, pytest.approx(sum(good) / 3))]
+
+
+def test_too_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nan at step 8"):
+        run(tmp_path, Bad(*range(5, 30)), on_nan="skip", max_nan=3)
+    book = LossLedger(("a",), 8, World(), tolerate=1)
+    nan = float("nan")
+    for value in (nan, 1.0, nan, 1.0):
+        book.add(torch.tensor([value, value]), [1.0])
+    book.read(4)  # two, but not in a row
+
+
+def test_rollback_goes_back_to_the_checkpoint_and_on_with_the_next_data(tmp_path: Path) -> None:
+    objective = Bad(8)
+    model = run(tmp_path, objective, on_nan="rollback", save_every_steps=5)
+    assert [step for step, _ in steps(tmp_path)] == list(range(1, 13))
+    assert objective.call == 8 + 7  # steps 6 to 8 again, then 9 to 12
+    assert all(loss is not None for _, loss in steps(tmp_path))
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_rollback_is_the_run_that_never_saw_the_bad_data(tmp_path: Path) -> None:
+    class Without(ToyLoader):
+        """Leaves out micro-batches 6 to 8."""
+
+        def __call__(self, cursor: dict[str, Any] | None) -> Any:
+            for batch, after in super().__call__(cursor):
+                if after["n"] not in (6, 7, 8):
+                    yield batch, after
+
+    run(tmp_path / "back", Bad(8), on_nan="rollback", save_every_steps=5)
+    config = toy_config(max_steps=12)
+    toy_trainer(tmp_path / "without", config, loader=Without(config, World())).fit()
+    assert steps(tmp_path / "back") == steps(tmp_path / "without")
+
+
+def test_rollback_before_the_first_checkpoint_goes_back_to_the_beginning(tmp_path: Path) -> None:
+    objective = Bad(2)
+    run(tmp_path, objective, on_nan="rollback")
+    assert objective.call == 2 + 12
+
+
+def test_rollbacks_that_help_nothing_end(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nan at step 6 "):
+        run(tmp_path, Bad(*range(6, 100)), on_nan="rollback", max_nan=2, save_every_steps=5)

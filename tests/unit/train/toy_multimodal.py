@@ -1,0 +1,71 @@
+"""The real model and objective at the smallest size, on samples whose two halves share no modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.objectives.configs import MaskedConfig
+from fourm.objectives.masked import Masked
+from fourm.rng import generator
+from fourm.train.configs import TrainConfig
+from fourm.train.distributed import World
+
+MODALITIES = ModalitySet(
+    [
+        Modality("rgb", Grid(4, 4, 2), Continuous(12), source="rgb", decode="image", direction="input", channels=3),
+        Modality("depth", Grid(4, 4, 2), Discrete(50), source="depth", decode="tokens"),
+        Modality("caption", Sequence(12), Discrete(300), source="caption", decode="text", tokenizer="text"),
+        Modality("vectors", Sequence(5), Continuous(7), source="vectors", decode="vectors", direction="input"),
+        Modality("codes", Grid(2, 2, 4), Discrete(6), source="codes", decode="tokens", positions="learned"),
+    ]
+)
+HALVES = (("rgb", "depth"), ("caption", "vectors", "codes"))
+
+
+def model(seed: int = 0, **options: Any) -> Multimodal:
+    sizes = {"dim": 16, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, "embedding_std": 0.4}
+    return Multimodal(MODALITIES, MultimodalConfig(**{**sizes, "num_register_tokens": 1, **options}), seed)
+
+
+def objective(reduction: Any = "modality") -> Masked:
+    return Masked(MaskedConfig(num_input_tokens=12, num_target_tokens=12, reduction=reduction), MODALITIES)
+
+
+def sample(number: int, names: tuple[str, ...]) -> dict[str, Any]:
+    rng = np.random.default_rng(number)
+    depth, first = rng.permutation(16), 210
+    values = {
+        "rgb": rng.standard_normal((3, 8, 8)).astype(np.float32),
+        "depth": depth,
+        "caption": first + rng.integers(0, 20, 9),
+        "vectors": rng.standard_normal((5, 7)).astype(np.float32),
+        "codes": rng.integers(0, 6, 4),
+    }
+    return {name: values[name] for name in names}
+
+
+class MixedLoader:
+    """Each global batch begins with samples of the first modalities and ends with samples of the others."""
+
+    def __init__(self, config: TrainConfig, world: World, objective: Masked) -> None:
+        self.config, self.world, self.objective = config, world, objective
+
+    def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
+        c, world = self.config, self.world
+        n, share = (cursor["n"] if cursor else 0), c.micro_batch_size(world.size)
+        while True:
+            step, micro = divmod(n, c.accumulation)
+            first = (micro * world.size + world.rank) * share
+            items = []
+            for slot in range(first, first + share):
+                names = HALVES[2 * slot // c.batch_size]
+                number = step * c.batch_size + slot
+                items.append(self.objective.prepare(sample(number, names), generator(0, number)))
+            n += 1
+            yield self.objective.collate(items), {"n": n}
