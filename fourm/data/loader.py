@@ -41,7 +41,7 @@ class Loader:
     Args:
         mixture: data sets and weights.
         prepare: sample and generator -> item of a batch; pure. Its generator is `fourm.rng.generator(seed, dataset,
-            epoch, n)`.
+            epoch, n)`. Or data set -> such a function.
         collate: items -> batch.
         batch_size: samples per rank.
         rank: this process.
@@ -62,7 +62,7 @@ class Loader:
     def __init__(
         self,
         mixture: Mixture,
-        prepare: Prepare,
+        prepare: Prepare | Mapping[str, Prepare],
         collate: Collate,
         *,
         batch_size: int,
@@ -174,8 +174,15 @@ class _Failure:
 class _Assemble:
     """Numbers -> batch. Runs in workers; picklable if `prepare` and `collate` are."""
 
-    def __init__(self, datasets: Mapping[str, AlignedDataset], prepare: Prepare, collate: Collate, seed: int) -> None:
-        self.datasets, self.prepare, self.collate, self.seed = dict(datasets), prepare, collate, seed
+    def __init__(
+        self,
+        datasets: Mapping[str, AlignedDataset],
+        prepare: Prepare | Mapping[str, Prepare],
+        collate: Collate,
+        seed: int,
+    ) -> None:
+        self.datasets, self.collate, self.seed = dict(datasets), collate, seed
+        self.prepare = prepare if isinstance(prepare, Mapping) else dict.fromkeys(datasets, prepare)
 
     def __getitem__(self, plan: Plan) -> Any:
         try:
@@ -188,7 +195,7 @@ class _Assemble:
         dataset = self.datasets[draw.dataset]
         sample = dataset.sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
         try:
-            return self.prepare(sample, generator(self.seed, *draw))
+            return self.prepare[draw.dataset](sample, generator(self.seed, *draw))
         except DataError as error:
             raise DataError(f"data set '{dataset.name}', {dataset.source.where(draw.n)}: {error}") from error
 

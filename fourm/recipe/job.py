@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from fourm.data.mixture import Mixture, build_mixture
 from fourm.machine import use_bf16
 from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
+from fourm.objectives.masked import Masked
 from fourm.recipe.encoders import Encoder
 from fourm.recipe.evaluation import MeanLoss
 from fourm.recipe.finetune_schema import FinetuneRecipe
@@ -113,7 +114,7 @@ class TrainingJob:
         data, world = self.recipe.data, self.world
         return Loader(
             self.mixture,
-            self.objective.prepare,
+            {name: _for_dataset(self.objective, name).prepare for name in self.mixture.datasets},
             self.objective.collate,
             batch_size=self.config.micro_batch_size(world.size),
             rank=world.rank,
@@ -128,12 +129,22 @@ class TrainingJob:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses on the validation sets, with the same masks and crops each time."""
-        loss = MeanLoss(self.objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
+        evaluation = self.recipe.evaluation
+        results = self._mean_losses(model, self.objective)
+        if evaluation.fixed_input_tokens is not None and evaluation.fixed_target_tokens is not None:
+            fixed = cast(Masked, self.objective).with_budgets(
+                evaluation.fixed_input_tokens, evaluation.fixed_target_tokens
+            )
+            results |= {f"fixed/{name}": value for name, value in self._mean_losses(model, fixed).items()}
+        return results
+
+    def _mean_losses(self, model: nn.Module, objective: Any) -> dict[str, float]:
+        loss = MeanLoss(objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
         for dataset in self.validation:
             batches = evaluate_batches(
                 dataset,
-                self.objective.prepare,
-                self.objective.collate,
+                _for_dataset(objective, dataset.name).prepare,
+                objective.collate,
                 batch_size=self.recipe.evaluation.batch_size,
                 rank=self.world.rank,
                 world_size=self.world.size,
@@ -144,3 +155,8 @@ class TrainingJob:
             for batch in batches:
                 loss.add(model, batch)
         return loss.result()
+
+
+def _for_dataset(objective: Any, name: str) -> Any:
+    """The objective as a data set trains it, where that makes a difference."""
+    return objective.for_dataset(name) if isinstance(objective, Masked) else objective

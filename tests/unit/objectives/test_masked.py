@@ -787,3 +787,48 @@ def test_a_vocabulary_has_to_hold_the_special_tokens(modalities: ModalitySet) ->
     Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=500))
     with pytest.raises(ConfigError, match=r"modality 'caption': its vocabulary of 600 .* 604 special tokens"):
         Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=600))
+
+
+# ------------------------------------------------------------------ mixtures of data sets and fixed budgets
+
+
+def test_a_data_set_draws_from_components_of_its_own(modalities: ModalitySet, sample: Sample) -> None:
+    own = {"words": [MaskComponent(target_alphas={"caption": 1.0}, num_target_tokens=5)]}
+    objective = masked(modalities, component=MaskComponent(target_alphas={"depth": 1.0}), datasets=own)
+
+    for _, asked in items(objective.for_dataset("words"), sample, 30):
+        assert of(objective, asked, "caption").all()
+        assert len(asked) <= 5
+    assert all(of(objective, asked, "depth").all() for _, asked in items(objective.for_dataset("other"), sample, 30))
+    assert objective.for_dataset("other") is objective
+
+
+def test_tokens_count_by_the_largest_budget_of_any_data_set(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, datasets={"words": [MaskComponent(num_input_tokens=40)]})
+    assert objective.num_tokens(objective.collate([objective.prepare(sample, generator(0))])) == 40 + 16
+
+
+def test_a_mixture_of_a_data_set_that_is_not_there_is_an_error(modalities: ModalitySet) -> None:
+    objective = masked(modalities, datasets={"word": [MaskComponent()]})
+    with pytest.raises(ConfigError, match="'word' is not a data set.*Did you mean 'words'"):
+        objective.check_data({"words": ["caption"]}, {})
+
+
+def test_a_component_of_a_data_set_has_to_find_its_modalities_there(modalities: ModalitySet) -> None:
+    objective = masked(modalities, datasets={"words": [MaskComponent(input_alphas={"depth": 1.0})]})
+    sets = {"words": ["caption"], "images": ["rgb", "depth"]}
+    with pytest.raises(ConfigError, match=r"datasets\.words\[0\]\.input_alphas: no training data set has depth"):
+        objective.check_data(sets, {})
+
+
+def test_a_mixture_that_draws_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="datasets.words: at least one"):
+        MaskedConfig(datasets={"words": [MaskComponent(weight=0)]})
+
+
+def test_budgets_can_be_fixed_whatever_the_components_say(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(num_input_tokens=3, min_target_tokens=1, input_alphas={"rgb": 1.0})
+    fixed = masked(modalities, component=component, redistribute=True).with_budgets(7, 9)
+
+    assert {(len(shown), len(asked)) for shown, asked in items(fixed, sample, 30)} <= {(7, n) for n in range(7, 10)}
+    assert fixed.num_tokens(fixed.collate([fixed.prepare(sample, generator(0))])) == 16
