@@ -245,3 +245,10 @@ class Heads(TokenTable):
     def logits(self, name: str, hidden: Tensor) -> Tensor:
         """(..., dim) -> (..., vocab_size) of one modality."""
         return F.linear(hidden, self.rows(name))
+
+    def split(self) -> dict[str, Tensor]:
+        """Modality -> (vocab_size, dim) weights, for uses of several: their gradients are put side by side once.
+
+        Every one of `rows` would have a gradient as large as the whole table, zero but for its own rows.
+        """
+        return dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))

@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
@@ -87,7 +88,8 @@ class Multimodal(nn.Module):
         """
         decoder = example.decoder
         hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
-        return {name: self.heads.logits(name, hidden[rows]) for name, rows in decoder.target_rows.items()}
+        weights = self.heads.split()
+        return {name: F.linear(hidden[rows], weights[name]) for name, rows in decoder.target_rows.items()}
 
     @property
     def is_ordered(self) -> bool:
