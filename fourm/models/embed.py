@@ -6,7 +6,7 @@ over modalities.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -242,13 +242,12 @@ class Heads(TokenTable):
             if name not in self.embedded:
                 fill_xavier(self.rows(name), generator)
 
+    def scores(self, hidden: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""
+        # Split once: each slice of its own would have a gradient as large as the whole table, zero but for its rows.
+        weights = dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))
+        return {name: F.linear(hidden[own], weights[name]) for name, own in rows.items()}
+
     def logits(self, name: str, hidden: Tensor) -> Tensor:
         """(..., dim) -> (..., vocab_size) of one modality."""
         return F.linear(hidden, self.rows(name))
-
-    def split(self) -> dict[str, Tensor]:
-        """Modality -> (vocab_size, dim) weights, for uses of several: their gradients are put side by side once.
-
-        Every one of `rows` would have a gradient as large as the whole table, zero but for its own rows.
-        """
-        return dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))

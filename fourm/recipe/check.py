@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.machine import GPUS
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.modality import Modality
 from fourm.ranges import check_range
-from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes
+from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes, synthetic_sample
 from fourm.recipe.encoders import adopt_vocabulary
 from fourm.recipe.pretrain import build_objective
 from fourm.recipe.schema import TEXT, PretrainRecipe
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokenizers.text import TextTokenizer
-from fourm.tokens import SpecialIds
 
 _BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two AdamW moments
 _HALVED = 0.5  # activations in bfloat16 with fused attention, beside those in float32 with plain attention
@@ -141,24 +139,6 @@ class Cost:
             f"  memory of each      {whole:12.1f} GiB, {shared:.1f} with sharded state, of {most} (bfloat16){fits}",
             f"  days                {self.days(on):12.2f} at {100 * on.utilisation:.0f} % model FLOPs utilisation",
         ]
-
-
-def synthetic_sample(
-    modalities: ModalitySet, rng: np.random.Generator, special: SpecialIds | None = None
-) -> dict[str, Any]:
-    """A random sample of every modality, in the form the data hands over."""
-    return {m.name: _synthetic(m, rng, special or SpecialIds()) for m in modalities.values()}
-
-
-def _synthetic(m: Modality, rng: np.random.Generator, special: SpecialIds) -> Any:
-    if m.is_grid and m.is_discrete:
-        return rng.integers(0, m.vocab_size, m.num_tokens)
-    if m.is_grid:
-        return rng.standard_normal((m.channels or 1, *m.grid.image_size), dtype=np.float32)
-    if isinstance(m.content, Continuous):
-        return rng.standard_normal((m.num_tokens, m.content.dim), dtype=np.float32)
-    tokens = rng.integers(special.sentinel(special.num_sentinels), m.vocab_size, max(m.num_tokens - 1, 1))
-    return np.array_split(tokens, max(len(tokens) // 2, 1)) if m.unit == "chunk" else tokens
 
 
 def check(recipe: PretrainRecipe) -> Cost:

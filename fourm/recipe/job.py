@@ -70,9 +70,10 @@ class TrainingJob:
             self.mixture = Mixture(training, {n: data.train.datasets[n].weight for n in training})
             self.validation = [self.open_dataset(n, d, False) for n, d in data.val.datasets.items()]
             return
-        self.mixture = build_mixture(data.train, self.modalities, self.encoders)
+        self.mixture = build_mixture(data.train, self.modalities, self.encoders, data.cache)
         self.validation = [
-            build_dataset(name, dataset, self.modalities, self.encoders) for name, dataset in data.val.datasets.items()
+            build_dataset(name, dataset, self.modalities, self.encoders, data.cache)
+            for name, dataset in data.val.datasets.items()
         ]
         for dataset in self.mixture.datasets.values():
             dataset.check_resolutions(data.resolutions)
@@ -85,6 +86,7 @@ class TrainingJob:
         pictures: Callable[[int], dict[str, Image]] | None = None,
         statistics: Callable[[], dict[str, float]] | None = None,
         evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+        flops_per_sample: float | None = None,
     ) -> None:
         """Train to the end, from the newest checkpoint if there is one.
 
@@ -94,6 +96,7 @@ class TrainingJob:
             pictures: pictures for a step.
             statistics: further numbers to log with each evaluation.
             evaluate: results by name; None: the losses on the validation sets.
+            flops_per_sample: operations of the model per sample, forward and backward.
         """
         measure = evaluate or self.evaluate
         Trainer(
@@ -107,6 +110,7 @@ class TrainingJob:
             pictures=pictures,
             metadata={"recipe": configs.to_dict(self.recipe), "tokenizers": self.tokenizers},
             export=export,
+            flops_per_sample=flops_per_sample,
         ).fit()
 
     def loader(self, cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
@@ -125,6 +129,7 @@ class TrainingJob:
             start=cursor,
             resolutions=data.resolutions,
             step_size=self.config.batch_size,
+            timeout_seconds=data.timeout_seconds,
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -23,6 +23,7 @@ from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
 from fourm.train.forward import LossModule
 from fourm.train.ledger import LossLedger
+from fourm.train.meter import Meter
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
 from fourm.train.progress import Progress
 from fourm.train.publish import write_folder
@@ -56,6 +57,7 @@ class Trainer:
         metadata: kept in every checkpoint; the model and modalities in `metadata["recipe"]` and the hashes in
             `metadata["tokenizers"]` must stay the same.
         export: writes the finished model into the given folder, called on the main rank in the same way.
+        flops_per_sample: operations of the model per sample, forward and backward, for the utilisation in the log.
 
     Raises:
         ConfigError: if the recipe contradicts itself.
@@ -74,6 +76,7 @@ class Trainer:
         pictures: Callable[[int], dict[str, Image]] | None = None,
         metadata: dict[str, Any] | None = None,
         export: Callable[[nn.Module, Path], None] | None = None,
+        flops_per_sample: float | None = None,
     ) -> None:
         config.check()
         self.model, self.objective, self.loader, self.config = model, objective, loader, config
@@ -84,6 +87,7 @@ class Trainer:
         self.metadata = metadata or {}
         self.state = RunState()
         self._schedule = schedule_of(config)
+        self._meter = Meter(self.world, config.batch_size, flops_per_sample, config.peak_tflops)
         self._tracker: Tracker | None = None
 
     @property
@@ -125,6 +129,10 @@ class Trainer:
                 if self.progress < c.length:
                     self._run_until(stop)
                 self._finish()
+        except BaseException as error:
+            if self._tracker is not None:
+                self._tracker.ended(self.state.step, error)
+            raise
         finally:
             if self._tracker is not None:
                 self._tracker.close()
@@ -164,6 +172,7 @@ class Trainer:
     def _run(self, stop: StopRequest) -> None:
         batches = iter(self.loader(self.state.cursor))
         self._mark, self._marked_tokens, self._waited = time.perf_counter(), self.state.tokens, 0.0
+        self._meter.start(self.state)
         while self.progress < self.config.length:
             micro_batches = self._fetch(batches, stop)
             totals, tokens, number = self._agree(micro_batches, stop.number)
@@ -269,7 +278,8 @@ class Trainer:
         self._mark, self._marked_tokens, self._waited = now, tokens, 0.0
         self._display.record(self.state.step, self.progress, record)
         if self._tracker is not None:
-            self._tracker.write("train", self.state.step, record)
+            figures = self._meter.figures(self.state, record["tokens_per_second"])
+            self._tracker.write("train", self.state.step, record | figures)
 
     @contextlib.contextmanager
     def _as_exported(self) -> Iterator[None]:

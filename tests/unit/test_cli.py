@@ -55,6 +55,7 @@ def test_help_lists_the_jobs(capsys: Any) -> None:
         "evaluate",
         "convert",
         "upload",
+        "watch",
         "run",
         "doctor",
     ):

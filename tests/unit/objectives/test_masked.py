@@ -832,3 +832,60 @@ def test_budgets_can_be_fixed_whatever_the_components_say(modalities: ModalitySe
 
     assert {(len(shown), len(asked)) for shown, asked in items(fixed, sample, 30)} <= {(7, n) for n in range(7, 10)}
     assert fixed.num_tokens(fixed.collate([fixed.prepare(sample, generator(0))])) == 16
+
+
+# ------------------------------------------------------------------ runs of tokens that see one another
+
+
+def test_runs_say_what_the_pattern_says(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 24, 24, component=MaskComponent(input_alphas={"*": 0.5}, target_alphas={"*": 0.5}))
+    for table in (objective.collate(list(items(objective, sample, 12))).encoder, objective.collate(
+        list(items(objective, sample, 12))).decoder):  # fmt: skip
+        dense = torch.zeros_like(table.attention.dense())
+        runs = table.attention.runs
+        assert runs.rows == runs.key_rows == tuple(table.valid.sum(1).tolist())
+        row, place = 0, 0
+        for length, causal in zip(runs.queries, runs.causal, strict=True):
+            while place == runs.rows[row]:
+                row, place = row + 1, 0
+            block = torch.ones(length, length, dtype=torch.bool)
+            dense[row, place : place + length, place : place + length] = block.tril() if causal else block
+            place += length
+        assert torch.equal(dense, table.attention.dense())
+
+
+def test_there_are_no_runs_where_modalities_see_those_before_them(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, separate=False)
+    assert objective.collate(list(items(objective, sample, 3))).decoder.attention.runs is None
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_checkpointing": True}, {"tie_heads": False}])
+def test_a_model_without_padding_computes_the_same(
+    modalities: ModalitySet, sample: Sample, options: dict[str, Any]
+) -> None:
+    sizes: dict[str, Any] = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, **options}
+    objective = masked(modalities, 24, 24, component=MaskComponent(input_alphas={"*": 0.3}, target_alphas={"*": 0.3}))
+    batch = objective.collate(list(items(objective, sample, 6)))
+    results = []
+    for backend in ("math", "runs"):
+        model = Multimodal(modalities, MultimodalConfig(**sizes, backend=backend)).train()
+        loss = objective.loss(model, batch).scalar(objective.counts(batch))
+        loss.backward()
+        results.append((loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (expected, gradients), (found, others) = results
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_samples_that_are_shown_nothing_are_answered_too(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(num_input_tokens=0, target_alphas={"caption": 1.0, "depth": 1.0})
+    objective = masked(modalities, component=component)
+    batch = objective.collate(list(items(objective, sample, 3)))
+    assert batch.encoder.attention.runs.rows == (0, 0, 0)
+    losses = []
+    for backend in ("math", "runs"):
+        config = MultimodalConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, backend=backend)
+        losses.append(objective.loss(Multimodal(modalities, config), batch).scalar(objective.counts(batch)))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
