@@ -20,7 +20,7 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -65,11 +65,15 @@ def open_dataset(folder: Path, modalities: ModalitySet, text: TextTokenizer) -> 
     folders = {
         m.name: next((n for n in (m.source, m.name) if (folder / n).is_dir()), m.source) for m in modalities.values()
     }
-    has_crops = (folder / "crop_settings").is_dir()
+    decoded = {m.decode for m in modalities.values()}
+    # Boxes are shares of an image, stored crops its pixels: without the image they do not meet.
+    sized = "image" in decoded or not decoded & {"boxes", "poses"}
+    stored = (folder / "crop_settings").is_dir() and sized
+    kind: Literal["none", "center", "crop_settings"] = "crop_settings" if stored else "center" if sized else "none"
     config = DatasetConfig(
         str(folder),
         format="shards",
-        crop=CropConfig("crop_settings" if has_crops else "center"),
+        crop=CropConfig(kind),
         modality_name_map={f: name for name, f in folders.items() if f != modalities[name].source},
     )
     return build_dataset("benchmark", config, modalities, text_encoders(modalities, text))
