@@ -33,7 +33,7 @@ def key_hash(*key: SupportsIndex | str) -> int:
 
 def generator(*key: SupportsIndex | str) -> np.random.Generator:
     """A numpy generator (Philox, counter-based) for `key`, for instance `generator(seed, "masks", epoch, n)`."""
-    return np.random.Generator(np.random.Philox(_Key(key_hash(*key))))
+    return np.random.Generator(np.random.Philox(_Key(key_hash(*key))))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):

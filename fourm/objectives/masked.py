@@ -147,13 +147,18 @@ class Masked:
 
     def with_budgets(self, num_inputs: int, num_targets: int) -> Masked:
         """The same objective with fixed budgets in all components, as 4M's fixed evaluation takes them."""
-        config = self.config
-        fixed = {"num_input_tokens": None, "num_target_tokens": None}
-        fixed |= {"min_input_tokens": None, "min_target_tokens": None}
-        own = {name: [replace(c, **fixed) for c in parts] for name, parts in config.datasets.items()}
-        parts = [replace(c, **fixed) for c in config.components]
-        budgets = {**fixed, "num_input_tokens": num_inputs, "num_target_tokens": num_targets}
-        return Masked(replace(config, **budgets, components=parts, datasets=own), self.modalities, self.special)
+        fixed: dict[str, Any] = dict.fromkeys(("num_input_tokens", "num_target_tokens"))
+        fixed |= dict.fromkeys(("min_input_tokens", "min_target_tokens"))
+        config = replace(
+            self.config,
+            num_input_tokens=num_inputs,
+            num_target_tokens=num_targets,
+            min_input_tokens=None,
+            min_target_tokens=None,
+            components=[replace(c, **fixed) for c in self.config.components],
+            datasets={name: [replace(c, **fixed) for c in own] for name, own in self.config.datasets.items()},
+        )
+        return Masked(config, self.modalities, self.special, ordered=self.ordered)
 
     def _drawn(self, mixture: str) -> dict[int, _Component]:
         """Place -> component of those that a data set draws."""

@@ -63,7 +63,7 @@ def _curves(runs: Sequence[Run], kind: str, title: str, width: int, smooth: int)
     curves = []
     for run in runs:
         x, y = run.series(kind, "loss")
-        curves.append((x, running_mean(np.asarray(y, float), smooth) if smooth > 1 else y))
+        curves.append((x, running_mean(np.asarray(y, float), smooth).tolist() if smooth > 1 else y))
     lines, (left, right, bottom, top) = plot(curves, max(20, width - _EDGE - 6), _HEIGHT)
     text = Text()
     for number, line in enumerate(lines):

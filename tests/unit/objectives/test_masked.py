@@ -889,3 +889,11 @@ def test_samples_that_are_shown_nothing_are_answered_too(modalities: ModalitySet
         config = MultimodalConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, backend=backend)
         losses.append(objective.loss(Multimodal(modalities, config), batch).scalar(objective.counts(batch)))
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
+
+
+def test_a_table_in_blocks_has_no_runs(modalities: ModalitySet, sample: Sample) -> None:
+    config = MaskedConfig(16, 16, components=[MaskComponent()])
+    objective = Masked(config, modalities, ordered=True)
+    batch = objective.collate(list(items(objective, sample, 3)))
+    assert batch.encoder.attention.runs is None
+    assert objective.with_budgets(4, 4).ordered
