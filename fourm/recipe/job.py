@@ -134,12 +134,10 @@ class TrainingJob:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses on the validation sets, with the same masks and crops each time."""
-        evaluation = self.recipe.evaluation
         results = self._mean_losses(model, self.objective)
-        if evaluation.fixed_input_tokens is not None and evaluation.fixed_target_tokens is not None:
-            fixed = cast(Masked, self.objective).with_budgets(
-                evaluation.fixed_input_tokens, evaluation.fixed_target_tokens
-            )
+        budgets = self.recipe.evaluation.fixed_budgets if isinstance(self.recipe, PretrainRecipe) else None
+        if budgets is not None:
+            fixed = cast(Masked, self.objective).with_budgets(*budgets)
             results |= {f"fixed/{name}": value for name, value in self._mean_losses(model, fixed).items()}
         return results
 

@@ -48,6 +48,13 @@ class EvaluationConfig:
                 "evaluation.fixed_input_tokens and fixed_target_tokens belong together: give both, or leave both out"
             )
 
+    @property
+    def fixed_budgets(self) -> tuple[int, int] | None:
+        """Input and target tokens of the second evaluation; None: there is none."""
+        if self.fixed_input_tokens is None or self.fixed_target_tokens is None:
+            return None
+        return self.fixed_input_tokens, self.fixed_target_tokens
+
 
 @dataclass
 class PictureConfig:
