@@ -16,6 +16,36 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What a kind of GPU can do, as its maker states it.
+
+    Args:
+        tflops: bfloat16 products without sparsity, in 10^12 operations per second (float16 where it has no bfloat16).
+        memory_gib: of one.
+    """
+
+    tflops: float
+    memory_gib: int
+
+
+GPUS = {
+    "v100": Gpu(125, 32),
+    "a100": Gpu(312, 80),
+    "h100": Gpu(989, 80),
+    "h200": Gpu(989, 141),
+    "gh200": Gpu(989, 96),
+    "b200": Gpu(2250, 180),
+    "l40s": Gpu(362, 48),
+    "a10g": Gpu(70, 24),
+    "rtx 4090": Gpu(165, 24),
+    "rtx 3090": Gpu(71, 24),
+    "mi250x": Gpu(191, 64),  # one of the two dies, which is a device of its own
+    "mi300x": Gpu(1307, 192),
+}
+"""Kind, as it stands in the name of the device -> what it can do."""
+
+
+@dataclass(frozen=True)
 class Part:
     """A share of numbered work that needs no agreement with those who do the rest.
 
@@ -146,6 +176,17 @@ def has_bf16(device: torch.device) -> bool:
         return False
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(bool(known.get(name)) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16"))
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """What a device can do in bfloat16, in 10^12 operations per second; None where that is not known."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).lower()
+    kinds = [kind for kind in GPUS if kind in name]
+    return GPUS[max(kinds, key=len)].tflops if kinds else None  # gh200 is no h200
 
 
 def use_bf16(precision: Precision, device: torch.device) -> bool:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
 
+_WORD = 2**64 - 1
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as a signed 64-bit integer
 _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15
@@ -30,7 +33,18 @@ def key_hash(*key: SupportsIndex | str) -> int:
 
 def generator(*key: SupportsIndex | str) -> np.random.Generator:
     """A numpy generator (Philox, counter-based) for `key`, for instance `generator(seed, "masks", epoch, n)`."""
-    return np.random.Generator(np.random.Philox(key=key_hash(*key)))
+    return np.random.Generator(np.random.Philox(_Key(key_hash(*key))))  # type: ignore[arg-type]
+
+
+class _Key(ISeedSequence):
+    """A key in the place of a seed: `Philox(key=...)` gives the same, but asks the system for entropy it never uses."""
+
+    def __init__(self, key: int) -> None:
+        self.words = np.array([key & _WORD, key >> 64], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        """The two words of the key, which is all that Philox asks for."""
+        return self.words
 
 
 def torch_seed(*key: SupportsIndex | str) -> int:

@@ -46,6 +46,41 @@ class SpecialIds:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """An attention pattern that falls apart into runs of tokens, as numbers that the host knows.
+
+    Token by token and padding left out, row after row, run i of the queries sees run i of the keys and nothing else.
+
+    Args:
+        queries: tokens of each run.
+        keys: tokens of what each run sees.
+        causal: whether a run's token sees only itself and what comes before it.
+        rows: queries of each row of the table.
+        key_rows: keys of each row.
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    causal: tuple[bool, ...]
+    rows: tuple[int, ...]
+    key_rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[TokenRow]) -> Runs | None:
+        """The runs of some tables, which see themselves; None if one of them does not know its own."""
+        if any(row.runs is None for row in rows):
+            return None
+        runs = [run for row in rows for run in row.runs or ()]
+        lengths, own = tuple(length for length, _ in runs), tuple(len(row) for row in rows)
+        return cls(lengths, lengths, tuple(causal for _, causal in runs), own, own)
+
+    @classmethod
+    def cross(cls, queries: Runs, keys: Runs) -> Runs:
+        """Every query of a row sees every key of the same row."""
+        return cls(queries.rows, keys.rows, (False,) * len(queries.rows), queries.rows, keys.rows)
+
+
+@dataclass(frozen=True)
 class AttentionPattern:
     """Who may attend to whom: token q sees kv iff `start[q] <= kv < reach[q]` and `key_group[kv] == group[q]`.
 
@@ -54,12 +89,14 @@ class AttentionPattern:
         group: (B, Q) int32, group of each query.
         key_group: (B, K) int32, group of each key, -1 for padding; None: the keys are the queries.
         start: (B, Q) int32, first key each query may see; None: 0.
+        runs: the same on the host, where it is known and falls apart so.
     """
 
     reach: Tensor
     group: Tensor
     key_group: Tensor | None = None
     start: Tensor | None = None
+    runs: Runs | None = None
 
     @classmethod
     def full(cls, valid: Tensor) -> AttentionPattern:
@@ -94,10 +131,10 @@ class AttentionPattern:
         return cls(reach=_where_valid(valid, ends), group=_group_of_valid(valid))
 
     @classmethod
-    def cross(cls, valid_queries: Tensor, valid_keys: Tensor) -> AttentionPattern:
+    def cross(cls, valid_queries: Tensor, valid_keys: Tensor, runs: Runs | None = None) -> AttentionPattern:
         """Every valid query (B, Q) sees every valid key (B, K)."""
         reach = _where_valid(valid_queries, valid_keys.shape[1])
-        return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys))
+        return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys), runs=runs)
 
     def separate(self, by: Tensor, key_by: Tensor | None = None) -> AttentionPattern:
         """Split every group further, for instance by modality (4M's decoder) or document.
@@ -110,7 +147,7 @@ class AttentionPattern:
         if keys is not None and key_by is None:
             raise ValueError("a pattern with keys of its own needs key_by")
         joined = None if keys is None or key_by is None else _join_groups(keys, key_by)
-        return replace(self, group=_join_groups(self.group, by), key_group=joined)
+        return replace(self, group=_join_groups(self.group, by), key_group=joined, runs=None)
 
     def prepend(self, count: int, *, block: bool = False) -> AttentionPattern:
         """The same pattern with `count` more tokens in front: registers, in group 0.
@@ -197,6 +234,8 @@ class TokenRow:
         reach: end of what the token may see (`AttentionPattern`).
         group: its attention group.
         values: modality name -> (n_m, dim) vectors read, in table order.
+        runs: the table as runs of tokens that see one another and nothing else: length, and whether each sees only
+            what comes before; None where it is not known, or otherwise.
     """
 
     modality: np.ndarray
@@ -206,6 +245,7 @@ class TokenRow:
     reach: np.ndarray
     group: np.ndarray
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    runs: tuple[tuple[int, bool], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.modality)
@@ -316,7 +356,9 @@ def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int |
         position=column("position", 0, np.int64),
         ids=column("ids", PADDING, np.int64),
         target_ids=target_ids,
-        attention=AttentionPattern(reach=column("reach", 0, np.int32), group=column("group", PADDING, np.int32)),
+        attention=AttentionPattern(
+            reach=column("reach", 0, np.int32), group=column("group", PADDING, np.int32), runs=Runs.of(rows)
+        ),
         values=values,
         value_rows=value_rows,
         target_rows={

@@ -14,6 +14,7 @@ from fourm.cli.prepare import prepare
 from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
 from fourm.cli.use import generate, serve, tokenize
+from fourm.cli.watch import watch
 from fourm.errors import FourmError
 
 _RANK_SECONDS = 3.0
@@ -40,17 +41,25 @@ def cli(verbose: bool) -> None:
 
 for command in (
     *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
-    *(generate, serve, retrieve, evaluate, convert, export, upload),
+    *(generate, serve, retrieve, evaluate, convert, export, upload, watch),
 ):
     cli.add_command(command)
 
 
 @cli.command()
-def doctor() -> None:
-    """Say what of the installation works and what is missing."""
+@click.option("--quick", is_flag=True, help="Leave out what is tried on GPUs, which takes some minutes.")
+def doctor(quick: bool) -> None:
+    """Say what of the installation works and what is missing.
+
+    With GPUs: whether they compute what the CPU does, compile, attend and shard, and how fast they exchange and train.
+    """
     from fourm import doctor as checks
 
     report = checks.report()
+    if checks.exit_status(report) == 0:
+        from fourm.recipe import gpu_checks
+
+        report += gpu_checks.skipped("--quick") if quick else gpu_checks.gpu_checks()
     click.echo(checks.render(report))
     sys.exit(checks.exit_status(report))
 

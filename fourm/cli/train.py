@@ -12,7 +12,14 @@ from fourm.cli.recipes import recipe_options, show_recipe
 @click.option(
     "--check", is_flag=True, help="Build on the meta device, report parameters, FLOPs, tokens and memory, and stop."
 )
-def pretrain(recipe: str, overrides: tuple[str, ...], show: bool, check: bool) -> None:
+@click.option("--gpus", default=64, show_default=True, help="With --check: GPUs to say memory and days for.")
+@click.option("--gpu", default="a100", show_default=True, help="With --check: their kind, such as h100.")
+@click.option(
+    "--utilisation", default=0.35, show_default=True, help="With --check: share of their peak that training reaches."
+)
+def pretrain(
+    recipe: str, overrides: tuple[str, ...], show: bool, check: bool, gpus: int, gpu: str, utilisation: float
+) -> None:
     """Train an any-to-any model. The same command goes on where an interrupted run stopped."""
     from fourm import config as configs
     from fourm.recipe.schema import PretrainRecipe
@@ -21,9 +28,11 @@ def pretrain(recipe: str, overrides: tuple[str, ...], show: bool, check: bool) -
     if show:
         show_recipe(loaded)
     elif check:
+        from fourm.recipe.check import Machines
         from fourm.recipe.check import check as check_recipe
 
-        click.echo("\n".join(check_recipe(loaded).lines()))
+        machines = Machines(gpus, gpu.lower(), utilisation)
+        click.echo("\n".join(check_recipe(loaded).lines(machines)))
     else:
         from fourm.recipe.pretrain import run
 

@@ -6,20 +6,26 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from fourm.data.index import ShardIndex, index_path, load_index, read_header, scan_tar
-from fourm.data.paths import find_tars
+from fourm.data.configs import CacheConfig
+from fourm.data.index import ShardIndex, index_path, scan_tar
+from fourm.data.remote import attempt, is_url
 from fourm.data.source import check_same
+from fourm.data.storage import PASSING, LocalStorage, Storage
 from fourm.errors import DataError
 
 V = TypeVar("V")
 _OPEN_FILES = 128
-_OPEN_INDEXES = 1024
+_OPEN_INDEXES = 4096
+_INDEXED_SAMPLES = 16_000_000
+"""Entries of all indexes in memory together: about 16 bytes each."""
 
 
 class AlignedShards:
@@ -29,16 +35,18 @@ class AlignedShards:
     shard as they are read.
 
     Args:
-        path: a folder with `<source>/shard-*.tar`, or a pattern (`fourm.data.paths.find_tars`).
+        path: a folder with `<source>/shard-*.tar`, or a pattern (`fourm.data.paths.find_tars`); at a URL too.
         sources: folders to read.
+        cache: of shards at URLs.
 
     Raises:
         DataError: if a tar is missing or damaged, or the sources differ in their shards or keys.
     """
 
-    def __init__(self, path: str | Path, sources: Iterable[str]) -> None:
+    def __init__(self, path: str | Path, sources: Iterable[str], cache: CacheConfig | None = None) -> None:
         self.name = str(path)
-        self.tars = find_tars(self.name, sources)
+        self.storage = _storage(self.name, cache)
+        self.tars = self.storage.tars(sources)
         if not self.tars:
             raise DataError(f"no sources to read in {self.name}: the recipe lists no modalities for it")
         self.shard_sizes = self._check()
@@ -46,9 +54,11 @@ class AlignedShards:
         self._open()
 
     def _open(self) -> None:
-        self._indexes: _Recent[ShardIndex] = _Recent(load_index, _OPEN_INDEXES)
-        self._scans: _Recent[ShardIndex] = _Recent(scan_tar, _OPEN_INDEXES)
-        self._files: _Recent[int] = _Recent(_open, _OPEN_FILES, os.close)
+        self._indexes: _Recent[ShardIndex] = _Recent(
+            _light_indexes(self.storage), _OPEN_INDEXES, size=lambda index: len(index.keys), total=_INDEXED_SAMPLES
+        )
+        self._scans: _Recent[ShardIndex] = _Recent(scan_tar, 64)
+        self._files: _Recent[int] = _Recent(self.storage.open, _OPEN_FILES, os.close)
 
     def _check(self) -> list[int]:
         shards = {source: [tar.name for tar in tars] for source, tars in self.tars.items()}
@@ -57,11 +67,11 @@ class AlignedShards:
             shards,
             "Make the missing shards (an interrupted command continues where it stopped)",
         )
-        headers = {source: [read_header(tar) for tar in tars] for source, tars in self.tars.items()}
+        headers = {source: [self.storage.header(tar) for tar in tars] for source, tars in self.tars.items()}
         first, *others = headers
         for shard, name in enumerate(shards[first]):
             if any(headers[other][shard].keys_digest != headers[first][shard].keys_digest for other in others):
-                keys = {source: load_index(tars[shard]).keys for source, tars in self.tars.items()}
+                keys = {source: self.storage.index(tars[shard]).keys for source, tars in self.tars.items()}
                 check_same(
                     f"shard {name} in {self.name}", keys, "Make this shard again for both sources from the same samples"
                 )
@@ -83,17 +93,18 @@ class AlignedShards:
 
     def keys_digest(self, shard: int) -> str:
         """The hash of the keys of a shard, in order."""
-        return read_header(next(iter(self.tars.values()))[shard]).keys_digest
+        return self.storage.header(next(iter(self.tars.values()))[shard]).keys_digest
 
     def content_digest(self, shard: int) -> str:
         """The hash of the checksums in all indexes of a shard; empty if one of them has none."""
-        digests = [read_header(tars[shard]).content_digest for _, tars in sorted(self.tars.items())]
+        digests = [self.storage.header(tars[shard]).content_digest for _, tars in sorted(self.tars.items())]
         return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest() if all(digests) else ""
 
     def where(self, n: int, source: str | None = None) -> str:
         """The tar and key of sample n, for errors."""
         tar = self.tars[source or next(iter(self.tars))][self._locate(n)[0]]
-        return f"{tar if source else tar.parents[1] / '*' / tar.name}, key '{self.key(n)}'"
+        name = self.storage.where(tar if source else tar.parents[1] / "*" / tar.name)
+        return f"{name}, key '{self.key(n)}'"
 
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source.
@@ -107,12 +118,7 @@ class AlignedShards:
             tar = tars[shard]
             index = self._indexes[tar]
             size = BLOCKSIZE + int(index.sizes[row])
-            try:
-                data = os.pread(self._files[tar], size, int(index.offsets[row]) - BLOCKSIZE)
-            except OSError as error:
-                raise DataError(
-                    f"cannot read shard {tar}: {error.strerror}. Check the disk, or make the shard again"
-                ) from error
+            data = self._bytes(tar, size, int(index.offsets[row]) - BLOCKSIZE)
             if len(data) != size:
                 raise DataError(
                     f"shard {tar} became shorter while it was read (key '{index.keys[row]}'). Make it again"
@@ -121,6 +127,31 @@ class AlignedShards:
                 self._compare(tar, row)
             sample[source] = data[BLOCKSIZE:]
         return sample
+
+    def _bytes(self, tar: Path, size: int, offset: int) -> bytes:
+        """Part of a tar; where a server stalls it is opened anew and read again, a few times."""
+
+        def read() -> bytes:
+            try:
+                return os.pread(self._files[tar], size, offset)
+            except OSError:
+                self._files.drop(tar)
+                raise
+
+        try:
+            return attempt(read, f"read shard {tar}", passing=PASSING)
+        except OSError as error:
+            raise DataError(
+                f"cannot read shard {tar}: {error.strerror}. Check the disk, or make the shard again"
+            ) from error
+
+    @property
+    def prefetch(self) -> Callable[[Iterable[int]], None] | None:
+        """Tells which shards are read next; None where they are on this machine."""
+        fetch = self.storage.prefetch
+        if fetch is None:
+            return None
+        return lambda shards: fetch([tars[shard] for shard in shards for tars in self.tars.values()])
 
     def _compare(self, tar: Path, row: int) -> None:
         """See that an index says of one member what a scan of its tar does."""
@@ -144,30 +175,71 @@ class AlignedShards:
         self._open()
 
 
-def _open(tar: Path) -> int:
-    return os.open(tar, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+def _storage(path: str, cache: CacheConfig | None) -> Storage:
+    if not is_url(path):
+        return LocalStorage(path)
+    from fourm.data.mirror import Mirror
+
+    return Mirror(path, cache or CacheConfig())
+
+
+def _light_indexes(storage: Storage) -> Callable[[Path], ShardIndex]:
+    """Indexes as they are kept: aligned sources have the same keys, which are there once; nobody reads checksums."""
+    known: WeakValueDictionary[str, _Keys] = WeakValueDictionary()
+
+    def load(tar: Path) -> ShardIndex:
+        index = storage.index(tar)
+        keys = known.setdefault(index.header.keys_digest, _Keys(index.keys))
+        return replace(index, keys=keys, checksums=index.checksums[:0])
+
+    return load
+
+
+class _Keys(list[str]):
+    """The keys of a shard; unlike a plain list, it can be known without being kept."""
 
 
 class _Recent(Generic[V]):
-    """The most recently used values by path, at most `limit` of them."""
+    """The most recently used values by path.
 
-    def __init__(self, make: Callable[[Path], V], limit: int, drop: Callable[[V], None] | None = None) -> None:
-        self._make = make
-        self._limit = limit
-        self._drop = drop
+    Args:
+        make: a value of a path.
+        limit: most values.
+        drop: called for each value that leaves.
+        size: of a value.
+        total: most that their sizes may add up to.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Path], V],
+        limit: int,
+        drop: Callable[[V], None] | None = None,
+        size: Callable[[V], int] = lambda value: 0,
+        total: int = 0,
+    ) -> None:
+        self._make, self._limit, self._drop, self._size, self._total = make, limit, drop, size, total
         self._values: OrderedDict[Path, V] = OrderedDict()
+        self._used = 0
 
     def __getitem__(self, path: Path) -> V:
         value = self._values.get(path)
         if value is None:
             value = self._values[path] = self._make(path)
-            if len(self._values) > self._limit:
-                _, oldest = self._values.popitem(last=False)
-                if self._drop is not None:
-                    self._drop(oldest)
+            self._used += self._size(value)
+            while len(self._values) > 1 and (len(self._values) > self._limit or self._used > self._total):
+                self.drop(next(iter(self._values)))
         else:
             self._values.move_to_end(path)
         return value
+
+    def drop(self, path: Path) -> None:
+        """Let a value go, if it is there."""
+        value = self._values.pop(path, None)
+        if value is not None:
+            self._used -= self._size(value)
+            if self._drop is not None:
+                self._drop(value)
 
     def __del__(self) -> None:
         if self._drop is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from fourm.errors import ConfigError
@@ -119,6 +121,29 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """Where shards at URLs are kept while they are read.
+
+    Args:
+        folder: on a disk of this machine; all processes and runs may share it. None: `fourm/shards` where the system
+            keeps caches.
+        gib: most space that its tars take; those that were opened longest ago leave first.
+    """
+
+    folder: str | None = None
+    gib: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "gib", above=0)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        system = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return Path(self.folder or f"{system}/fourm/shards").expanduser()
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """All data of a recipe.
 
@@ -129,6 +154,9 @@ class DataConfig:
             number.
         shuffle_window: shards whose samples are shuffled together; bounds the memory of the order and what is read at
             a time.
+        cache: of shards at URLs.
+        timeout_seconds: a loader process that gives nothing for so long ends the run with an error, as it does where
+            storage stalls; None: the run waits.
         resolutions: pixels of the shorter side of training images; every optimizer step draws one of them for its whole
             batch. Empty: the modalities' own size, which evaluation always takes.
     """
@@ -137,8 +165,11 @@ class DataConfig:
     val: MixtureConfig = field(default_factory=MixtureConfig)
     num_workers: int = 0
     shuffle_window: int = 64
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    timeout_seconds: float | None = None
     resolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_range(self, "resolutions", "shuffle_window", least=1)
         check_range(self, "num_workers", least=0)
+        check_range(self, "timeout_seconds", above=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from fourm.data import decode as decoding
 from fourm.data import geometry as geometries
 from fourm.data import transforms
 from fourm.data.augment import draw_augmentation
-from fourm.data.configs import DatasetConfig
+from fourm.data.configs import CacheConfig, DatasetConfig
 from fourm.data.geometry import Geometry
 from fourm.data.paths import facts_folder, some_shards
+from fourm.data.remote import is_url
 from fourm.data.shards import CROPS, check_crops, check_tokenizer_hash, crops_digest
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
@@ -66,6 +67,11 @@ class AlignedDataset:
 
     def __len__(self) -> int:
         return sum(self.shard_sizes)
+
+    @property
+    def prefetch(self) -> Callable[[Iterable[int]], None] | None:
+        """Tells the source which shards are read next, and returns at once; None where that changes nothing."""
+        return getattr(self.source, "prefetch", None)
 
     def _check_geometry(self) -> None:
         crop, hflip = self.config.crop.kind, self.config.hflip
@@ -205,7 +211,11 @@ class AlignedDataset:
 
 
 def build_dataset(
-    name: str, config: DatasetConfig, modalities: ModalitySet, encoders: Mapping[str, Encoder] | None = None
+    name: str,
+    config: DatasetConfig,
+    modalities: ModalitySet,
+    encoders: Mapping[str, Encoder] | None = None,
+    cache: CacheConfig | None = None,
 ) -> AlignedDataset:
     """Open a data set as a recipe describes it.
 
@@ -214,6 +224,7 @@ def build_dataset(
         config: its description.
         modalities: all modalities of the recipe.
         encoders: modality -> function from text or boxes to token ids.
+        cache: of shards at URLs.
 
     Raises:
         ConfigError: if it names unknown modalities.
@@ -224,7 +235,8 @@ def build_dataset(
     read = [folders[m.name] for m in chosen.values() if m.decode != decoding.FROM_KEY]
     needed = [*read, *([CROPS] if config.crop.kind == CROPS else [])]
     path = config.path if config.shards is None else some_shards(config.path, needed, *config.shards)
-    return AlignedDataset(name, open_source(path, needed, config.format), chosen, encoders or {}, config, folders)
+    source = open_source(path, needed, config.format, cache)
+    return AlignedDataset(name, source, chosen, encoders or {}, config, folders)
 
 
 def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) -> dict[str, str]:
@@ -246,7 +258,13 @@ def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) ->
     return folders
 
 
-def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hashes: Mapping[str, str]) -> None:
+def check_tokens(
+    name: str,
+    config: DatasetConfig,
+    modalities: ModalitySet,
+    hashes: Mapping[str, str],
+    cache: CacheConfig | None = None,
+) -> None:
     """Refuse tokens that other tokenizers made, or for other crops, wherever the data set keeps them.
 
     Args:
@@ -254,14 +272,23 @@ def check_tokens(name: str, config: DatasetConfig, modalities: ModalitySet, hash
         config: its description.
         modalities: all modalities of the recipe.
         hashes: token modality -> hash of the recipe's tokenizer for it.
+        cache: of shards at URLs, whose facts are fetched.
 
     Raises:
         DataError: if the tokens carry no hash or another one, or were made for other stored crops than are used.
     """
-    crops = crops_digest(facts_folder(config.path, CROPS)[0]) if config.crop.kind == CROPS else None
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
-    for modality, folder in source_folders(name, config, chosen).items():
-        where = facts_folder(config.path, folder)
+    folders = source_folders(name, config, chosen)
+    path = config.path
+    if is_url(path):
+        from fourm.data.mirror import Mirror
+
+        mirror = Mirror(path, cache or CacheConfig())
+        mirror.facts([CROPS, *(folders[m] for m in hashes if m in folders)])
+        path = str(mirror.root)
+    crops = crops_digest(facts_folder(path, CROPS)[0]) if config.crop.kind == CROPS else None
+    for modality, folder in folders.items():
+        where = facts_folder(path, folder)
         if modality in hashes and where[0].joinpath(where[1]).is_dir():  # data that is not there is told on opening it
             check_tokenizer_hash(*where, hashes[modality])
             if crops is not None:

@@ -180,7 +180,7 @@ def _check_ids(ids: NDArray[np.int32], modality: Modality) -> NDArray[np.int32]:
 def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
     """Token ids, npy (crops, tokens) or (tokens,) -> (crops, tokens)."""
     ids = read_npy(data)
-    if not np.issubdtype(ids.dtype, np.integer) or ids.ndim < 1:
+    if ids.dtype.kind not in "iu" or ids.ndim < 1:
         raise ValueError(f"expected integers (crops, tokens), found {ids.dtype} of shape {ids.shape}")
     ids = np.atleast_2d(ids).reshape(len(ids) if ids.ndim > 1 else 1, -1).astype(np.int64)
     if isinstance(modality.layout, Grid) and ids.shape[1] != modality.num_tokens:
@@ -188,7 +188,8 @@ def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
             f"{ids.shape[1]} tokens per crop, but the grid of {modality.layout.height} x {modality.layout.width} "
             f"has {modality.num_tokens}"
         )
-    if ids.size and not 0 <= ids.min() <= ids.max() < modality.vocab_size:
+    # Read as unsigned, negative numbers are larger than every vocabulary: one pass finds both.
+    if ids.size and ids.view(np.uint64).max() >= modality.vocab_size:
         wrong = int(ids.max()) if ids.max() >= modality.vocab_size else int(ids.min())
         raise ValueError(
             f"token id {wrong} is outside the vocabulary of {modality.vocab_size} (0 to {modality.vocab_size - 1})"

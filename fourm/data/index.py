@@ -25,7 +25,7 @@ from fourm.errors import DataError
 logger = logging.getLogger(__name__)
 
 VERSION = 2
-_HEADER_BYTES = 4096
+HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,18 @@ def read_header(tar: Path) -> ShardHeader:
     Raises:
         DataError: if the tar is missing, truncated or not a tar.
     """
-    start, size = _read_current(tar, _HEADER_BYTES)
+    start, size = _read_current(tar, HEADER_BYTES)
+    header = header_from_json(start)
+    return header if header is not None and header.tar_bytes == size else load_index(tar).header
+
+
+def header_from_json(start: bytes) -> ShardHeader | None:
+    """The header of an index of this version from its first `HEADER_BYTES`; None if it is not one."""
     try:
         facts: dict[str, Any] = json.loads(start.split(b"\n", 1)[0].rstrip().rstrip(b",") + b"}")
-        if facts.pop("version") == VERSION and facts["tar_bytes"] == size:
-            return ShardHeader(**facts)
+        return ShardHeader(**facts) if facts.pop("version") == VERSION else None
     except (ValueError, KeyError, TypeError):
-        pass
-    return load_index(tar).header
+        return None
 
 
 def _read_current(tar: Path, most: int = -1) -> tuple[bytes, int]:

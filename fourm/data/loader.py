@@ -41,7 +41,7 @@ class Loader:
     Args:
         mixture: data sets and weights.
         prepare: sample and generator -> item of a batch; pure. Its generator is `fourm.rng.generator(seed, dataset,
-            epoch, n)`.
+            epoch, n)`. Or data set -> such a function.
         collate: items -> batch.
         batch_size: samples per rank.
         rank: this process.
@@ -54,6 +54,7 @@ class Loader:
             samples before the step, so that all ranks and a resumed run agree.
         step_size: samples of an optimizer step over all ranks; None: one batch of each rank.
         pin_memory: page-locked batches for fast copies to the GPU; None: where CUDA is available.
+        timeout_seconds: how long a batch of a loader process may take; None: as long as it takes.
 
     Raises:
         DataError: while iterating, if data is damaged; the same error for any number of workers.
@@ -62,7 +63,7 @@ class Loader:
     def __init__(
         self,
         mixture: Mixture,
-        prepare: Prepare,
+        prepare: Prepare | Mapping[str, Prepare],
         collate: Collate,
         *,
         batch_size: int,
@@ -75,10 +76,11 @@ class Loader:
         resolutions: Sequence[int] = (),
         step_size: int | None = None,
         pin_memory: bool | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         _check_sizes(batch_size, rank, world_size)
         self.batch_size, self.rank, self.world_size, self.num_workers = batch_size, rank, world_size, num_workers
-        self.pin_memory = pin_memory
+        self.pin_memory, self.timeout_seconds = pin_memory, timeout_seconds
         self._order = MixtureOrder(mixture, seed, window, start)
         self._resolutions, self._step_size = tuple(resolutions), step_size or batch_size * world_size
         self._choice = WeightedChoice([1.0] * len(self._resolutions), seed, "resolution") if resolutions else None
@@ -98,7 +100,7 @@ class Loader:
                 yield Plan(everyone[self.rank * self.batch_size : (self.rank + 1) * self.batch_size], resolution)
 
         try:
-            for batch in _load(plans(), self._assemble, self.num_workers, self.pin_memory):
+            for batch in _load(plans(), self._assemble, self.num_workers, self.pin_memory, self.timeout_seconds):
                 cursors.popleft()
                 yield batch, cursors[0]
         finally:
@@ -174,8 +176,15 @@ class _Failure:
 class _Assemble:
     """Numbers -> batch. Runs in workers; picklable if `prepare` and `collate` are."""
 
-    def __init__(self, datasets: Mapping[str, AlignedDataset], prepare: Prepare, collate: Collate, seed: int) -> None:
-        self.datasets, self.prepare, self.collate, self.seed = dict(datasets), prepare, collate, seed
+    def __init__(
+        self,
+        datasets: Mapping[str, AlignedDataset],
+        prepare: Prepare | Mapping[str, Prepare],
+        collate: Collate,
+        seed: int,
+    ) -> None:
+        self.datasets, self.collate, self.seed = dict(datasets), collate, seed
+        self.prepare = prepare if isinstance(prepare, Mapping) else dict.fromkeys(datasets, prepare)
 
     def __getitem__(self, plan: Plan) -> Any:
         try:
@@ -188,12 +197,18 @@ class _Assemble:
         dataset = self.datasets[draw.dataset]
         sample = dataset.sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
         try:
-            return self.prepare(sample, generator(self.seed, *draw))
+            return self.prepare[draw.dataset](sample, generator(self.seed, *draw))
         except DataError as error:
             raise DataError(f"data set '{dataset.name}', {dataset.source.where(draw.n)}: {error}") from error
 
 
-def _load(plans: Iterable[Plan], assemble: _Assemble, num_workers: int, pin_memory: bool | None) -> Iterator[Any]:
+def _load(
+    plans: Iterable[Plan],
+    assemble: _Assemble,
+    num_workers: int,
+    pin_memory: bool | None,
+    timeout_seconds: float | None = None,
+) -> Iterator[Any]:
     """Batches for plans, in order, loaded by `num_workers` processes."""
     from torch import cuda
     from torch.utils.data import DataLoader
@@ -206,6 +221,7 @@ def _load(plans: Iterable[Plan], assemble: _Assemble, num_workers: int, pin_memo
         prefetch_factor=_PREFETCHED_BATCHES if num_workers else None,
         pin_memory=cuda.is_available() if pin_memory is None else pin_memory,
         collate_fn=_unchanged,
+        timeout=(timeout_seconds or 0) if num_workers else 0,
     )
     batches = iter(loader)
     try:
@@ -227,6 +243,11 @@ def _next(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, _END)
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if "DataLoader timed out" in str(error):
+            raise DataError(
+                f"a batch took longer than data.timeout_seconds ({batches._timeout:g}): storage stalls, or there are "  # type: ignore[attr-defined]
+                "too few data.num_workers. The same command goes on from the newest checkpoint"
+            ) from error
         if not _tells_of_a_dead_worker(error, batches):
             raise
         raise DataError(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fourm.data.configs import MixtureConfig
+from fourm.data.configs import CacheConfig, MixtureConfig
 from fourm.data.dataset import AlignedDataset, Encoder, build_dataset
 from fourm.data.order import ShuffledOrder, WeightedChoice
 from fourm.errors import CheckpointError, DataError
@@ -66,6 +66,7 @@ class MixtureOrder:
 
     def __init__(self, mixture: Mixture, seed: int, window: int, start: Mapping[str, Any] | None = None) -> None:
         self.names = list(mixture.datasets)
+        self._prefetch = [getattr(dataset, "prefetch", None) for dataset in mixture.datasets.values()]
         self._orders = [ShuffledOrder(d.shard_sizes, seed, name, window) for name, d in mixture.datasets.items()]
         self._choice = WeightedChoice([mixture.weights[name] for name in self.names], seed)
         self._draws, self._taken = _read_cursor(start, self.names)
@@ -82,7 +83,11 @@ class MixtureOrder:
     def next(self) -> Draw:
         """The next draw."""
         chosen = self._choice(self._draws)
-        epoch, n = self._orders[chosen].sample(self._taken[chosen])
+        order = self._orders[chosen]
+        epoch, n = order.sample(self._taken[chosen])
+        fetch = self._prefetch[chosen]
+        if fetch is not None and (soon := order.soon(self._taken[chosen])) is not None:
+            fetch(soon)
         self._draws += 1
         self._taken[chosen] += 1
         return Draw(self.names[chosen], epoch, n)
@@ -109,7 +114,10 @@ def _read_cursor(start: Mapping[str, Any] | None, names: list[str]) -> tuple[int
 
 
 def build_mixture(
-    config: MixtureConfig, modalities: ModalitySet, encoders: Mapping[str, Encoder] | None = None
+    config: MixtureConfig,
+    modalities: ModalitySet,
+    encoders: Mapping[str, Encoder] | None = None,
+    cache: CacheConfig | None = None,
 ) -> Mixture:
     """Open the data sets of a recipe.
 
@@ -118,5 +126,5 @@ def build_mixture(
         DataError: if data is missing, damaged or not aligned.
     """
     chosen = {name: dataset for name, dataset in config.datasets.items() if dataset.weight > 0}
-    datasets = {name: build_dataset(name, dataset, modalities, encoders) for name, dataset in chosen.items()}
+    datasets = {name: build_dataset(name, dataset, modalities, encoders, cache) for name, dataset in chosen.items()}
     return Mixture(datasets, {name: dataset.weight for name, dataset in chosen.items()})

@@ -55,6 +55,20 @@ class ShuffledOrder:
         window = int(np.searchsorted(starts, place, side="right")) - 1
         return epoch, int(self._permutation(epoch, window)[place - int(starts[window])])
 
+    def soon(self, place: int) -> list[int] | None:
+        """The shards that follow those around `place`, told once, when these begin; None at all other places.
+
+        The very first ones count as following nothing: they come with the second.
+        """
+        epoch, within = divmod(place, self.num_samples)
+        starts = self._epoch(epoch).starts
+        window = int(np.searchsorted(starts, within, side="right")) - 1
+        if within != int(starts[window]):
+            return None
+        windows = self._epoch(epoch).windows
+        following = windows[window + 1] if window + 1 < len(windows) else self._epoch(epoch + 1).windows[0]
+        return [int(shard) for shard in (following if place else [*windows[window], *following])]
+
     def _epoch(self, epoch: int) -> _Epoch:
         found = self._epochs.get(epoch)
         if found is None:

@@ -29,6 +29,22 @@ def expand_braces(pattern: str) -> Iterator[str]:
         yield from expand_braces(pattern[: match.start()] + str(number).zfill(len(first)) + pattern[match.end() :])
 
 
+def split_pattern(path: str) -> tuple[str, list[str]] | None:
+    """Root and names of the shards of a pattern `ROOT/[rgb,depth]/shard-{00000..00009}.tar`; None for a folder.
+
+    Raises:
+        DataError: if it has another form.
+    """
+    if not is_pattern(path):
+        return None
+    match = re.fullmatch(r"([^\[\]{}]+)/\[[^\[\]]*\]/([^/]+)", path)
+    if match is None:
+        raise DataError(
+            f"data path {path}: at URLs, a pattern has the form ROOT/[source,...]/shard-{{00000..00009}}.tar"
+        )
+    return match[1], list(expand_braces(match[2]))
+
+
 def some_shards(path: str, sources: Iterable[str], first: int, last: int) -> str:
     """The pattern of a part of the shards in a folder.
 
@@ -56,8 +72,8 @@ def find_tars(path: str, sources: Iterable[str]) -> dict[str, list[Path]]:
     Raises:
         DataError: if the path is remote, or a source is missing, has no tars, or not all that its facts say.
     """
-    if "://" in path or path.startswith("pipe:"):
-        raise DataError(f"data path {path} is remote; copy the shards to a local folder first, and give that folder")
+    if path.startswith("pipe:"):
+        raise DataError(f"data path {path} is a stream, in which no sample can be found: give the folder, or its URL")
     if not is_pattern(path):
         return {source: _tars_in(Path(path), source) for source in sources}
     found = {}

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from fourm.errors import ConfigError, DataError, FourmError, did_you_mean
@@ -24,12 +24,13 @@ def is_url(name: str) -> bool:
     return _URL.match(name) is not None
 
 
-def attempt(action: Callable[[], T], what: str) -> T:
-    """What an action gives that may fail for a moment, as networks do: it is tried again a few times.
+def attempt(action: Callable[[], T], what: str, passing: Collection[int] | None = None) -> T:
+    """What an action gives that may fail for a moment, as networks do: it is tried again a few times, and told.
 
     Args:
         action: what to do.
         what: `read s3://...`, for errors.
+        passing: numbers of the errors of the operating system that may pass; None: all may, but for those below.
 
     Raises:
         OSError: for what trying again does not help: a missing file, or one that may not be read.
@@ -41,13 +42,15 @@ def attempt(action: Callable[[], T], what: str) -> T:
         except _FINAL:
             raise
         except Exception as error:  # every protocol has its own classes
+            if passing is not None and getattr(error, "errno", None) not in passing:
+                raise
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             if wait is None:
                 raise DataError(
                     f"cannot {what}, tried {len(_WAITS) + 1} times: {reason}. Check the address and the network; the "
                     "same command goes on from here"
                 ) from error
-            _LOG.debug("cannot %s: %s; trying again", what, reason)
+            _LOG.warning("cannot %s: %s; trying again in %g s", what, reason, wait)
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 

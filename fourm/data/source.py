@@ -7,7 +7,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
+from fourm.data.configs import CacheConfig
 from fourm.data.paths import is_pattern
+from fourm.data.remote import is_url
 from fourm.data.shards import num_shards
 from fourm.errors import DataError
 
@@ -41,13 +43,14 @@ class Source(Protocol):
         """The file of sample n in `source`, or its files in all sources, for errors."""
 
 
-def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source:
+def open_source(path: str, sources: Iterable[str], kind: str = "auto", cache: CacheConfig | None = None) -> Source:
     """Open the data at `path`.
 
     Args:
-        path: a folder, or a pattern of shards.
+        path: a folder, a pattern of shards, or a URL of either.
         sources: folders that are needed.
-        kind: `shards`, `folder`, or `auto`: shards if a source holds tars.
+        kind: `shards`, `folder`, or `auto`: shards if a source holds tars, or at a URL.
+        cache: of shards at URLs.
 
     Raises:
         DataError: if something is missing, damaged or not aligned.
@@ -57,8 +60,11 @@ def open_source(path: str, sources: Iterable[str], kind: str = "auto") -> Source
 
     sources = list(dict.fromkeys(sources))
     if kind == "auto":
-        kind = "shards" if is_pattern(path) or any(_has_shards(Path(path), source) for source in sources) else "folder"
-    return AlignedShards(path, sources) if kind == "shards" else AlignedFolders(path, sources)
+        are_shards = is_url(path) or is_pattern(path) or any(_has_shards(Path(path), source) for source in sources)
+        kind = "shards" if are_shards else "folder"
+    if kind == "folder" and is_url(path):
+        raise DataError(f"data path {path} is a URL, where shards are read, not folders of files: pack them first")
+    return AlignedShards(path, sources, cache) if kind == "shards" else AlignedFolders(path, sources)
 
 
 def _has_shards(root: Path, source: str) -> bool:

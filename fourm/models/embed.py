@@ -252,7 +252,9 @@ class Heads(TokenTable):
 
     def scores(self, hidden: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""
-        return {name: F.linear(hidden[own], self.rows(name)) for name, own in rows.items()}
+        # Split once: each slice of its own would have a gradient as large as the whole table, zero but for its rows.
+        weights = dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))
+        return {name: F.linear(hidden[own], weights[name]) for name, own in rows.items()}
 
     def logits(self, name: str, hidden: Tensor) -> Tensor:
         """(..., dim) -> (..., vocab_size) of one modality."""

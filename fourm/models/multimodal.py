@@ -15,7 +15,7 @@ from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, Position
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.rng import torch_seed
-from fourm.tokens import AttentionPattern, Example, TokenBatch
+from fourm.tokens import AttentionPattern, Example, Runs, TokenBatch
 
 
 class Context(NamedTuple):
@@ -24,10 +24,12 @@ class Context(NamedTuple):
     Args:
         hidden: (B, K, dim).
         valid: (B, K) bool, False on padding; None: there is none.
+        runs: of the table it was made of, where they are known.
     """
 
     hidden: Tensor
     valid: Tensor | None
+    runs: Runs | None = None
 
 
 class Multimodal(nn.Module):
@@ -130,7 +132,8 @@ class Multimodal(nn.Module):
                 attention = AttentionPattern.full(batch.valid)
             attention = None if attention is None else attention.prepend(count, block=self.is_ordered)
         hidden = cast(Tensor, self.encoder(x, attention=attention, cache=cache))
-        return Context(self.context_projection(hidden) + place, valid)
+        runs = attention.runs if isinstance(attention, AttentionPattern) else None
+        return Context(self.context_projection(hidden) + place, valid, runs)
 
     def decode(
         self,
@@ -163,7 +166,9 @@ class Multimodal(nn.Module):
         keys = context.valid
         if keys is None:
             keys = torch.ones(context.hidden.shape[:2], dtype=torch.bool, device=context.hidden.device)
-        return AttentionPattern.cross(batch.valid, keys)
+        ours = None if batch.attention is None else batch.attention.runs
+        runs = Runs.cross(ours, context.runs) if ours is not None and context.runs is not None else None
+        return AttentionPattern.cross(batch.valid, keys, runs)
 
     def logits(
         self, given: Mapping[str, Mapping[str, Tensor]], asked: Mapping[str, Mapping[str, Tensor]]

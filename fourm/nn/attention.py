@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.nn.configs import Backend
-from fourm.tokens import AttentionPattern
+from fourm.tokens import AttentionPattern, Runs
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class AttentionMask:
 
     Args:
         backend: kernel that will use it.
-        allowed: (B, 1, Q, K) bool for `sdpa`, float bias for `math`, a BlockMask for `flex`; None: all see all.
+        allowed: (B, 1, Q, K) bool for `sdpa`, float bias for `math`, a BlockMask for `flex`, the `Runs` of tokens
+            without padding for `runs`; None: all see all.
         sees: (B, 1, Q, 1) bool, False where a query sees nothing; None: there is no such query.
     """
 
@@ -68,6 +69,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
         (B, H, Q, d); zero where a query sees nothing.
     """
     grouped = key.shape[1] != query.shape[1]
+    if mask.backend == "runs":
+        return _attend_in_runs(query.to(value.dtype), key.to(value.dtype), value, mask.allowed)
     query, key = query.to(value.dtype), key.to(value.dtype)  # normalised heads stay in float32 under autocast
     if mask.backend == "flex":
         out = _flex_kernel(query.is_cuda)(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
@@ -86,6 +89,29 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
 def _is_single(query: Tensor, mask: AttentionMask) -> bool:
     """Whether one query per sample sees all: on CPU the fused kernel takes several times as long as two products."""
     return query.shape[2] == 1 and mask.allowed is None and query.device.type == "cpu"
+
+
+def _attend_in_runs(query: Tensor, key: Tensor, value: Tensor, runs: Runs) -> Tensor:
+    """Attention within each run alone: no product with what a mask would take away again.
+
+    Args:
+        query: (1, H, T, d) all tokens of all rows.
+        key, value: (1, H or fewer, S, d).
+    """
+    if not query.shape[2] or not key.shape[2]:  # nothing to attend with or to
+        return query * 0
+    grouped = key.shape[1] != query.shape[1]
+    # Split and joined once each: the gradient of a slice would be as large as the whole.
+    parts = zip(query.split(runs.queries, 2), key.split(runs.keys, 2), value.split(runs.keys, 2), runs.causal)
+    return torch.cat(
+        [
+            F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+            if q.shape[2] and k.shape[2]
+            else q * 0
+            for q, k, v, causal in parts
+        ],
+        2,
+    )
 
 
 def score_dtype(x: Tensor) -> torch.dtype:

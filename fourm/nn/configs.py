@@ -10,7 +10,7 @@ from fourm.errors import ConfigError
 from fourm.ranges import check_range
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu"]
-Backend = Literal["auto", "math", "sdpa", "flex"]
+Backend = Literal["auto", "math", "sdpa", "flex", "runs"]
 
 
 @dataclass
@@ -32,6 +32,8 @@ class TrunkConfig:
         drop_path: stochastic depth; grows linearly over the blocks up to this rate.
         activation_checkpointing: recompute activations in the backward pass.
         backend: attention kernel; `auto` takes plain matrix products on CPU, `scaled_dot_product_attention` elsewhere.
+            `runs` leaves padding out of every product and attends within each run of tokens that see one another; on
+            CPU, `auto` does so with tables of 256 tokens and more. Where the runs are not known it is `auto`.
     """
 
     dim: int

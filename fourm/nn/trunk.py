@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from fourm.nn.attention import Attention, AttentionMask, LayerCache, score_dtype
 from fourm.nn.configs import TrunkConfig
-from fourm.tokens import AttentionPattern
+from fourm.tokens import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
+_LONG = 256
 
 
 def make_norm(config: TrunkConfig) -> nn.Module:
@@ -193,6 +195,8 @@ class Trunk(nn.Module):
         Returns:
             (B, N, dim), or a list of them.
         """
+        if cache is None and layers is None and self._goes_in_runs(x, attention, context, cross):
+            return self._forward_runs(x, cast(AttentionPattern, attention), context, cross)
         dtype = score_dtype(x)
         patterns = attention if isinstance(attention, Sequence) else [attention] * len(self.blocks)
         # Blocks mostly share a pattern, which is made ready once.
@@ -218,3 +222,44 @@ class Trunk(nn.Module):
         if cache is not None and cache.own and (cross is None or cross.reach.shape[1] == 1):
             cache.cross = mask
         return mask
+
+    def _goes_in_runs(self, x: Tensor, attention: Any, context: Tensor | None, cross: AttentionPattern | None) -> bool:
+        """Whether padding is left out, which is faster on CPU and where there is much to leave out."""
+        if not isinstance(attention, AttentionPattern) or attention.runs is None:
+            return False
+        if context is not None and (cross is None or cross.runs is None):
+            return False
+        if self.training and self.config.drop_path:  # which leaves out whole rows
+            return False
+        if self.config.backend == "auto":
+            return x.device.type == "cpu" and x.shape[1] >= _LONG
+        return self.config.backend == "runs"
+
+    def _forward_runs(
+        self, x: Tensor, attention: AttentionPattern, context: Tensor | None, cross: AttentionPattern | None
+    ) -> Tensor:
+        """The stack on the tokens of all rows without their padding, which comes out as zero."""
+        runs = cast(Runs, attention.runs)
+        mask, cross_mask, shape = AttentionMask("runs", runs, None), None, x.shape
+        x = _pack(x, runs.rows)
+        if context is not None and cross is not None and cross.runs is not None:
+            cross_mask = AttentionMask("runs", cross.runs, None)
+            context = _pack(context, cross.runs.key_rows)
+        for block in self.blocks:
+            if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, context, cross_mask, use_reentrant=False)
+            else:
+                x = block(x, mask, context, cross_mask)
+        return _unpack(self.norm(x), runs.rows, shape[1])
+
+
+def _pack(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """(B, N, dim) with so many tokens at the beginning of each row -> (1, their sum, dim)."""
+    sizes = [size for row in rows for size in (row, x.shape[1] - row)]
+    return torch.cat(x.flatten(0, 1).split(sizes)[::2])[None]
+
+
+def _unpack(x: Tensor, rows: Sequence[int], length: int) -> Tensor:
+    """The inverse of `_pack`, with zeros where nothing was."""
+    parts = x[0].split(list(rows))
+    return torch.stack([F.pad(part, (0, 0, 0, length - len(part))) for part in parts])

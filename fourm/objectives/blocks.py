@@ -43,6 +43,7 @@ def in_blocks(row: TokenRow, cut: np.ndarray, rng: np.random.Generator) -> Token
         target_ids=row.target_ids[order],
         reach=np.repeat(np.array(ends, row.reach.dtype), sizes),
         group=row.group[order],
+        runs=None,
     )
 
 

@@ -53,6 +53,7 @@ class MaskedConfig:
         num_input_tokens, num_target_tokens: largest budgets.
         min_input_tokens, min_target_tokens: smallest budgets; None: the budget is always the largest.
         components: the mixture; one component of concentration 1 by default.
+        datasets: name of a data set -> components that its samples draw from instead.
         max_tokens: modality -> longest part of it a sample may use.
         redistribute: hand what a modality cannot take on to the others. The published training loses it.
         reduction: `token`: mean over all predicted tokens; `modality`, or `mod` as it is published: the mean over
@@ -68,6 +69,7 @@ class MaskedConfig:
     min_input_tokens: int | None = None
     min_target_tokens: int | None = None
     components: list[MaskComponent] = field(default_factory=lambda: [MaskComponent()])
+    datasets: dict[str, list[MaskComponent]] = field(default_factory=dict)
     max_tokens: dict[str, int] = field(default_factory=dict)
     redistribute: bool = False
     reduction: Literal["token", "modality", "mod"] = "token"
@@ -79,8 +81,12 @@ class MaskedConfig:
         check_range(self, "modality_weights", least=0)
         check_range(self, "min_input_tokens", least=0, most=self.num_input_tokens)
         check_range(self, "min_target_tokens", least=0, most=self.num_target_tokens)
-        if not self.components or not any(c.weight > 0 for c in self.components):
-            raise ConfigError("components: at least one needs a weight above 0")
+        for key, components in (
+            ("components", self.components),
+            *((f"datasets.{name}", own) for name, own in self.datasets.items()),
+        ):
+            if not any(c.weight > 0 for c in components):
+                raise ConfigError(f"{key}: at least one needs a weight above 0")
 
 
 OBJECTIVES = Registry(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,10 +85,12 @@ class Masked:
         # What is only read, such as pixels, is never generated step by step.
         self.cut = np.array([m.is_grid and m.is_output for m in modalities.values()])
         self.loss_weights = self._by_modality("modality_weights", config.modality_weights)
-        self.components = [self._component(c, f"components[{i}]") for i, c in enumerate(config.components)]
-        weights = np.array([c.weight for c in config.components], float)
-        self.shares = np.cumsum(weights / weights.sum())
-        drawn = [c for c, weight in zip(self.components, weights, strict=True) if weight > 0]
+        self._mixtures = {
+            name: self._mixture(own, f"datasets.{name}" if name else "components")
+            for name, own in {"": config.components, **config.datasets}.items()
+        }
+        self.components, self.shares = self._mixtures[""]
+        drawn = [component for name in self._mixtures for component in self._drawn(name).values()]
         self.budget = max(c.num_inputs for c in drawn) + max(c.num_targets for c in drawn)
         reserved = self.special.sentinel(self.special.num_sentinels)
         for m in modalities.values():
@@ -107,24 +110,66 @@ class Masked:
         Raises:
             ConfigError: naming the data set or the component.
         """
-        drawn = [(i, c) for i, c in enumerate(self.components) if self.config.components[i].weight > 0]
-        targets = np.any([c.target_alphas for _, c in drawn], 0)
         for split, datasets in (("train", train), ("val", val)):
             for name, modalities in datasets.items():
+                targets = np.any([c.target_alphas for c in self._drawn(name).values()], 0)
                 if not targets[self._present(modalities)].any():
                     raise ConfigError(
                         f"data.{split}.datasets.{name} has {', '.join(modalities)}, none of which has a target alpha "
                         f"above 0, so nothing would be asked of it: give it one of those that have: "
                         f"{', '.join(np.array(self.names)[targets])}; or change objective.components"
                     )
-        present = np.any([self._present(modalities) for modalities in train.values()], 0)
-        for i, c in drawn:
+        for own in self.config.datasets:
+            if train and own not in (*train, *val):
+                raise ConfigError(f"objective.datasets: '{own}' is not a data set.{did_you_mean(own, (*train, *val))}")
+        for key in self._mixtures:
+            self._check_components(key, {n: m for n, m in train.items() if (n if n in self._mixtures else "") == key})
+
+    def _check_components(self, mixture: str, train: Mapping[str, Iterable[str]]) -> None:
+        """See that every component of a mixture finds its modalities in some of the data sets that draw from it."""
+        present = np.any([np.zeros(len(self.names), bool), *(self._present(m) for m in train.values())], 0)
+        where = f"datasets.{mixture}" if mixture else "components"
+        for i, c in self._drawn(mixture).items():
             for key, alphas in (("target_alphas", c.target_alphas), ("input_alphas", c.input_alphas * c.num_inputs)):
                 if train and alphas.any() and not alphas[present].any():
                     raise ConfigError(
-                        f"objective.components[{i}].{key}: no training data set has "
+                        f"objective.{where}[{i}].{key}: no training data set has "
                         f"{' or '.join(np.array(self.names)[alphas > 0])}; correct the alphas, or data.train.datasets"
                     )
+
+    def for_dataset(self, name: str) -> Masked:
+        """The same objective, drawing from the components of a data set that has its own."""
+        if name not in self.config.datasets:
+            return self
+        other = copy.copy(self)
+        other.components, other.shares = self._mixtures[name]
+        return other
+
+    def with_budgets(self, num_inputs: int, num_targets: int) -> Masked:
+        """The same objective with fixed budgets in all components, as 4M's fixed evaluation takes them."""
+        fixed: dict[str, Any] = dict.fromkeys(("num_input_tokens", "num_target_tokens"))
+        fixed |= dict.fromkeys(("min_input_tokens", "min_target_tokens"))
+        config = replace(
+            self.config,
+            num_input_tokens=num_inputs,
+            num_target_tokens=num_targets,
+            min_input_tokens=None,
+            min_target_tokens=None,
+            components=[replace(c, **fixed) for c in self.config.components],
+            datasets={name: [replace(c, **fixed) for c in own] for name, own in self.config.datasets.items()},
+        )
+        return Masked(config, self.modalities, self.special, ordered=self.ordered)
+
+    def _drawn(self, mixture: str) -> dict[int, _Component]:
+        """Place -> component of those that a data set draws."""
+        key = mixture if mixture in self._mixtures else ""
+        components, shares = self._mixtures[key]
+        return {i: c for i, (c, share) in enumerate(zip(components, np.diff(shares, prepend=0.0))) if share > 0}
+
+    def _mixture(self, configs: Sequence[MaskComponent], where: str) -> tuple[list[_Component], np.ndarray]:
+        """Components, and the share of draws up to the end of each."""
+        weights = np.array([c.weight for c in configs], float)
+        return [self._component(c, f"{where}[{i}]") for i, c in enumerate(configs)], np.cumsum(weights / weights.sum())
 
     def _present(self, modalities: Iterable[str]) -> np.ndarray:
         """(M,) which of the modalities are among those named."""

@@ -74,7 +74,14 @@ class TableBuilder:
             if causal:
                 reach[start:end] = np.arange(start + 1, end + 1)
         group = modality if self.separate else np.zeros(length, np.int64)
-        return TokenRow(modality, position, ids, target_ids, reach, group, self.values)
+        return TokenRow(modality, position, ids, target_ids, reach, group, self.values, self._runs())
+
+    def _runs(self) -> tuple[tuple[int, bool], ...] | None:
+        if self.full:
+            return ((self.ends[-1], False),) if self.ends[-1] else ()
+        if not self.separate:
+            return None
+        return tuple((end - start, causal) for start, end, causal in zip(self.ends, self.ends[1:], self.causal))
 
 
 def select_patches(image: np.ndarray, modality: Modality, positions: np.ndarray) -> np.ndarray:

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.errors import ConfigError, did_you_mean
+from fourm.machine import GPUS
+from fourm.modality import Modality
+from fourm.ranges import check_range
+from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes, synthetic_sample
 from fourm.recipe.encoders import adopt_vocabulary
 from fourm.recipe.pretrain import build_objective
 from fourm.recipe.schema import TEXT, PretrainRecipe
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokenizers.text import TextTokenizer
-from fourm.tokens import SpecialIds
 
 _BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two AdamW moments
+_HALVED = 0.5  # activations in bfloat16 with fused attention, beside those in float32 with plain attention
+_SAMPLES = (2, 4)  # of the two batches that tell what a sample needs apart from what every batch does
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a run is to be spread over.
+
+    Args:
+        count: GPUs.
+        kind: one of `fourm.machine.GPUS`.
+        utilisation: share of its peak that training reaches (model FLOPs utilisation).
+
+    Raises:
+        ConfigError: for a kind that is not known.
+    """
+
+    count: int = 64
+    kind: str = "a100"
+    utilisation: float = 0.35
+
+    def __post_init__(self) -> None:
+        check_range(self, "count", least=1)
+        check_range(self, "utilisation", above=0, most=1)
+        if self.kind not in GPUS:
+            raise ConfigError(f"GPU '{self.kind}' is not known.{did_you_mean(self.kind, GPUS)}")
 
 
 @dataclass(frozen=True)
@@ -28,52 +57,92 @@ class Cost:
 
     Args:
         parameters: part of the model -> number of parameters.
-        flops_per_step: forward and backward, of the whole batch.
+        forward_flops: part of the model -> operations of a forward pass of the whole batch.
+        batch_size: samples per step.
         tokens_per_step: input and target tokens by their budgets.
+        num_steps: optimizer steps of the run.
+        peak_lr: largest learning rate.
         state_bytes: weights, gradients and optimizer state in float32.
+        sample_bytes: what one sample of a batch needs beside that, in float32 with plain attention.
+        fixed_bytes: what a batch of any size needs beside that.
+        recomputed: parts whose forward pass is done a second time (activation checkpointing).
+        micro_batches: batches that a GPU passes one after the other for a step.
         notes: what the figures rest on.
     """
 
     parameters: dict[str, int]
-    flops_per_step: int
+    forward_flops: dict[str, int]
+    batch_size: int
     tokens_per_step: int
+    num_steps: int
+    peak_lr: float
     state_bytes: int
+    sample_bytes: int
+    fixed_bytes: int = 0
+    recomputed: tuple[str, ...] = ()
+    micro_batches: int = 1
     notes: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """The cost in words."""
+    @property
+    def flops_per_step(self) -> int:
+        """Operations that the model itself asks for in a step, forward and backward, of the whole batch."""
+        return (1 + BACKWARD) * sum(self.forward_flops.values())
+
+    @property
+    def executed_flops_per_step(self) -> int:
+        """The same with what activation checkpointing computes again."""
+        return self.flops_per_step + sum(self.forward_flops.get(part, 0) for part in self.recomputed)
+
+    def days(self, on: Machines) -> float:
+        """How long the whole run takes."""
+        speed = on.count * GPUS[on.kind].tflops * 1e12 * on.utilisation
+        return self.executed_flops_per_step * self.num_steps / speed / _DAY
+
+    def bytes_per_gpu(self, on: Machines, *, sharded: bool = False) -> int:
+        """Expected memory of one GPU in bfloat16 with fused attention; `sharded`: with FSDP2 instead of DDP."""
+        samples = -(-self.batch_size // (on.count * self.micro_batches))
+        activations = _HALVED * (self.fixed_bytes + samples * self.sample_bytes)
+        return round(self.state_bytes / (on.count if sharded else 1) + activations)
+
+    def lines(self, on: Machines | None = None) -> list[str]:
+        """The cost in words.
+
+        Args:
+            on: machines to say memory and days for.
+        """
         total = sum(self.parameters.values())
         parts = [f"  {name.replace('_', ' '):<22}{count / 1e6:10.2f} M" for name, count in self.parameters.items()]
+        flops = [f"  {name.replace('_', ' '):<22}{n / self.batch_size:10.3e}" for name, n in self.forward_flops.items()]
         return [
             f"parameters            {total / 1e6:12.2f} M",
             *parts,
             f"tokens per step       {self.tokens_per_step:12,}",
-            f"FLOPs per step        {self.flops_per_step:12.3e}",
+            f"samples per step      {self.batch_size:12,}",
+            f"steps                 {self.num_steps:12,}",
+            f"peak learning rate    {self.peak_lr:12.3g}",
+            f"FLOPs per step        {self.flops_per_step:12.3e}  forward and backward",
+            *((f"  with recomputation  {self.executed_flops_per_step:12.3e}",) if self.recomputed else ()),
+            f"FLOPs per sample      {sum(self.forward_flops.values()) / self.batch_size:12.3e}  forward",
+            *flops,
             f"training state        {self.state_bytes / 2**30:12.2f} GiB (float32 weights, gradients, AdamW moments)",
+            f"memory per sample     {self.sample_bytes / 2**20:12.1f} MiB (activations in float32, plain attention)",
+            *(self._plan(on) if on is not None else ()),
             *self.notes,
         ]
 
-
-def synthetic_sample(
-    modalities: ModalitySet, rng: np.random.Generator, special: SpecialIds | None = None
-) -> dict[str, Any]:
-    """A random sample of every modality, in the form the data hands over."""
-    return {m.name: _synthetic(m, rng, special or SpecialIds()) for m in modalities.values()}
-
-
-def _synthetic(m: Modality, rng: np.random.Generator, special: SpecialIds) -> Any:
-    if m.is_grid and m.is_discrete:
-        return rng.integers(0, m.vocab_size, m.num_tokens)
-    if m.is_grid:
-        return rng.standard_normal((m.channels or 1, *m.grid.image_size), dtype=np.float32)
-    if isinstance(m.content, Continuous):
-        return rng.standard_normal((m.num_tokens, m.content.dim), dtype=np.float32)
-    tokens = rng.integers(special.sentinel(special.num_sentinels), m.vocab_size, max(m.num_tokens - 1, 1))
-    return np.array_split(tokens, max(len(tokens) // 2, 1)) if m.unit == "chunk" else tokens
+    def _plan(self, on: Machines) -> list[str]:
+        whole, shared = (self.bytes_per_gpu(on, sharded=sharded) / 2**30 for sharded in (False, True))
+        most = GPUS[on.kind].memory_gib
+        fits = "" if whole < most else "; replicas do not fit" if shared < most else "; more micro-batches are needed"
+        return [
+            f"on {on.count} x {on.kind}",
+            f"  memory of each      {whole:12.1f} GiB, {shared:.1f} with sharded state, of {most} (bfloat16){fits}",
+            f"  days                {self.days(on):12.2f} at {100 * on.utilisation:.0f} % model FLOPs utilisation",
+        ]
 
 
 def check(recipe: PretrainRecipe) -> Cost:
-    """Build everything on the meta device, run one training step of one sample, and scale it to the batch.
+    """Build everything on the meta device, run a training step of a few samples, and scale it to the batch.
 
     Raises:
         ConfigError: if the parts of the recipe do not fit one another.
@@ -86,24 +155,38 @@ def check(recipe: PretrainRecipe) -> Cost:
         model = implementation(recipe.model.target)(modalities, recipe.model)
     objective = build_objective(recipe, modalities, text)
     rng = generator(recipe.seed, "check")
-    num_samples = 4
     special = text.special if text else None
-    items = [objective.prepare(synthetic_sample(modalities, rng, special), rng) for _ in range(num_samples)]
+    items = [objective.prepare(synthetic_sample(modalities, rng, special), rng) for _ in range(max(_SAMPLES))]
+    needs = [_activations(model, objective, items[:count]) for count in _SAMPLES]
+    per_sample = max(0, needs[1] - needs[0]) // (_SAMPLES[1] - _SAMPLES[0])
     batch = objective.collate(items)
-    counts = objective.counts(batch)
-    with FlopCounterMode(display=False) as counter:
-        objective.loss(model, batch.to("meta")).scalar(counts).backward()
-    scale = recipe.train.batch_size / num_samples
+    scale = recipe.train.batch_size / len(items)
     parameters: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         parameters[name.partition(".")[0]] += parameter.numel()
+    forward = forward_flops(model, objective, batch.to("meta"))
+    tokens = int(objective.num_tokens(batch) * scale)
     return Cost(
         parameters=dict(parameters),
-        flops_per_step=int(counter.get_total_flops() * scale),
-        tokens_per_step=int(objective.num_tokens(batch) * scale),
+        forward_flops={name: int(count * scale) for name, count in forward.items()},
+        batch_size=recipe.train.batch_size,
+        tokens_per_step=tokens,
+        num_steps=recipe.train.length if recipe.train.unit == "steps" else -(-recipe.train.length // tokens),
+        peak_lr=recipe.train.peak_lr,
         state_bytes=_BYTES_PER_PARAMETER * sum(parameters.values()),
+        sample_bytes=per_sample,
+        fixed_bytes=max(0, needs[0] - _SAMPLES[0] * per_sample),
+        recomputed=("encoder", "decoder") if getattr(recipe.model, "activation_checkpointing", False) else (),
+        micro_batches=recipe.train.accumulation,
         notes=tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),
     )
+
+
+def _activations(model: Any, objective: Any, items: Sequence[Any]) -> int:
+    """Bytes that a step of a few samples holds; every operation that would wait for the device raises here."""
+    batch = objective.collate(items)
+    counts = objective.counts(batch)
+    return peak_activation_bytes(model, lambda: objective.loss(model, batch.to("meta")).scalar(counts))
 
 
 def _vocabulary(m: Modality, recipe: PretrainRecipe, text: TextTokenizer | None) -> str:

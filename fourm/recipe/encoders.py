@@ -42,11 +42,11 @@ class TextEncoder:
             value = self.kind.to_text(value, self.tokenizer.num_coordinates, rng)
         chunked = self.modality.unit == "chunk"
         if isinstance(value, str):
-            return (
-                self.tokenizer.encode_chunks(_CHUNK.split(value.strip())) if chunked else self.tokenizer.encode(value)
-            )
+            if chunked:
+                return self.tokenizer.encode_chunks(_CHUNK.split(value.strip()))
+            return self.tokenizer.encode(value) if self.kind is None else self.tokenizer.encode_words(value)
         if self.kind is not None:
-            return self.tokenizer.encode_chunks(value) if chunked else self.tokenizer.encode(" ".join(value))
+            return self.tokenizer.encode_chunks(value) if chunked else self.tokenizer.encode_words(" ".join(value))
         raise DataError(
             f"modality '{self.modality.name}': a sample holds {type(value).__name__}; expected text. Write it as text, "
             "with decode: text"

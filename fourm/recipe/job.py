@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from fourm.data.mixture import Mixture, build_mixture
 from fourm.machine import use_bf16
 from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
+from fourm.objectives.masked import Masked
 from fourm.recipe.encoders import Encoder
 from fourm.recipe.evaluation import MeanLoss
 from fourm.recipe.finetune_schema import FinetuneRecipe
@@ -69,9 +70,10 @@ class TrainingJob:
             self.mixture = Mixture(training, {n: data.train.datasets[n].weight for n in training})
             self.validation = [self.open_dataset(n, d, False) for n, d in data.val.datasets.items()]
             return
-        self.mixture = build_mixture(data.train, self.modalities, self.encoders)
+        self.mixture = build_mixture(data.train, self.modalities, self.encoders, data.cache)
         self.validation = [
-            build_dataset(name, dataset, self.modalities, self.encoders) for name, dataset in data.val.datasets.items()
+            build_dataset(name, dataset, self.modalities, self.encoders, data.cache)
+            for name, dataset in data.val.datasets.items()
         ]
         for dataset in self.mixture.datasets.values():
             dataset.check_resolutions(data.resolutions)
@@ -84,6 +86,7 @@ class TrainingJob:
         pictures: Callable[[int], dict[str, Image]] | None = None,
         statistics: Callable[[], dict[str, float]] | None = None,
         evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+        flops_per_sample: float | None = None,
     ) -> None:
         """Train to the end, from the newest checkpoint if there is one.
 
@@ -93,6 +96,7 @@ class TrainingJob:
             pictures: pictures for a step.
             statistics: further numbers to log with each evaluation.
             evaluate: results by name; None: the losses on the validation sets.
+            flops_per_sample: operations of the model per sample, forward and backward.
         """
         measure = evaluate or self.evaluate
         Trainer(
@@ -106,6 +110,7 @@ class TrainingJob:
             pictures=pictures,
             metadata={"recipe": configs.to_dict(self.recipe), "tokenizers": self.tokenizers},
             export=export,
+            flops_per_sample=flops_per_sample,
         ).fit()
 
     def loader(self, cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
@@ -113,7 +118,7 @@ class TrainingJob:
         data, world = self.recipe.data, self.world
         return Loader(
             self.mixture,
-            self.objective.prepare,
+            {name: _for_dataset(self.objective, name).prepare for name in self.mixture.datasets},
             self.objective.collate,
             batch_size=self.config.micro_batch_size(world.size),
             rank=world.rank,
@@ -124,16 +129,25 @@ class TrainingJob:
             start=cursor,
             resolutions=data.resolutions,
             step_size=self.config.batch_size,
+            timeout_seconds=data.timeout_seconds,
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses on the validation sets, with the same masks and crops each time."""
-        loss = MeanLoss(self.objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
+        results = self._mean_losses(model, self.objective)
+        budgets = self.recipe.evaluation.fixed_budgets if isinstance(self.recipe, PretrainRecipe) else None
+        if budgets is not None:
+            fixed = cast(Masked, self.objective).with_budgets(*budgets)
+            results |= {f"fixed/{name}": value for name, value in self._mean_losses(model, fixed).items()}
+        return results
+
+    def _mean_losses(self, model: nn.Module, objective: Any) -> dict[str, float]:
+        loss = MeanLoss(objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
         for dataset in self.validation:
             batches = evaluate_batches(
                 dataset,
-                self.objective.prepare,
-                self.objective.collate,
+                _for_dataset(objective, dataset.name).prepare,
+                objective.collate,
                 batch_size=self.recipe.evaluation.batch_size,
                 rank=self.world.rank,
                 world_size=self.world.size,
@@ -144,3 +158,8 @@ class TrainingJob:
             for batch in batches:
                 loss.add(model, batch)
         return loss.result()
+
+
+def _for_dataset(objective: Any, name: str) -> Any:
+    """The objective as a data set trains it, where that makes a difference."""
+    return objective.for_dataset(name) if isinstance(objective, Masked) else objective

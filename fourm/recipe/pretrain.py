@@ -12,12 +12,14 @@ import torch
 
 from fourm.data.dataset import check_tokens
 from fourm.errors import ConfigError
+from fourm.machine import peak_tflops
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.transplant import copy_weights
 from fourm.objectives.masked import Masked
 from fourm.recipe.build import is_complete
 from fourm.recipe.bundle import Bundle, load_model
+from fourm.recipe.cost import flops_per_sample
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer, text_encoders
 from fourm.recipe.export import find_checkpoint, load_checkpoint
 from fourm.recipe.job import TrainingJob, train_config
@@ -57,7 +59,14 @@ def run(recipe: PretrainRecipe) -> None:
             model,
             lambda trained, path: folders.save_model(trained, path, recipe.tokenizers),
             pictures=_pictures(job, recipe.pictures, Bundle(model, tokenizers, text)),
+            flops_per_sample=_flops_per_sample(job, recipe),
         )
+
+
+def _flops_per_sample(job: TrainingJob, recipe: PretrainRecipe) -> float | None:
+    """What the model asks for per sample, where the share of the device's peak can be told."""
+    known = job.config.peak_tflops or peak_tflops(job.world.device)
+    return flops_per_sample(recipe, job.modalities, job.objective) if known and job.world.is_main else None
 
 
 def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextTokenizer | None) -> Any:
@@ -120,7 +129,7 @@ def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: d
     hashes = {name: tokenizer.hash for name, tokenizer in grids.items()}
     for mixture in (recipe.data.train, recipe.data.val):
         for name, dataset in mixture.datasets.items():
-            check_tokens(name, dataset, modalities, hashes)
+            check_tokens(name, dataset, modalities, hashes, recipe.data.cache)
     return hashes
 
 

@@ -27,18 +27,33 @@ _CODED = ("sam", "poses")
 
 @dataclass
 class EvaluationConfig:
-    """Evaluation with fixed masks during training (4M's fixed evaluation sets).
+    """Evaluation during training, with the same masks and crops each time.
 
     Args:
         max_samples: samples of each validation set; None: all.
         batch_size: samples per rank and batch.
+        fixed_input_tokens, fixed_target_tokens: evaluate a second time with these budgets, as `fixed/...`: 128 and 128
+            in 4M, so that runs of other budgets can be compared. None: not.
     """
 
     max_samples: int | None = 256
     batch_size: int = 32
+    fixed_input_tokens: int | None = None
+    fixed_target_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        check_range(self, "max_samples", "batch_size", least=1)
+        check_range(self, "max_samples", "batch_size", "fixed_input_tokens", "fixed_target_tokens", least=1)
+        if (self.fixed_input_tokens is None) != (self.fixed_target_tokens is None):
+            raise ConfigError(
+                "evaluation.fixed_input_tokens and fixed_target_tokens belong together: give both, or leave both out"
+            )
+
+    @property
+    def fixed_budgets(self) -> tuple[int, int] | None:
+        """Input and target tokens of the second evaluation; None: there is none."""
+        if self.fixed_input_tokens is None or self.fixed_target_tokens is None:
+            return None
+        return self.fixed_input_tokens, self.fixed_target_tokens
 
 
 @dataclass
@@ -174,6 +189,8 @@ class TokenizerRecipe:
     output: Path = Path("outputs/tokenizers")
 
     def __post_init__(self) -> None:
+        if self.evaluation.fixed_input_tokens is not None:
+            raise ConfigError("evaluation.fixed_input_tokens is for `fourm pretrain`; a tokenizer has no budgets")
         modality = self.raw_modality()
         teacher_of(modality, self.tokenizer.teacher)
         self._check_resolutions(modality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from fourm.tokens import SpecialIds
 FILE = "tokenizer.json"
 NUM_VALUES = 4
 """Values have four axes, `v0` to `v3`: the sides of a box."""
+_VALUE = re.compile(r"v[0-3]=[0-9]+|[a-z]+")
 _PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[SOS]", "[EOS]"
 
 
@@ -45,6 +47,7 @@ class TextTokenizer:
         self.num_sentinels = _count(vocabulary, "[S_{}]")
         self.num_coordinates = _count(vocabulary, "v0={}")
         self.special = SpecialIds(num_sentinels=self.num_sentinels)
+        self._words = _whole_words(backend)
         self._unwritten = {self.pad_id, self.special.start, *(self.sentinel(k) for k in range(self.num_sentinels))}
 
     @property
@@ -78,9 +81,14 @@ class TextTokenizer:
         """Ids (L,) of a text, without end token."""
         return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, np.int64)
 
+    def encode_words(self, text: str) -> NDArray[np.int64]:
+        """What `encode` gives, faster for facts written as text: words that are ids as they stand are looked up."""
+        ids = [self._words.get(word, -1) for word in text.split(" ")] if text else []
+        return self.encode(text) if -1 in ids else np.asarray(ids, np.int64)
+
     def encode_chunks(self, chunks: Iterable[str]) -> list[NDArray[np.int64]]:
         """Ids of texts that are masked as wholes, such as `v1=3 v0=10`."""
-        return [self.encode(chunk) for chunk in chunks]
+        return [self.encode_words(chunk) for chunk in chunks]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token; padding, sentinels and ids outside the vocabulary are left out."""
@@ -222,3 +230,10 @@ def _count(vocabulary: dict[str, int], pattern: str) -> int:
 
 def _file(path: Path) -> Path:
     return path if path.suffix == ".json" else path / FILE
+
+
+def _whole_words(backend: Any) -> dict[str, int]:
+    """Added words that are ids of their own wherever they stand: those that are part of no longer one ("hot dog")."""
+    added = {token.content: id_ for id_, token in backend.get_added_tokens_decoder().items()}
+    parts = {word for content in added if " " in content for word in content.split(" ")}
+    return {word: id_ for word, id_ in added.items() if word not in parts and _VALUE.fullmatch(word)}

@@ -222,6 +222,8 @@ class TrainConfig:
         best_metric: name among the evaluation's results, the lowest value is remembered.
         find_unused_parameters: for DDP, when some parameters receive no gradient in some steps.
         threads: of the CPU per process; null shares the cores among the processes.
+        peak_tflops: what one device can do, in 10^12 operations per second, for the utilisation in the log; null takes
+            what is known of GPUs.
     """
 
     max_steps: int | None = None
@@ -231,6 +233,7 @@ class TrainConfig:
     precision: Precision = "auto"
     device: str = "auto"
     threads: int | None = None
+    peak_tflops: float | None = None
     seed: int = 0
     compile: bool = False
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
@@ -266,6 +269,7 @@ class TrainConfig:
         check_range(self, "keep_checkpoints", "max_nan", least=1)
         check_range(self, "timeout_minutes", above=0)
         check_range(self, "ema_decay", above=0, below=1)
+        check_range(self, "peak_tflops", above=0)
 
     @property
     def unit(self) -> Unit:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOG_NAME = "log.jsonl"
+END = "end"
+"""Kind of the last record of a run that ended before its time."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -25,7 +28,8 @@ class Tracker:
     """Records of one run; only the main process has one.
 
     `log.jsonl` holds one object per line: `kind` (train or eval), `step`, `tokens`, then numbers. Its curve is
-    continuous over resumes: records of steps after the checkpoint are dropped, since they come again.
+    continuous over resumes: records of steps after the checkpoint are dropped, since they come again. A run that ends
+    before its time leaves a last line of kind `end` that says why, until it goes on.
 
     Args:
         output: folder of the run.
@@ -59,7 +63,7 @@ class Tracker:
     def _open(self, step: int) -> IO[str]:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            kept = [record for record in read_log(self.path) if record["step"] <= step]
+            kept = [r for r in read_log(self.path) if r["step"] <= step and r["kind"] != END]
             temporary = self.path.with_name(f".tmp-{LOG_NAME}")
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             temporary.replace(self.path)
@@ -92,6 +96,16 @@ class Tracker:
         """Forget the records after a step, which the run goes back to."""
         self._file.close()
         self._file = self._open(step)
+
+    def ended(self, step: int, error: BaseException) -> None:
+        """Say in the last line of the log why a run ends before its time; never raises, since it goes wrong already."""
+        line = {"kind": END, "step": step, "error": type(error).__name__, "reason": str(error)}
+        try:
+            self._file.write(json.dumps(line | {"time": time.time()}) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except (OSError, ValueError) as failure:  # a full disk may be why the run ends
+            _LOG.debug("the reason is not in %s: %s", self.path, failure)
 
     def pictures(self, step: int, pictures: Mapping[str, Image]) -> None:
         """Save pictures as `pictures/step-00000100/<name>.png`."""

@@ -24,6 +24,7 @@ from fourm.train.ema import WeightAverage
 from fourm.train.feed import Feed, Loader, Portion
 from fourm.train.freeze import Freezer
 from fourm.train.ledger import LossLedger, NotFiniteError
+from fourm.train.meter import Meter
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
 from fourm.train.parallel import parallelise
 from fourm.train.progress import Progress
@@ -59,6 +60,7 @@ class Trainer:
         metadata: kept in every checkpoint; the model and modalities in `metadata["recipe"]` and the hashes in
             `metadata["tokenizers"]` must stay the same.
         export: writes the finished model into the given folder, called on the main rank in the same way.
+        flops_per_sample: operations of the model per sample, forward and backward, for the utilisation in the log.
 
     Raises:
         ConfigError: if the recipe contradicts itself.
@@ -77,6 +79,7 @@ class Trainer:
         pictures: Callable[[int], dict[str, Image]] | None = None,
         metadata: dict[str, Any] | None = None,
         export: Callable[[nn.Module, Path], None] | None = None,
+        flops_per_sample: float | None = None,
     ) -> None:
         config.check()
         self.model, self.objective, self.loader, self.config = model, objective, loader, config
@@ -87,6 +90,7 @@ class Trainer:
         self.metadata = metadata or {}
         self.state = RunState()
         self._schedule = schedule_of(config)
+        self._meter = Meter(self.world, config.batch_size, flops_per_sample, config.peak_tflops)
         self._tracker: Tracker | None = None
         self._rollbacks = 0
 
@@ -145,6 +149,10 @@ class Trainer:
                 if self.progress < c.length:
                     self._run_until(stop)
                 self._finish()
+        except BaseException as error:
+            if self._tracker is not None:
+                self._tracker.ended(self.state.step, error)
+            raise
         finally:
             self._store.abandon()
             if self._tracker is not None:
@@ -189,6 +197,7 @@ class Trainer:
         if self.config.on_nan == "rollback" and not self.state.step:
             self._save()  # so that there is something to go back to
         self._mark, self._marked_tokens = time.perf_counter(), self.state.tokens
+        self._meter.start(self.state)
         while self.progress < self.config.length:
             portion = self._feed.next(self.state, stop)
             if portion.stop_for or portion.failed:
@@ -301,7 +310,8 @@ class Trainer:
         self._mark, self._marked_tokens, self._feed.waited = now, tokens, 0.0
         self._display.record(self.state.step, self.progress, record)
         if self._tracker is not None:
-            self._tracker.write("train", self.state.step, record)
+            figures = self._meter.figures(self.state, record["tokens_per_second"])
+            self._tracker.write("train", self.state.step, record | figures)
 
     @contextlib.contextmanager
     def _as_exported(self) -> Iterator[None]:

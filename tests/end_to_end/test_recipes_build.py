@@ -58,6 +58,10 @@ def step_of(path: Path) -> Any:
     return pytest.param(path, id=name(path), marks=pytest.mark.slow if path.stem.endswith(("_l", "_xl")) else ())
 
 
+# Of the recipes that differ in their modalities or data alone, the smallest stands for the others.
+STEPS = [path for path in PRETRAIN if path.stem not in ("4m21_l", "4m21_xl", "4m_t2i_l", "4m_t2i_xl", "4m_b_rgb2dense")]
+
+
 @pytest.mark.parametrize("path", ALL, ids=name)
 def test_loads(path: Path) -> None:
     load(path)
@@ -85,7 +89,7 @@ def test_models_and_objectives_build_on_the_meta_device(path: Path) -> None:
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("path", [step_of(path) for path in PRETRAIN])
+@pytest.mark.parametrize("path", [step_of(path) for path in STEPS])
 def test_a_training_step_runs_on_the_meta_device(path: Path) -> None:
     """On meta tensors everything that would wait for the device raises, so the step has no host synchronisation."""
     from fourm.recipe.check import check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def test_help_lists_the_jobs(capsys: Any) -> None:
         "evaluate",
         "convert",
         "upload",
+        "watch",
         "run",
         "doctor",
     ):
@@ -178,3 +180,22 @@ def test_options_reach_the_job(monkeypatch: Any, tmp_path: Path) -> None:
     run("prepare", "rooms", str(tmp_path), "--num", "3", "--size", "32", "--seed", "5", "--workers", "2")
 
     assert seen == {"out": tmp_path, "num": 3, "size": 32, "seed": 5, "workers": 2, "shard_size": 250}
+
+
+def test_watch_shows_runs_and_writes_their_page(tmp_path: Path, capsys: Any) -> None:
+    for name, loss in (("one", 3.5), ("two", 2.5)):
+        (tmp_path / name).mkdir()
+        lines = [{"kind": "train", "step": n, "tokens": n, "loss": loss - n, "lr": 0.1} for n in (1, 2)]
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("watch", str(tmp_path / "one"), str(tmp_path / "two")) == 0
+    shown = capsys.readouterr().out
+    assert "one" in shown
+    assert "1.5000" in shown
+    assert run("watch", str(tmp_path), "--html", str(tmp_path / "page.html")) == 0
+    assert "two" in (tmp_path / "page.html").read_text()
+    assert run("watch", str(tmp_path / "two" / "log.jsonl"), "--html", str(tmp_path / "none" / "p.html")) == 0
+
+
+def test_watching_a_folder_without_a_run_is_an_error(tmp_path: Path, capsys: Any) -> None:
+    assert run("watch", str(tmp_path)) == 1
+    assert "holds no log.jsonl" in capsys.readouterr().err

@@ -96,3 +96,11 @@ def test_normal_draws_are_normal_and_keyed_as_uniform_ones() -> None:
 def test_large_and_negative_seeds_work() -> None:
     draws = rng.uniform(torch.tensor([2**63 - 1, -(2**63), -1, 0]), 0)
     assert len(draws.unique()) == 4
+
+
+def test_generators_are_those_of_philox_with_the_key() -> None:
+    for key in [(0, "masks", 3), (1, 2), ("a",)]:
+        plain = np.random.Generator(np.random.Philox(key=rng.key_hash(*key)))
+        ours = rng.generator(*key)
+        assert str(ours.bit_generator.state) == str(plain.bit_generator.state)
+        assert np.array_equal(ours.permutation(99), plain.permutation(99))

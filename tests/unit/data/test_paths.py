@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fourm.data.paths import expand_braces, find_tars, is_pattern, some_shards
+from fourm.data.paths import expand_braces, find_tars, is_pattern, some_shards, split_pattern
 from fourm.errors import DataError
 
 
@@ -63,10 +63,16 @@ def test_a_source_that_the_brackets_do_not_list_is_an_error() -> None:
         find_tars("data/[rgb,caption]/shard-{0..1}.tar", ["depth"])
 
 
-@pytest.mark.parametrize("path", ["s3://bucket/data", "pipe:cat x.tar", "https://host/[rgb]/{0..1}.tar"])
-def test_remote_paths_say_what_to_do(path: str) -> None:
-    with pytest.raises(DataError, match="remote; copy"):
-        find_tars(path, ["rgb"])
+def test_streams_say_what_to_do() -> None:
+    with pytest.raises(DataError, match="is a stream.*give the folder, or its URL"):
+        find_tars("pipe:cat x.tar", ["rgb"])
+
+
+def test_a_pattern_at_a_url_is_a_root_and_names() -> None:
+    assert split_pattern("s3://b/data/[rgb,det]/s-{0..1}.tar") == ("s3://b/data", ["s-0.tar", "s-1.tar"])
+    assert split_pattern("s3://b/data") is None
+    with pytest.raises(DataError, match="has the form ROOT"):
+        split_pattern("s3://b/{0..1}/[rgb]/s.tar")
 
 
 def test_a_part_of_the_shards_is_a_pattern() -> None:

@@ -787,3 +787,113 @@ def test_a_vocabulary_has_to_hold_the_special_tokens(modalities: ModalitySet) ->
     Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=500))
     with pytest.raises(ConfigError, match=r"modality 'caption': its vocabulary of 600 .* 604 special tokens"):
         Masked(MaskedConfig(), modalities, SpecialIds(num_sentinels=600))
+
+
+# ------------------------------------------------------------------ mixtures of data sets and fixed budgets
+
+
+def test_a_data_set_draws_from_components_of_its_own(modalities: ModalitySet, sample: Sample) -> None:
+    own = {"words": [MaskComponent(target_alphas={"caption": 1.0}, num_target_tokens=5)]}
+    objective = masked(modalities, component=MaskComponent(target_alphas={"depth": 1.0}), datasets=own)
+
+    for _, asked in items(objective.for_dataset("words"), sample, 30):
+        assert of(objective, asked, "caption").all()
+        assert len(asked) <= 5
+    assert all(of(objective, asked, "depth").all() for _, asked in items(objective.for_dataset("other"), sample, 30))
+    assert objective.for_dataset("other") is objective
+
+
+def test_tokens_count_by_the_largest_budget_of_any_data_set(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, datasets={"words": [MaskComponent(num_input_tokens=40)]})
+    assert objective.num_tokens(objective.collate([objective.prepare(sample, generator(0))])) == 40 + 16
+
+
+def test_a_mixture_of_a_data_set_that_is_not_there_is_an_error(modalities: ModalitySet) -> None:
+    objective = masked(modalities, datasets={"word": [MaskComponent()]})
+    with pytest.raises(ConfigError, match="'word' is not a data set.*Did you mean 'words'"):
+        objective.check_data({"words": ["caption"]}, {})
+
+
+def test_a_component_of_a_data_set_has_to_find_its_modalities_there(modalities: ModalitySet) -> None:
+    objective = masked(modalities, datasets={"words": [MaskComponent(input_alphas={"depth": 1.0})]})
+    sets = {"words": ["caption"], "images": ["rgb", "depth"]}
+    with pytest.raises(ConfigError, match=r"datasets\.words\[0\]\.input_alphas: no training data set has depth"):
+        objective.check_data(sets, {})
+
+
+def test_a_mixture_that_draws_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="datasets.words: at least one"):
+        MaskedConfig(datasets={"words": [MaskComponent(weight=0)]})
+
+
+def test_budgets_can_be_fixed_whatever_the_components_say(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(num_input_tokens=3, min_target_tokens=1, input_alphas={"rgb": 1.0})
+    fixed = masked(modalities, component=component, redistribute=True).with_budgets(7, 9)
+
+    assert {(len(shown), len(asked)) for shown, asked in items(fixed, sample, 30)} <= {(7, n) for n in range(7, 10)}
+    assert fixed.num_tokens(fixed.collate([fixed.prepare(sample, generator(0))])) == 16
+
+
+# ------------------------------------------------------------------ runs of tokens that see one another
+
+
+def test_runs_say_what_the_pattern_says(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, 24, 24, component=MaskComponent(input_alphas={"*": 0.5}, target_alphas={"*": 0.5}))
+    for table in (objective.collate(list(items(objective, sample, 12))).encoder, objective.collate(
+        list(items(objective, sample, 12))).decoder):  # fmt: skip
+        dense = torch.zeros_like(table.attention.dense())
+        runs = table.attention.runs
+        assert runs.rows == runs.key_rows == tuple(table.valid.sum(1).tolist())
+        row, place = 0, 0
+        for length, causal in zip(runs.queries, runs.causal, strict=True):
+            while place == runs.rows[row]:
+                row, place = row + 1, 0
+            block = torch.ones(length, length, dtype=torch.bool)
+            dense[row, place : place + length, place : place + length] = block.tril() if causal else block
+            place += length
+        assert torch.equal(dense, table.attention.dense())
+
+
+def test_there_are_no_runs_where_modalities_see_those_before_them(modalities: ModalitySet, sample: Sample) -> None:
+    objective = masked(modalities, separate=False)
+    assert objective.collate(list(items(objective, sample, 3))).decoder.attention.runs is None
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_checkpointing": True}, {"tie_heads": False}])
+def test_a_model_without_padding_computes_the_same(
+    modalities: ModalitySet, sample: Sample, options: dict[str, Any]
+) -> None:
+    sizes: dict[str, Any] = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, **options}
+    objective = masked(modalities, 24, 24, component=MaskComponent(input_alphas={"*": 0.3}, target_alphas={"*": 0.3}))
+    batch = objective.collate(list(items(objective, sample, 6)))
+    results = []
+    for backend in ("math", "runs"):
+        model = Multimodal(modalities, MultimodalConfig(**sizes, backend=backend)).train()
+        loss = objective.loss(model, batch).scalar(objective.counts(batch))
+        loss.backward()
+        results.append((loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (expected, gradients), (found, others) = results
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_samples_that_are_shown_nothing_are_answered_too(modalities: ModalitySet, sample: Sample) -> None:
+    component = MaskComponent(num_input_tokens=0, target_alphas={"caption": 1.0, "depth": 1.0})
+    objective = masked(modalities, component=component)
+    batch = objective.collate(list(items(objective, sample, 3)))
+    assert batch.encoder.attention.runs.rows == (0, 0, 0)
+    losses = []
+    for backend in ("math", "runs"):
+        config = MultimodalConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, backend=backend)
+        losses.append(objective.loss(Multimodal(modalities, config), batch).scalar(objective.counts(batch)))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
+
+
+def test_a_table_in_blocks_has_no_runs(modalities: ModalitySet, sample: Sample) -> None:
+    config = MaskedConfig(16, 16, components=[MaskComponent()])
+    objective = Masked(config, modalities, ordered=True)
+    batch = objective.collate(list(items(objective, sample, 3)))
+    assert batch.encoder.attention.runs is None
+    assert objective.with_budgets(4, 4).ordered

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fourm.data.shards import ShardWriter
+from fourm.objectives.configs import MaskComponent
 from fourm.recipe import pretrain
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import PretrainRecipe
@@ -78,6 +79,29 @@ def test_evaluation_asks_the_same_each_time(small: PretrainRecipe) -> None:
 
     assert first == again
     assert set(first) == {"loss", "loss/a", "loss/b"}
+
+
+def test_evaluation_with_fixed_budgets_comes_beside_that_with_the_recipe_s_own(small: PretrainRecipe) -> None:
+    model = pretrain.build_model(small, small.modality_set(), {})
+    small.evaluation.fixed_input_tokens, small.evaluation.fixed_target_tokens = 2, 3
+
+    with torch.no_grad():
+        same = job_of(small).evaluate(model)
+        small.evaluation.fixed_target_tokens = 1
+        other = job_of(small).evaluate(model)
+
+    assert same["fixed/loss"] == same["loss"]  # these are its own budgets
+    assert set(same) == {"loss", "loss/a", "loss/b", "fixed/loss", "fixed/loss/a", "fixed/loss/b"}
+    assert other["loss"] == same["loss"]
+    assert other["fixed/loss"] != same["loss"]
+
+
+def test_data_sets_are_masked_by_components_of_their_own(small: PretrainRecipe) -> None:
+    small.objective.datasets = {"set": [MaskComponent(target_alphas={"b": 1.0})]}
+    job = job_of(small)
+
+    assert job.objective.counts(batches(job, count=1)[0][0])["a"] == 0
+    assert "loss/a" not in job.evaluate(pretrain.build_model(small, small.modality_set(), {}))
 
 
 def test_a_finished_run_has_its_recipe_its_tokenizers_and_an_export(small: PretrainRecipe, tmp_path: Path) -> None:

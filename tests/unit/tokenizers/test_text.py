@@ -155,3 +155,21 @@ def test_a_foreign_wordpiece_without_our_special_tokens_is_refused(tmp_path):
 def test_sentinels_beyond_the_vocabulary_are_refused(small):
     with pytest.raises(ConfigError, match=r"\[S_0\] to \[S_7\]"):
         small.sentinel(8)
+
+
+def test_facts_are_looked_up_word_by_word_with_the_ids_that_the_whole_text_has() -> None:
+    """Also where a class is part of a longer one, where a word is unknown, and where there is nothing."""
+    made = train_wordpiece(["a hot dog and a cat"] * 3, classes=["dog", "hot dog", "cat"], num_coordinates=30)
+    for text in (
+        "v0=1 v1=2 v2=29 v3=3 cat v0=0 v1=1 v2=2 v3=3 cat",
+        "v0=1 v1=2 v2=3 v3=4 hot dog v0=5 v1=6 v2=7 v3=8 dog",
+        "v0=99 v1=2 cat",
+        "human v0=1 v1=2",
+        "cat  cat",
+        "Cat",
+        "",
+    ):
+        assert made.encode_words(text).tolist() == made.encode(text).tolist(), text
+        assert made.encode_words(text).dtype == np.int64
+    assert "dog" not in made._words
+    assert "v3=29" in made._words

@@ -73,3 +73,22 @@ def test_without_tensorboard_the_log_is_still_written(tmp_path: Path, monkeypatc
     tracker.write("train", 1, {"loss": 1.0})
     tracker.close()
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_run_that_ends_before_its_time_says_why_in_its_last_line(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, 0)
+    tracker.write("train", 7, {"loss": 1.0})
+    tracker.ended(7, CheckpointError("the disk\nis full"))
+    tracker.close()
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last.pop("time") > 0
+    assert last == {"kind": "end", "step": 7, "error": "CheckpointError", "reason": "the disk\nis full"}
+
+
+def test_the_reason_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, 0)
+    tracker.write("train", 7, {"loss": 1.0})
+    tracker.ended(7, KeyboardInterrupt())
+    tracker.close()
+    Tracker(tmp_path, 7).close()
+    assert [record["kind"] for record in read_log(tmp_path / "log.jsonl")] == ["train"]

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def records(output: Path, kind: str = "train") -> list[dict[str, Any]]:
     """Records of a run without what depends on the clock."""
-    clock = ("tokens_per_second", "data_wait")
+    clock = ("tokens_per_second", "data_wait", "samples_per_second", "memory_gib")
     found = [r for r in read_log(output / "log.jsonl") if r["kind"] == kind]
     return [{k: v for k, v in r.items() if k not in clock} for r in found]
 
@@ -366,3 +366,20 @@ def test_a_loader_process_that_dies_of_the_signal_within_a_step_ends_the_run_as_
         trainer.fit()
     monkeypatch.undo()
     toy_trainer(tmp_path, toy_config(max_steps=30)).fit()
+
+
+def test_a_crash_leaves_its_reason_in_the_last_line_of_the_log(tmp_path: Path) -> None:
+    config = toy_config(max_steps=9)
+    with pytest.raises(TrainingError):
+        toy_trainer(tmp_path, config, objective=ToyObjective(nan_after_calls=4)).fit()
+    last = read_log(tmp_path / "log.jsonl")[-1]
+    assert (last["kind"], last["error"]) == ("end", "TrainingError")
+    assert "the loss is nan at step 5" in last["reason"]
+
+
+def test_records_say_how_fast_the_run_is_and_what_share_of_the_peak_it_reaches(tmp_path: Path) -> None:
+    toy_trainer(tmp_path, toy_config(max_steps=3, peak_tflops=1e-6), flops_per_sample=10.0).fit()
+    for record in (r for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "train"):
+        assert record["samples_per_second"] == pytest.approx(record["tokens_per_second"])  # one token a sample
+        assert record["mfu"] == pytest.approx(record["samples_per_second"] * 10 / 1e6)
+        assert record["memory_gib"] > 0

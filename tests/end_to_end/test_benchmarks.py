@@ -1,0 +1,45 @@
+"""The benchmarks of pretraining measure what they say: the reference is the same model, and figures are printed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(checkout: Path, script: str, *arguments: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, checkout / "benchmarks" / script, *arguments, "--json"],
+        capture_output=True, text=True, check=True, cwd=checkout, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin"},
+        timeout=300,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modalities", ["4m7", "4m21"])
+def test_the_reference_gives_the_same_losses(checkout: Path, modalities: str) -> None:
+    options = ["--preset", "tiny", "--modalities", modalities, "--batch", "2", "--budget", "64"]
+    assert run(checkout, "pretrain_step.py", *options, "--compare")["largest_difference"] < 1e-5
+
+
+@pytest.mark.slow
+def test_a_step_of_both_is_measured(checkout: Path) -> None:
+    options = ["--batch", "2", "--budget", "32", "--steps", "2", "--warmup", "1"]
+    for reference in ((), ("--reference",)):
+        figures = run(checkout, "pretrain_step.py", *options, *reference)
+        assert figures["seconds_per_step"] >= figures["seconds_forward_backward"] > 0
+        assert figures["tokens_per_second"] > 0
+        assert figures["peak_rss_gb"] > 0
+
+
+@pytest.mark.slow
+def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(checkout: Path, tmp_path: Path) -> None:
+    options = ["--modalities", "rgb,tok_rgb,caption,det", "--budget", "64", "--seconds", "0.5"]
+    made = run(checkout, "data_pipeline.py", str(tmp_path), *options, "--make", "64")
+    assert made["samples_per_second"] > 0
+    assert run(checkout, "data_pipeline.py", str(tmp_path), *options)["samples"] > 0
