@@ -142,3 +142,8 @@ def test_all_of_them_are_evaluated_with_fixed_budgets_too() -> None:
     for name in PUBLISHED:
         evaluation = load(name).evaluation
         assert (evaluation.fixed_input_tokens, evaluation.fixed_target_tokens) == (128, 128)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_all_but_the_base_size_share_their_weights_out(name: str) -> None:
+    assert load(name).train.parallel.kind == ("ddp" if name.endswith("_b") else "fsdp")

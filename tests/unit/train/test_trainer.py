@@ -373,7 +373,7 @@ def test_a_crash_leaves_its_reason_in_the_last_line_of_the_log(tmp_path: Path) -
     with pytest.raises(TrainingError):
         toy_trainer(tmp_path, config, objective=ToyObjective(nan_after_calls=4)).fit()
     last = read_log(tmp_path / "log.jsonl")[-1]
-    assert (last["kind"], last["error"]) == ("end", "TrainingError")
+    assert (last["kind"], last["error"]) == ("end", "NotFiniteError")
     assert "the loss is nan at step 5" in last["reason"]
 
 
