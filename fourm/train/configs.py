@@ -247,7 +247,7 @@ class TrainConfig:
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     max_nan: int = 10
     on_failed_save: Literal["stop", "continue"] = "stop"
-    timeout_minutes: float | None = 30
+    timeout_minutes: float | None = 30.0
     checkpoints: str | None = None
     save_in_background: bool = False
     eval_every_steps: int | None = None

@@ -83,7 +83,7 @@ def test_registers_come_first(make_model: Callable[..., Multimodal], make: Make)
     table = given_table(
         {"rgb@16": {"values": images, "positions": everywhere(16)}}, model.modalities, 2, torch.device("cpu")
     )
-    context, _ = model.encode(table)
+    context = model.encode(table).hidden
     _, place = model.input_embedder(table)
     expected = model.context_projection(features) + torch.cat([torch.zeros(2, 3, 16), place], 1)
     assert backbone.num_prefix_tokens == 3
