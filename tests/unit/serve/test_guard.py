@@ -53,6 +53,7 @@ def test_doors_that_fetch_from_elsewhere_or_keep_things_are_closed(path: str) ->
         ({}, 411),
         ({"content_length": "many"}, 411),
         ({"transfer_encoding": "chunked"}, 411),
+        ({"content_length": "2", "transfer_encoding": "chunked"}, 411),
     ],
 )
 def test_a_body_says_how_long_it_is_and_is_not_too_long(headers: dict[str, str], status: int) -> None:
