@@ -91,9 +91,10 @@ def running(
 
         limits = limits or Limits()
         fields = input_fields(bundle)
-        results, shown = folder / "results", folder / "uploads" / "examples"
+        # Not among the uploads, whose files gradio removes an hour after somebody has used them.
+        results, shown = folder / "results", folder / "shown"
         results.mkdir()
-        shown.mkdir(parents=True)
+        shown.mkdir()
         page = build_page(
             Worker(bundle, results, bf16=bf16), fields, target_names(bundle), limits, title=title,
             examples=load_examples(examples, shown, fields, limits) if examples else None,
