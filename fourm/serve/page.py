@@ -6,10 +6,11 @@ import html
 import inspect
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio_client.utils import is_http_url_like
 
 from fourm.errors import FourmError
 from fourm.serve.entries import Entry, make_entries, read_entries
@@ -114,7 +115,27 @@ def build_page(
         )  # fmt: skip
         if choice is not None:
             _fill_from(choice, examples or {}, entries)
+    _fetch_nothing(page)
     return page
+
+
+def _fetch_nothing(page: gr.Blocks) -> None:
+    """Refuse web addresses where files belong: gradio would download them, however large, before a request is checked."""
+    for block in page.blocks.values():
+        component: Any = block
+        component.async_move_resource_to_block_cache = _without_addresses(component.async_move_resource_to_block_cache)
+
+
+def _without_addresses(move: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def checked(path: Any) -> Any:
+        if is_http_url_like(path):
+            raise gr.Error(
+                "a web address was given for a file; this page fetches nothing from other hosts: upload the file",
+                duration=None, print_exception=False,
+            )  # fmt: skip
+        return await move(path)
+
+    return checked
 
 
 def _first_target(fields: Sequence[Field], targets: Sequence[str]) -> list[str]:

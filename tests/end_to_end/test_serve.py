@@ -410,10 +410,12 @@ def answer_of_the_command(served: Path, photo: Path, seed: int, out: Path) -> di
 
 
 def test_a_path_in_a_request_is_not_opened(server: str, served: Path, tmp_path: Path) -> None:
+    names = ["rgb", "rgb_drawing", "rgb_painting", "depth", "caption", "rgb_known", "depth_known", "caption_known",
+             "to", "guidance", "samples", "seed", "ensemble"]  # fmt: skip
+
     def ask(path: str, name: str) -> str:
-        names = ["rgb", "rgb_drawing", "rgb_painting", "depth", "caption", "rgb_known", "depth_known", "caption_known",
-                 "to", "guidance", "samples", "seed", "ensemble"]  # fmt: skip
-        values = {name: {"path": path, "meta": {"_type": "gradio.FileData"}}, "to": ["depth"], "samples": 1, "seed": 0}
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        values = {"to": ["depth"], "samples": 1, "seed": 0, name: file}
         body = json.dumps({"data": [values.get(name) for name in names]}).encode()
         request = urllib.request.Request(
             f"{server}/gradio_api/call/generate", body, {"content-type": "application/json"}
@@ -431,6 +433,11 @@ def test_a_path_in_a_request_is_not_opened(server: str, served: Path, tmp_path: 
             answer = ask(str(path), name)
             assert "event: error" in answer
             assert "grid.png" not in answer
+    for name in names:
+        for address in ("http://127.0.0.1:1/photo.png", "https://huggingface.co/photo.png"):
+            answer = ask(address, name)
+            assert "event: error" in answer
+            assert "this page fetches nothing from other hosts" in answer
 
 
 def test_what_a_broken_client_sends_is_never_answered_with_a_failure_of_the_server(server: str) -> None:
