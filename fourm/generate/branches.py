@@ -157,7 +157,8 @@ def _contents(
         # the conditions, but one of them belongs to its own branch.
         named = {base_name(name) for name in step.conditions}
         context = {name: name for name in plain if name not in named | conditions.grown}
-        grown = {name: name for name in conditions.grown - named if name in plain}
+        # In the order of what is given: that of a set is another in every process.
+        grown = {name: name for name in plain if name in conditions.grown - named}
         branches = [{**context, **grown, base_name(name): name} for name in step.conditions]
         return [context, *branches], tuple(step.conditions.values())
     context = {name: name for name in plain if name == step.target or name not in conditions.initial | conditions.grown}

@@ -1,3 +1,6 @@
+from itertools import permutations
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -73,6 +76,16 @@ def test_each_condition_has_a_branch_of_its_own_and_the_rest_is_context(model: M
     branches = build(model, step, given, initial=" ".join(given))
     assert branches.weights == (2.0, -1.0)
     assert seen(model, branches) == [context, context | {"rgb@16"}, context | {"tok_semseg@16"}]
+
+
+@pytest.mark.parametrize("order", permutations(["rgb@16", "tok_semseg@16", "caption"]), ids=", ".join)
+def test_what_grew_stays_in_the_order_of_what_is_given(model: Multimodal, given: Given, order: tuple[str, ...]) -> None:
+    """A set has another order in every process, and sums of floats would follow it."""
+    shown = {name: given[name] for name in (*order, "vectors")}
+    step = Step("tok_depth@16", conditions={"vectors": 2.0})
+    conditional = columns(build(model, step, shown, initial="vectors", grown=" ".join(order)), "modality")[1][0]
+    names = list(model.modalities)
+    assert [names[i] for i in dict.fromkeys(conditional[conditional >= 0].tolist())] == list(shown)
 
 
 def test_a_second_caption_is_seen_only_by_its_branch(model: Multimodal) -> None:
