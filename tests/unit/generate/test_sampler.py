@@ -258,6 +258,26 @@ def test_bfloat16_generates_valid_tokens(model: Multimodal, given: Given) -> Non
     assert ((ids >= 0) & (ids < 16)).all()
 
 
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_layers_compute_in_the_numbers_that_were_asked_for(
+    bf16: bool, dtype: torch.dtype, model: Multimodal, given: Given
+) -> None:
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "coder." in n]
+    seen: dict[str, torch.dtype] = {}
+    hooks = [
+        layer.register_forward_hook(lambda *call, name=name: seen.update({name: call[2].dtype}))
+        for name, layer in layers
+    ]
+    try:
+        plan = GenerationPlan([Step("tok_depth@16"), Step("det", "autoregressive", num_tokens=2)])
+        Sampler(model, SPECIAL, bf16=bf16).run(plan, given, seeds=SEEDS)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert {name.partition(".")[0] for name in seen} == {"encoder", "decoder"}
+    assert set(seen.values()) == {dtype}
+
+
 def test_a_model_in_training_is_in_training_afterwards(model: Multimodal, given: Given) -> None:
     model.train()
     try:
