@@ -83,7 +83,7 @@ class Guard:
             return None
         headers = {name.lower(): value for name, value in scope["headers"]}
         length = headers.get(b"content-length", b"")
-        # Else the server would read on and on. A body in pieces ends where it likes, whatever length is named beside it.
+        # Else the server would read on and on. A body in pieces ends where it likes, whatever length stands beside it.
         if b"transfer-encoding" in headers or not length.isdigit():
             return 411, "the request does not say how long it is"
         if int(length) > self.max_bytes:

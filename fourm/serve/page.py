@@ -120,7 +120,7 @@ def build_page(
 
 
 def _fetch_nothing(page: gr.Blocks) -> None:
-    """Refuse web addresses where files belong: gradio would download them, however large, before a request is checked."""
+    """Refuse web addresses where files belong: gradio would download them, however large, before our own checks."""
     for block in page.blocks.values():
         component: Any = block
         component.async_move_resource_to_block_cache = _without_addresses(component.async_move_resource_to_block_cache)

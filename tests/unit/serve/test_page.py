@@ -12,7 +12,9 @@ from fourm.serve.limits import Limits
 from fourm.serve.worker import Worker
 from tests.unit.generate.toy import ToyBundle
 
-gr = pytest.importorskip("gradio", reason="gradio is not installed: pip install 'fourm[serve]'")
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'fourm[serve]'")
+
+import gradio as gr
 
 from fourm.serve.page import build_page
 
