@@ -24,6 +24,10 @@ def request(photo: bytes, *targets: str, **options: Any) -> Request:
     return Request({"rgb": photo}, list(targets or ["depth"]), **options)
 
 
+def visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def follow(worker: Worker, wanted: Request) -> list[Any]:
     return list(worker.follow(wanted))
 
@@ -86,7 +90,7 @@ def test_part_of_a_photograph_and_some_of_the_boxes_are_given_as_by_the_command(
         known=[f"rgb={tmp_path / 'mask.png'}", "det=some"], out=tmp_path / "out",
     )  # fmt: skip
     wanted = Request({"rgb": photo, "det": boxes}, ["rgb", "det"], known={"rgb": mask, "det": "some"})
-    assert last(worker, wanted) == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert last(worker, wanted) == {path.name: path.read_bytes() for path in visible(tmp_path / "out")}
 
 
 def test_an_ensemble_is_shown_with_where_it_is_unsure(
@@ -103,7 +107,7 @@ def test_an_ensemble_is_shown_with_where_it_is_unsure(
     assert [name for name in found if name.endswith(" 0")] == names
     shown = [found.pop(name) for name in names]
     assert all(picture.startswith(b"\x89PNG") for picture in shown)
-    assert found == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert found == {path.name: path.read_bytes() for path in visible(tmp_path / "out")}
 
 
 def test_a_mask_of_another_size_is_told(worker: Worker, photo: bytes) -> None:
@@ -205,3 +209,39 @@ def test_requests_at_the_same_time_do_not_mix(worker: Worker, photo: bytes) -> N
         thread.join()
     assert together == alone
     assert len({str(texts) for texts in alone}) > 1
+
+
+def test_one_is_generated_at_a_time_and_closing_one_leaves_the_others_whole(
+    worker: Worker, bundle: ToyBundle, photo: bytes, monkeypatch: Any
+) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+    reached, go_on = threading.Event(), threading.Event()
+    generate_one = worker._generate
+
+    def watched(wanted: Request, *rest: Any) -> None:
+        inside.append(wanted.seed)
+        most.append(len(inside))
+        try:
+            reached.set()
+            assert go_on.wait(60)
+            generate_one(wanted, *rest)
+        finally:
+            inside.remove(wanted.seed)
+
+    alone = follow(worker, request(photo, "caption", seed=1))
+    monkeypatch.setattr(worker, "_generate", watched)
+    closed = worker.follow(request(photo, "caption", seed=0), beat=0.01)
+    next(closed)
+    assert reached.wait(60)
+    others = [worker.follow(request(photo, "caption", seed=seed), beat=0.01) for seed in (1, 2)]
+    for other in others:
+        next(other)
+    time.sleep(0.5)  # both ask for their turn meanwhile
+    assert inside == [0]
+    closed.close()
+    go_on.set()
+    rest = [list(other) for other in others]
+    assert [isinstance(news[-1], Finished) for news in rest] == [True, True]
+    assert [n.texts for n in rest[0] if isinstance(n, Answer)] == [n.texts for n in alone if isinstance(n, Answer)]
+    assert most == [1, 1, 1]
