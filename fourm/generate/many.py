@@ -102,7 +102,8 @@ def _save(out: Path, key: str, results: Results) -> None:
         shutil.rmtree(left, ignore_errors=True)
     temporary = temporary_name(out / key)
     try:
-        results.save(temporary)
+        make_folder(temporary)
+        results.write(temporary)
         temporary.rename(out / key)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -15,6 +15,7 @@ from fourm.files import publish
 from fourm.generate.files import png, write, write_uncertainty
 from fourm.generate.inputs import GivenValue
 from fourm.generate.plan import GenerationPlan, Step
+from fourm.generate.written import replace_written
 from fourm.modality import Modality
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Results(dict[str, Any]):
     def save(self, out: str | Path) -> list[Path]:
         """Write a file per answer, those of several samples numbered, `grid.png`, and `plan.yaml` with all settings.
 
+        What an earlier call has written there vanishes unless it was changed since; other files stay.
+
         Args:
             out: folder, made if missing.
 
@@ -74,6 +77,12 @@ class Results(dict[str, Any]):
         """
         out = Path(out)
         make_folder(out)
+        paths = self.write(out)
+        replace_written(paths)
+        return paths
+
+    def write(self, out: Path) -> list[Path]:
+        """The files of `save`, in a folder that is there and holds none."""
         paths = []
         for name in self:
             stem = f"{name}_" if name in _RESERVED else name

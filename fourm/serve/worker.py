@@ -199,7 +199,7 @@ class Worker:
             bundle, values, plan, names, seeds, request.num_samples, ensemble=request.ensemble, bf16=self.bf16,
             batch_size=len(seeds), watch=tell,
         )  # fmt: skip
-        paths = results.save(out)
+        paths = results.write(out)
         drawn = pictures(results.given, results, shown, results.uncertainty) if request.ensemble else {}
         last = {name: _write(found, out, f"last_{n}") for n, (name, found) in enumerate(drawn.items())}
         line.news.put(Finished(out / "grid.png", [_pack(out, paths), *paths], last))

@@ -95,6 +95,10 @@ def server(served: Path) -> Iterator[str]:
         yield address
 
 
+def visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def status(address: str, path: str, data: bytes | None = None) -> int:
     """HTTP status of a request."""
     request = urllib.request.Request(address + path, data, {"content-type": "application/json"})
@@ -399,14 +403,14 @@ def test_masks_and_ensembles_give_the_answers_of_the_command(server: str, served
              "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
     assert run("generate", served / "model", *words) == 0
     found = {Path(file).name: Path(file).read_bytes() for file in files if not file.endswith(".zip")}
-    assert found == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert found == {path.name: path.read_bytes() for path in visible(tmp_path / "out")}
     assert "depth_uncertainty.npy" in found
 
 
 def answer_of_the_command(served: Path, photo: Path, seed: int, out: Path) -> dict[str, bytes]:
     words = ["--given", f"rgb={photo}", "--to", "depth,caption", "--seed", seed, "--out", out, "--device", "cpu"]
     assert run("generate", served / "model", *words) == 0
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {path.name: path.read_bytes() for path in visible(out)}
 
 
 def test_a_path_in_a_request_is_not_opened(server: str, served: Path, tmp_path: Path) -> None:

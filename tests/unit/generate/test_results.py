@@ -70,3 +70,34 @@ def test_logits_that_are_no_numbers_are_told(target: str, bundle: ToyBundle) -> 
     broken = ToyBundle(model, bundle.tokenizers, bundle.text)
     with pytest.raises(CheckpointError, match=rf"logits for '\w*{target}.*' are not finite.*Generate without bf16"):
         any_to_any(broken, {"rgb": RGB}, [target])
+
+
+def visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_a_folder_holds_the_answers_of_the_last_call_and_what_others_put_there(
+    bundle: ToyBundle, tmp_path: Path
+) -> None:
+    (tmp_path / "depth_07.png").write_text("of somebody else")
+    any_to_any(bundle, {"rgb": RGB[:1]}, ["depth", "caption"], num_samples=3).save(tmp_path)
+    assert {"depth_00.png", "caption_02.txt"} <= visible(tmp_path)
+    (tmp_path / "caption_00.txt").write_text("corrected by hand")
+    any_to_any(bundle, {"rgb": RGB[:1]}, ["depth"]).save(tmp_path)
+    mine = {"depth_07.png", "caption_00.txt"}
+    assert visible(tmp_path) == {"depth.png", "grid.png", "plan.yaml", *mine}
+    assert (tmp_path / "caption_00.txt").read_text() == "corrected by hand"
+
+
+@pytest.mark.parametrize(
+    "listed", ["no json", "[1]", '{"../photo.png": "x", "notes.txt": 1, ".": "x", "grid.png": []}']
+)
+def test_a_list_that_is_not_one_removes_nothing(bundle: ToyBundle, tmp_path: Path, listed: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "photo.png").write_text("photo")
+    (out / "notes.txt").write_text("notes")
+    (out / ".written.json").write_text(listed)
+    any_to_any(bundle, {"rgb": RGB[:1]}, ["depth"]).save(out)
+    assert visible(out) == {"depth.png", "grid.png", "plan.yaml", "notes.txt"}
+    assert (tmp_path / "photo.png").exists()
