@@ -57,7 +57,7 @@ def any_to_any(
         ensemble: make one answer of them, and measure how far they differ; see `follow`.
         expected: decode one-step predictions as the mean of the codes under their probabilities.
         bf16: compute in bfloat16.
-        batch_size: samples computed together; it does not change the answers.
+        batch_size: samples computed together; in float32 it does not change the answers, with `bf16` it may.
         progress: called with the numbers of parts done and of all parts, and with the target that was just done.
 
     Returns:

@@ -70,7 +70,7 @@ class Sampler:
         """Follow a plan.
 
         Each sample owns its randomness: what it becomes depends on its seed and on what is given for it, not on the
-        batch.
+        batch. That holds in float32: in bfloat16 a batch of another size rounds otherwise, which may turn a token.
 
         Args:
             plan: steps, with full modality names.
