@@ -31,6 +31,7 @@ from fourm.registry import implementation
 
 CHAIN = ("tok_clip@224", "tok_depth@224", "tok_normal@224", "tok_semseg@224", "tok_rgb@224")
 CAPTION_TOKENS = 24
+LONGEST_CAPTION = 256
 
 
 def build(preset: str, context: str, device: torch.device) -> Any:
@@ -73,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(SIZES), default="tiny")
     parser.add_argument("--task", choices=["caption", "chain"], default="caption")
-    parser.add_argument("--tokens", type=int, default=256, help="of the caption, at most 256")
+    parser.add_argument("--tokens", type=int, default=256, help=f"of the caption, at most {LONGEST_CAPTION}")
     parser.add_argument("--steps", type=lambda text: [int(n) for n in text.split(",")], default=[10, 10, 10, 10, 9])
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -87,6 +88,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if not 1 <= options.tokens <= LONGEST_CAPTION:
+        parser.error(f"--tokens is {options.tokens}; a caption holds 1 to {LONGEST_CAPTION}")
     if len(options.steps) != len(CHAIN):
         parser.error(f"--steps takes {len(CHAIN)} numbers, one for each of {', '.join(CHAIN)}")
     device = choose_device(options.device)
