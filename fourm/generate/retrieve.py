@@ -6,6 +6,7 @@ question, and the nearest ones by cosine are its hits (4M-21, Bachmann et al. 20
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from fourm.modality import Modality
 from fourm.report.grid import grid
 from fourm.report.pictures import draw
 
-_FORMAT = "fourm-index"
+_FORMAT = "fourm-index-2"
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -45,12 +46,10 @@ class Hit(NamedTuple):
     Args:
         key: of the prompt.
         score: cosine to the question, -1 to 1.
-        number: of the prompt among all.
     """
 
     key: str
     score: float
-    number: int
 
 
 def feature_plan(bundle: Bundle, feature: str) -> GenerationPlan:
@@ -118,7 +117,8 @@ def build(
     make_folder(out)
     settings = {
         "format": _FORMAT, "model": str(Path(model).resolve()) if Path(model).exists() else model, "prompts": written,
-        "feature": feature, "num_prompts": len(source), "parts": part.count, "weights": identity(bundle),
+        "feature": feature, "num_prompts": len(source), "keys": _digest(source.keys), "parts": part.count,
+        "weights": identity(bundle),
     }  # fmt: skip
     settle(out / SETTINGS, settings)
     path = out / f"vectors_{part.index:05d}.npz"
@@ -138,14 +138,19 @@ def build(
     size = len(next(iter(found.values()))) if found else 0
     rows = np.stack([found[n].numpy() for n in numbers]) if found else np.zeros((0, size), np.float32)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, numbers=numbers, vectors=rows)
+        np.savez(file, numbers=numbers, keys=np.array([source.keys[n] for n in numbers], np.str_), vectors=rows)
     return done
 
 
 def _absolute(prompts: str) -> str:
     """The same prompts, wherever one stands."""
-    names, equals, place = prompts.rpartition("=")
+    names, equals, place = prompts.partition("=") if "=" in prompts else ("", "", prompts)
     return names + equals + str(Path(place).resolve())
+
+
+def _digest(keys: Sequence[str]) -> str:
+    """What tells these keys, in this order, from others."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
 class Index:
@@ -179,11 +184,11 @@ class Index:
         parts = [part for part in map(_load, paths) if len(part[0])]
         if not parts:
             raise DataError(f"{folder} holds no vectors: make it again from prompts that can be followed")
-        self.numbers = np.concatenate([numbers for numbers, _ in parts])
-        self.vectors = torch.from_numpy(np.concatenate([rows for _, rows in parts]))
+        self.numbers, self.keys, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        self.vectors = torch.from_numpy(rows)
 
-    def nearest(self, question: Tensor, count: int) -> list[tuple[int, float]]:
-        """Numbers of the prompts with the highest cosine, best first, of equals the first, and the cosines.
+    def nearest(self, question: Tensor, count: int) -> list[Hit]:
+        """The prompts with the highest cosine, best first, of equals the first.
 
         Args:
             question: (C,).
@@ -200,16 +205,17 @@ class Index:
         unit = F.normalize(question.float().cpu(), dim=0)
         scores = torch.cat([rows @ unit for rows in self.vectors.split(_ROWS_AT_ONCE)])
         order = np.lexsort((self.numbers, -scores.numpy()))[:count]
-        return [(int(self.numbers[i]), float(scores[i])) for i in order]
+        return [Hit(str(self.keys[i]), float(scores[i])) for i in order]
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def _load(path: Path) -> tuple[Any, Any, Any]:
+    """Numbers of prompts, their keys and vectors."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            numbers, rows = file["numbers"], file["vectors"]
-            if numbers.shape != rows.shape[:1] or rows.ndim != 2 or not np.isfinite(rows).all():
-                raise ValueError(f"{rows.shape} vectors of {numbers.shape} prompts")
-            return numbers, rows
+            numbers, keys, rows = file["numbers"], file["keys"], file["vectors"]
+            if not numbers.shape == keys.shape == rows.shape[:1] or rows.ndim != 2 or not np.isfinite(rows).all():
+                raise ValueError(f"{rows.shape} vectors of {numbers.shape} prompts with {keys.shape} keys")
+            return numbers, keys, rows
     except (OSError, ValueError, LookupError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}. Remove it, and run `fourm retrieve index` again") from None
 
@@ -250,17 +256,23 @@ def query(
         raise DataError(
             f"{index.prompts} holds {len(source)} prompts, and the index was made of {index.num_prompts}: make it again"
         )
+    places = {key: number for number, key in enumerate(source.keys)}
+    gone = [str(key) for key in index.keys if key not in places]
+    if gone:
+        raise DataError(
+            f"{index.prompts} no longer holds the prompt '{gone[0]}' ({len(gone)} of {len(index.keys)} in the index are "
+            "gone): put it back, or make the index again in a new folder"
+        )
     values = [take_text(bundle, name, text) for name, text in arguments.items()]
     asked = any_to_any(bundle, {v.key: v.facts for v in values}, [index.feature], plan=plan, expected=True, bf16=bf16)
-    found = index.nearest(vectors(asked[index.feature])[0], top)
-    hits = [Hit(source.keys[number], score, number) for number, score in found]
+    hits = index.nearest(vectors(asked[index.feature])[0], top)
     shown = []
     for hit in hits:
-        prompt = source[hit.number]
+        prompt = source[places[hit.key]]
         shown.append([prompt.read(name, name) for name in prompt.names])
     make_folder(out)
     report = [
-        {"key": hit.key, "score": round(hit.score, 6), "where": source.place(hit.number)} for hit in hits
+        {"key": hit.key, "score": round(hit.score, 6), "where": source.place(places[hit.key])} for hit in hits
     ]  # fmt: skip
     publish(out / "hits.json", json.dumps(report, indent=1) + "\n")
     publish(out / "hits.png", png(_picture(values, hits, shown)))
