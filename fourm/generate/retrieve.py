@@ -28,7 +28,7 @@ from fourm.generate.job import get_ready
 from fourm.generate.names import resolve
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
-from fourm.generate.prompts import open_prompts
+from fourm.generate.prompts import Prompt, open_prompts, split_prompts
 from fourm.generate.reading import parse_given
 from fourm.generate.results import Results, make_folder
 from fourm.machine import Part, local_place, part_from_environment
@@ -129,8 +129,8 @@ def build(
     places = {key: number for number, key in enumerate(source.keys)}
     found: dict[int, Tensor] = {}
 
-    def keep(key: str, results: Results) -> None:
-        found[places[key]] = vectors(results[feature])[0]
+    def keep(prompt: Prompt, results: Results) -> None:
+        found[places[prompt.key]] = vectors(results[feature])[0]
 
     run = Run(bundle, source, Common(bundle, {}, {}), [feature], plan, 0, 1, lambda _: False, keep, done)
     run.all(part, batch_size, {"expected": True, "bf16": bf16, "batch_size": batch_size})
@@ -144,8 +144,8 @@ def build(
 
 def _absolute(prompts: str) -> str:
     """The same prompts, wherever one stands."""
-    names, equals, place = prompts.partition("=") if "=" in prompts else ("", "", prompts)
-    return names + equals + str(Path(place).resolve())
+    names, place = split_prompts(prompts)
+    return names + "=" * bool(names) + str(Path(place).resolve())
 
 
 def _digest(keys: Sequence[str]) -> str:
@@ -260,8 +260,8 @@ def query(
     gone = [str(key) for key in index.keys if key not in places]
     if gone:
         raise DataError(
-            f"{index.prompts} no longer holds the prompt '{gone[0]}' ({len(gone)} of {len(index.keys)} in the index are "
-            "gone): put it back, or make the index again in a new folder"
+            f"{index.prompts} no longer holds the prompt '{gone[0]}' ({len(gone)} of {len(index.keys)} in the index "
+            "are gone): put it back, or make the index again in a new folder"
         )
     values = [take_text(bundle, name, text) for name, text in arguments.items()]
     asked = any_to_any(bundle, {v.key: v.facts for v in values}, [index.feature], plan=plan, expected=True, bf16=bf16)
