@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from fourm.rng import torch_seed
 
 SETTINGS = "settings.json"
 _REJECTED = "rejected"
+_REPORT = re.compile(rf"{_REJECTED}(_[0-9]{{5,}})?\.jsonl")
 
 
 @dataclass
@@ -177,7 +179,7 @@ class Run:
         key, where = self.source.keys[number], self.source.place(number)
         try:
             prompt = self.source[number]
-            if key == SETTINGS or key.startswith(_REJECTED):
+            if key == SETTINGS or _REPORT.fullmatch(key):
                 raise DataError(f"the key '{key}' is the name of a file of this command; choose another one")
             if self.is_done(prompt):
                 self.done.skipped += 1

@@ -176,6 +176,23 @@ def test_a_photograph_or_mask_that_has_changed_is_answered_again(
         assert go(bundle, place, tmp_path / name).written == 1
 
 
+def test_photographs_may_have_names_of_any_script(bundle: ToyBundle, photos: Path, tmp_path: Path) -> None:
+    names = ["日本", "中国", "rejected-house", "rejected_00001"]
+    (photos / "all").mkdir()
+    for name in names:
+        shutil.copy(photos / "c.png", photos / "all" / f"{name}.png")
+    done = go(bundle, f"rgb={photos / 'all'}", tmp_path / "out")
+    assert done.rejected == []
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == set(names)
+
+
+@pytest.mark.parametrize("key", ["rejected.jsonl", "rejected_00001.jsonl", "settings.json"])
+def test_names_of_its_own_files_are_no_keys(key: str, bundle: ToyBundle, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"key": key, "caption": "a bed"}))
+    with pytest.raises(DataError, match="is the name of a file of this command"):
+        go(bundle, tmp_path / "p.jsonl", tmp_path / "out")
+
+
 def test_what_another_process_writes_is_left_alone(bundle: ToyBundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "p.jsonl").write_text('{"key": "a", "caption": "a bed"}')
