@@ -110,6 +110,7 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
 
     Raises:
         ConfigError: if one is, or if one is given in part to a step that does not see it.
+        DataError: if the gaps of a text are not [S_1], [S_2], ... in this order.
     """
     making = {step.target: step for step in steps}
     for value in values:
@@ -125,6 +126,8 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
             sentinels = (ids >= special.sentinel_0) & (ids < special.sentinel(special.num_sentinels))
             missing = sentinels.any(1) | (ids < 0).all(1)
             remedy = f"write [S_1], [S_2], ... where something is missing, or --known {value.name}={SOME}"
+            if making[value.key].can_see(value.key):
+                _check_sentinels(value.name, ids, sentinels, special)
         if not making[value.key].can_see(value.key):
             if missing.any():
                 raise ConfigError(
@@ -134,6 +137,17 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
         elif not missing.all():
             raise ConfigError(
                 f"'{value.name}' is both given whole and to be generated: leave it out of one of them, or {remedy}"
+            )
+
+
+def _check_sentinels(name: str, ids: Tensor, sentinels: Tensor, special: SpecialIds) -> None:
+    """See that gaps are numbered from 1 on, each once: by their numbers, answers find their places."""
+    for row, places in zip(ids, sentinels, strict=True):
+        numbers = (row[places] - special.sentinel_0).tolist()
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise DataError(
+                f"given {name}: its gaps are {' '.join(f'[S_{number}]' for number in numbers)}; expected "
+                f"{' '.join(f'[S_{number}]' for number in range(1, len(numbers) + 1))}, each once and in this order"
             )
 
 

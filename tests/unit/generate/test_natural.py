@@ -157,6 +157,15 @@ def test_a_target_that_is_given_whole_is_refused(given: Any, to: str, message: s
         any_to_any(bundle, given, to)
 
 
+@pytest.mark.parametrize("gaps", ["[S_2] a bed", "[S_1] a [S_1]", "[S_2] a [S_1]", "[S_0] a bed", "[S_1] a [S_3]"])
+def test_gaps_of_a_text_are_numbered_in_their_order(gaps: str, bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match=r"given caption: its gaps are \[S_\d\].*; expected \[S_1\].* in this order"):
+        any_to_any(bundle, {"caption": gaps}, "caption")
+    with pytest.raises(DataError, match="its gaps are"):
+        any_to_any(bundle, {"caption": ["[S_1] a bed [S_2]", gaps]}, "caption")
+    any_to_any(bundle, {"caption": gaps}, "depth")  # where it is no target, they are what they are
+
+
 def test_ids_of_texts_are_looked_at_without_a_text_tokenizer(bundle: ToyBundle) -> None:
     mute = ToyBundle(bundle.model, bundle.tokenizers)
     with pytest.raises(ConfigError, match="'caption' is both given whole"):

@@ -69,6 +69,20 @@ def test_what_was_generated_can_be_a_condition() -> None:
         GenerationPlan(steps, chained=False).check(modalities, ["rgb@64"])
 
 
+def test_a_further_value_that_guides_no_step_is_refused(modalities: ModalitySet) -> None:
+    GenerationPlan([Step("tok_depth@16", conditions={"caption#not": -1.0})]).check(modalities, ["caption#not"])
+    with pytest.raises(
+        ConfigError, match=r"given 'caption#x': no step is guided by it.*`conditions:` .*{caption: 3, 'caption#x': -1}"
+    ):
+        GenerationPlan([Step("tok_depth@16")]).check(modalities, ["caption", "caption#x"])
+
+
+def test_what_a_model_generates_but_cannot_read_is_no_condition(modalities: ModalitySet) -> None:
+    plan = GenerationPlan([Step("tok_edges@16"), Step("tok_depth@16", conditions={"tok_edges@16": 2.0})])
+    with pytest.raises(ConfigError, match="condition 'tok_edges@16' cannot be read by this model; there are: caption"):
+        plan.check(modalities, ["caption"])
+
+
 def test_a_plan_needs_steps_and_every_target_once() -> None:
     with pytest.raises(ConfigError, match="at least one step"):
         GenerationPlan([])
