@@ -81,7 +81,7 @@ def settle(path: Path, settings: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         publish(path, content)
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}. Choose another --out, or remove it") from None
     now = json.loads(content)
     other = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]

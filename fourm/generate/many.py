@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fourm.errors import ConfigError
 from fourm.files import leftovers, publish, temporary_name
+from fourm.generate.answer import check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle, identity
 from fourm.generate.job import get_ready, parse_sees
@@ -17,7 +18,7 @@ from fourm.generate.plan import GenerationPlan
 from fourm.generate.planning import make_plan
 from fourm.generate.prompts import Prompt, open_prompts, split_prompts
 from fourm.generate.reading import parse_given
-from fourm.generate.results import Results, as_yaml, make_folder
+from fourm.generate.results import Results, as_yaml, check_folder, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 
 _DIGEST = "prompt.sha256"
@@ -65,6 +66,8 @@ def run_many(
         ConfigError: for names, plans or options that are wrong, or other settings than those of the answers in `out`.
         DataError: if there are no prompts, or not one of them can be followed.
     """
+    check_counts(num_samples, batch_size)
+    check_folder(out)
     part = part or part_from_environment()
     shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
     names, wanted = [name.strip() for name in targets], parse_sees(sees)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -70,7 +71,10 @@ class Step:
         known = Scheme.__args__  # type: ignore[attr-defined]
         self._require(self.scheme in known, "scheme", self.scheme, f"one of {', '.join(known)}")
         self._require(self.num_steps >= 1, "num_steps", self.num_steps, "at least 1")
-        self._require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        self._require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more, and finite")
+        self._require(math.isfinite(self.guidance), "guidance", self.guidance, "a finite number")
+        for name, weight in self.conditions.items():
+            self._require(math.isfinite(weight), f"the weight of condition '{name}'", weight, "a finite number")
         k = self.top_k
         self._require(
             k is None or (isinstance(k, int) and k >= 1) or (isinstance(k, float) and 0 < k < 1),
@@ -135,6 +139,11 @@ class Step:
             raise ConfigError(f"{where}: '{modality.name}' is a sequence: use scheme autoregressive, not {self.scheme}")
         if modality.is_grid and (self.stop or self.min_tokens):
             raise ConfigError(f"{where}: stop and min_tokens are for sequences, and '{modality.name}' is a grid")
+        if self.min_tokens > modality.num_tokens:
+            raise ConfigError(
+                f"{where}: min_tokens is {self.min_tokens}, but '{modality.name}' has at most {modality.num_tokens} "
+                "tokens"
+            )
         unknown = [token for token in self.stop if not isinstance(token, int) or not 0 <= token < modality.vocab_size]
         if unknown:
             raise ConfigError(

@@ -106,14 +106,25 @@ def open_prompts(bundle: Bundle, written: str) -> Prompts:
         return _json_lines(bundle, path)
     if path.suffix == ".txt":
         return _text_lines(bundle, path, names)
-    if path.is_dir() or is_pattern(place):
+    if is_pattern(place) or _is_there(path, Path.is_dir):
         if not names:
             raise ConfigError(
                 f"--prompts {written}: say what the model is to see of it: rgb={place} or rgb,caption={place}"
             )
         return _files(bundle, place, names)
-    there = "expected lines in .txt or .jsonl" if path.exists() else "there is no such file or folder; expected a file"
+    there = (
+        "expected lines in .txt or .jsonl"
+        if _is_there(path, Path.exists)
+        else "there is no such file or folder; expected a file"
+    )
     raise DataError(f"--prompts {written}: {there} (captions.txt, prompts.jsonl), NAME=FOLDER or NAMES=DATA")
+
+
+def _is_there(path: Path, is_it: Callable[[Path], bool]) -> bool:
+    try:
+        return is_it(path)
+    except (OSError, ValueError):  # longer than a name can be
+        return False
 
 
 def split_prompts(written: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fourm.errors import ConfigError, DataError
 from fourm.files import publish, replacing
-from fourm.generate.answer import any_to_any
+from fourm.generate.answer import any_to_any, check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle, identity, raw_modality
 from fourm.generate.files import png
@@ -30,7 +30,7 @@ from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.prompts import Prompt, open_prompts, split_prompts
 from fourm.generate.reading import parse_given
-from fourm.generate.results import Results, make_folder
+from fourm.generate.results import Results, check_folder, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 from fourm.modality import Modality
 from fourm.report.grid import grid
@@ -108,6 +108,8 @@ def build(
         ConfigError: for a feature that is none, or an index of other settings in `out`.
         DataError: if there are no prompts, or not one of them can be followed.
     """
+    check_counts(1, batch_size)
+    check_folder(out)
     part = part or part_from_environment()
     plan = feature_plan(bundle, feature)
     get_ready(
@@ -172,7 +174,7 @@ class Index:
             self.num_prompts, num_parts = int(settings["num_prompts"]), int(settings["parts"])
             if settings["format"] != _FORMAT:
                 raise ValueError(f"format is {settings['format']!r}")
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(f"{folder} is no index: {error}. Make one with `fourm retrieve index`") from None
         paths = [folder / f"vectors_{number:05d}.npz" for number in range(num_parts)]
         missing = [path.name for path in paths if not path.is_file()]
@@ -248,6 +250,7 @@ def query(
     """
     if index.weights not in (None, identity(bundle)):
         raise DataError(f"the index was made by another model than that in {index.model}: make it again")
+    check_folder(out)
     arguments = parse_given(given)
     plan = feature_plan(bundle, index.feature)
     get_ready(bundle, plan, device, bf16=bf16, decoder_steps=None, decoder_scheduler=None)
