@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,13 @@ def is_leftover(temporary: Path) -> bool:
         return True
     except OSError:  # of another user
         return False
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files and folders of `path`, and of nothing else, that no process writes any more."""
+    of_path = re.compile(rf"\.{re.escape(path.name)}\.\d+-[0-9a-f]{{8}}\.tmp")
+    beside = path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
+    return [temporary for temporary in beside if of_path.fullmatch(temporary.name) and is_leftover(temporary)]
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fourm.errors import DataError
+from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, home, raw_modality
 from fourm.generate.chain import Answers, generate, sample_seeds
 from fourm.generate.ensemble import combine, spread_tokens
@@ -33,7 +34,7 @@ def any_to_any(
     plan: GenerationPlan | str | Path | None = None,
     sees: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
-    seeds: Tensor | None = None,
+    seeds: Tensor | Sequence[int] | None = None,
     num_samples: int = 1,
     ensemble: bool = False,
     expected: bool = False,
@@ -68,6 +69,7 @@ def any_to_any(
         DataError: for values that do not fit.
         CheckpointError: if the model computes no numbers.
     """
+    check_counts(num_samples, batch_size)
     names = [name.strip() for name in to.split(",")] if isinstance(to, str) else list(to)
     known = dict(known or {})
     steps, targets, kept = plan_for(bundle, names, given, known, plan, sees)
@@ -75,11 +77,37 @@ def any_to_any(
     count = common_size(values)
     if seeds is None:
         seeds = sample_seeds(seed, count * num_samples)
-    elif len(seeds) != count * num_samples:
-        raise DataError(f"{len(seeds)} seeds for {count * num_samples} samples; give one of each")
+    else:
+        seeds = _as_seeds(seeds, count * num_samples)
     options = {"expected": expected, "bf16": bf16, "batch_size": batch_size}
     watch = counted(progress, len(steps.steps) * -(-len(seeds) // batch_size)) if progress else None
     return follow(bundle, values, steps, targets, seeds, num_samples, ensemble=ensemble, watch=watch, **options)
+
+
+def check_counts(num_samples: int, batch_size: int) -> None:
+    """See that there is something to make, and something at once.
+
+    Raises:
+        ConfigError: if one of them is less than 1.
+    """
+    for what, number in (("num_samples", num_samples), ("batch_size", batch_size)):
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+            raise ConfigError(f"{what} is {number!r}; expected a whole number of at least 1")
+
+
+def _as_seeds(seeds: Tensor | Sequence[int], count: int) -> Tensor:
+    try:
+        numbers = torch.as_tensor(seeds)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"seeds: {error}; expected whole numbers below 2 ** 63, one of each sample") from None
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise DataError(
+            f"seeds of shape {tuple(numbers.shape)} and type {numbers.dtype}; expected a row of whole numbers, one of "
+            "each sample"
+        )
+    if len(numbers) != count:
+        raise DataError(f"{len(numbers)} seeds for {count} samples; give one of each")
+    return numbers.long()
 
 
 def read_all(

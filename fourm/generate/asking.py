@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from fourm.rng import torch_seed
 
 SETTINGS = "settings.json"
 _REJECTED = "rejected"
+_REPORT = re.compile(rf"{_REJECTED}(_[0-9]{{5,}})?\.jsonl")
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Done:
 class _Question:
     """A prompt as the model is given it."""
 
-    key: str
+    prompt: Prompt
     place: str
     values: tuple[GivenValue, ...]
     plan: GenerationPlan
@@ -79,7 +81,7 @@ def settle(path: Path, settings: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         publish(path, content)
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}. Choose another --out, or remove it") from None
     now = json.loads(content)
     other = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
@@ -120,8 +122,8 @@ class Run:
         plan: how; None: what suits each prompt.
         seed: with the key of a prompt, of its answers.
         num_samples: answers to each.
-        is_done: whether the prompt of a key was answered before.
-        keep: called with a key and its answers.
+        is_done: whether a prompt was answered before, as it is now.
+        keep: called with a prompt and its answers.
         done: how it goes.
         sees: what some targets are made from; see `fourm.generate.planning.make_plan`.
     """
@@ -133,8 +135,8 @@ class Run:
     plan: str | Path | GenerationPlan | None
     seed: int
     num_samples: int
-    is_done: Callable[[str], bool]
-    keep: Callable[[str, Results], None]
+    is_done: Callable[[Prompt], bool]
+    keep: Callable[[Prompt, Results], None]
     done: Done
     sees: Sees | None = None
 
@@ -154,10 +156,6 @@ class Run:
         waiting: dict[tuple[Any, ...], list[_Question]] = {}
         with _progress(len(numbers)) as tick:
             for number in numbers:
-                if self.is_done(self.source.keys[number]):
-                    self.done.skipped += 1
-                    tick()
-                    continue
                 question = self._question(number)
                 if question is None:
                     tick()
@@ -177,11 +175,15 @@ class Run:
         return self.done
 
     def _question(self, number: int) -> _Question | None:
+        """A prompt to be answered; None if it was answered before, or is rejected."""
         key, where = self.source.keys[number], self.source.place(number)
         try:
             prompt = self.source[number]
-            if key == SETTINGS or key.startswith(_REJECTED):
+            if key == SETTINGS or _REPORT.fullmatch(key):
                 raise DataError(f"the key '{key}' is the name of a file of this command; choose another one")
+            if self.is_done(prompt):
+                self.done.skipped += 1
+                return None
             return self._read(prompt, where)
         except FourmError as error:
             self._reject(key, where, error)
@@ -199,7 +201,7 @@ class Run:
             for name, source in wanted
         ]
         check_gaps(values, plan.steps, self.bundle)
-        return _Question(prompt.key, where, tuple(values), plan, targets)
+        return _Question(prompt, where, tuple(values), plan, targets)
 
     def _answer(self, batch: Sequence[_Question], options: Mapping[str, Any], tick: Callable[[], None]) -> None:
         """Ask a batch; if it fails, one by one, so that only those fail that have to."""
@@ -210,17 +212,17 @@ class Run:
                 for question in batch:
                     self._answer([question], options, tick)
                 return
-            self._reject(batch[0].key, batch[0].place, error)
+            self._reject(batch[0].prompt.key, batch[0].place, error)
             tick()
             return
         for question, one in zip(batch, results, strict=True):
-            self.keep(question.key, one)
+            self.keep(question.prompt, one)
             self.done.written += 1
             tick()
 
     def _ask(self, batch: Sequence[_Question], options: Mapping[str, Any]) -> Iterator[Results]:
         values = [join(same) for same in zip(*(question.values for question in batch), strict=True)]
-        keys = [question.key for question in batch]
+        keys = [question.prompt.key for question in batch]
         seeds = [torch_seed(self.seed, "prompt", key, number) for key in keys for number in range(self.num_samples)]
         plan, targets = batch[0].plan, batch[0].targets
         everything = follow(

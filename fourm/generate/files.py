@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fourm.report.colors import VOID_COLOR, palette
 
 _FULL_SCALE = 65535
 _VOID = 255
+_MOST_BYTES = 200
 _LABELS = ("labels", "labels_void_first")
 
 
@@ -136,5 +137,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def safe_name(name: str) -> str:
-    """A name that stays in its folder: letters, digits, `@ # . _ -`, not starting with a dot."""
-    return re.sub(r"[^\w@#.-]", "_", name, flags=re.ASCII).lstrip(".")[:100] or "output"
+    """A name that stays in its folder: letters and digits of any script, `@ # . _ -`, not starting with a dot."""
+    safe = "".join(char if char in "@#._-" or unicodedata.category(char)[0] in "LMN" else "_" for char in name)
+    # File systems count bytes, and a temporary name or an extension must fit behind it.
+    return safe.lstrip(".")[:100].encode()[:_MOST_BYTES].decode(errors="ignore") or "output"

@@ -28,7 +28,7 @@ def readable(there: Mapping[str, tuple[Facts, Bundle]], reader: Bundle, steps: S
     Args:
         there: name -> value as the sampler takes it, and the model that it is of.
         reader: the model that is to read it.
-        steps: for which; what none of them sees is not handed on.
+        steps: for which; what none of them sees, or is guided by, is not handed on.
 
     Raises:
         ConfigError: if a modality of the same name means something else there.
@@ -36,6 +36,8 @@ def readable(there: Mapping[str, tuple[Facts, Bundle]], reader: Bundle, steps: S
     modalities, found = reader.model.modalities, {}
     for name, (facts, source) in there.items():
         key = base_name(name)
+        if name != key and not any(name in step.conditions for step in steps):
+            continue
         if source is not reader:
             if key not in modalities or not modalities[key].is_input or not any(step.can_see(key) for step in steps):
                 continue

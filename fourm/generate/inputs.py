@@ -76,8 +76,7 @@ def give(bundle: Bundle, name: str, value: Any, *, as_data: bool = False) -> Giv
         DataError: if the value is not of that kind.
     """
     modality, key = find_given(bundle, name)
-    kind = KINDS.get(modality.decode)
-    if isinstance(value, Mapping) and (kind is None or not kind.is_value(value) or value.keys() & {"ids", "values"}):
+    if isinstance(value, Mapping) and value.keys() & {"ids", "values"}:
         facts = {what: torch.as_tensor(tensor) for what, tensor in value.items()}
         return GivenValue(name, key, facts, modality, [None] * len(next(iter(facts.values()))))
     if not modality.is_grid and modality.is_discrete:
@@ -86,7 +85,7 @@ def give(bundle: Bundle, name: str, value: Any, *, as_data: bool = False) -> Giv
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise DataError(
-            f"given {name}: {value!r:.60} is no tensor; expected values in natural units. Read a file first, or name "
+            f"given {name}: {shown(value)} is no tensor; expected values in natural units. Read a file first, or name "
             "it to `fourm generate`"
         ) from None
     if not tensor.isfinite().all():
@@ -201,8 +200,8 @@ def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, valu
         if kind is not None and not isinstance(one, str):
             try:
                 text = kind.to_text(one, tokenizer.num_coordinates, None)
-            except (ValueError, TypeError, LookupError) as error:
-                raise DataError(f"given {name}: {one!r:.80} is not a value of '{modality.name}': {error}") from error
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+                raise DataError(f"given {name}: {shown(one)} is not a value of '{modality.name}': {error}") from error
             text = text if isinstance(text, str) else " ".join(text)
         if not isinstance(text, str):
             raise DataError(f"given {name}: a value of type {type(one).__name__}; expected text")
@@ -222,11 +221,19 @@ def _give_sequence(bundle: Bundle, name: str, modality: Modality, key: str, valu
     return GivenValue(name, key, {"ids": ids}, modality, list(values))
 
 
+def shown(value: Any) -> str:
+    """The beginning of a value, for errors."""
+    try:
+        return f"{value!r:.80}"
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
+
+
 def _is_one(kind: Any, value: Any) -> bool:
     """Whether a list is one value with structure rather than one per sample."""
     try:
         return kind is not None and bool(kind.is_value(value))
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, RecursionError):
         return False
 
 

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fourm.generate.answer import follow, read_all
+from fourm.generate.answer import check_counts, follow, read_all
 from fourm.generate.bundle import Bundle, move, set_decoding
 from fourm.generate.chain import sample_seeds
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.planning import Sees, plan_for
 from fourm.generate.reading import parse_given
+from fourm.generate.results import check_folder
 from fourm.machine import choose_device
 
 
@@ -62,6 +63,8 @@ def run(
         ConfigError: for names, plans or options that are wrong.
         DataError: for files that are missing or damaged.
     """
+    check_counts(num_samples, batch_size)
+    check_folder(out)
     arguments, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
     steps, names, kept = plan_for(bundle, [name.strip() for name in targets], arguments, parts, plan, parse_sees(sees))
     get_ready(bundle, steps, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)

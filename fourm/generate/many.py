@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from fourm.errors import ConfigError
-from fourm.files import temporary_name
+from fourm.files import leftovers, publish, temporary_name
+from fourm.generate.answer import check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle, identity
 from fourm.generate.job import get_ready, parse_sees
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.planning import make_plan
-from fourm.generate.prompts import open_prompts
+from fourm.generate.prompts import Prompt, open_prompts, split_prompts
 from fourm.generate.reading import parse_given
-from fourm.generate.results import Results, as_yaml, make_folder
+from fourm.generate.results import Results, as_yaml, check_folder, make_folder
 from fourm.machine import Part, local_place, part_from_environment
+
+_DIGEST = "prompt.sha256"
+"""The file in a folder of answers that tells what they answer."""
 
 
 def run_many(
@@ -51,7 +56,8 @@ def run_many(
         prompts: see `fourm.generate.prompts.open_prompts`.
         given: what all prompts are given beside their own values.
         targets, plan, known, sees, num_samples, ensemble, seed, device, expected, bf16: as in `run`.
-        out: the answers to each prompt get the folder of its key. Folders that are there are not made again.
+        out: the answers to each prompt get the folder of its key. Folders that are there are not made again, unless
+            their prompt has changed.
         batch_size: answers computed together.
         decoder_steps, decoder_scheduler: as in `run`.
         part: which share of the prompts; None: as torchrun or SLURM say.
@@ -60,6 +66,8 @@ def run_many(
         ConfigError: for names, plans or options that are wrong, or other settings than those of the answers in `out`.
         DataError: if there are no prompts, or not one of them can be followed.
     """
+    check_counts(num_samples, batch_size)
+    check_folder(out)
     part = part or part_from_environment()
     shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
     names, wanted = [name.strip() for name in targets], parse_sees(sees)
@@ -78,9 +86,11 @@ def run_many(
     common = Common(bundle, shared, parts)
     make_folder(out)
     settings = {
-        "model": identity(bundle), "models": {name: identity(other) for name, other in bundle.others.items()},
-        "given": shared, "known": parts, "to": names, "sees": wanted, "seed": seed, "num_samples": num_samples,
-        "ensemble": ensemble, "expected": expected, "decoder_steps": decoder_steps,
+        "prompts": str(Path(split_prompts(prompts)[1]).resolve()), "model": identity(bundle),
+        "models": {name: identity(other) for name, other in bundle.others.items()},
+        "text": None if bundle.text is None else bundle.text.hash, "given": shared, "known": parts, "to": names,
+        "sees": wanted, "seed": seed, "num_samples": num_samples,
+        "ensemble": ensemble, "expected": expected, "bf16": bf16, "decoder_steps": decoder_steps,
         "decoder_scheduler": decoder_scheduler, "plan": None if plan is None else as_yaml(first).decode(),
     }  # fmt: skip
     settle(out / SETTINGS, settings)
@@ -88,7 +98,7 @@ def run_many(
     options = {"ensemble": ensemble, "expected": expected, "bf16": bf16, "batch_size": batch_size}
     run = Run(
         bundle, source, common, names, plan, seed, num_samples,
-        is_done=lambda key: (out / key).is_dir(),
+        is_done=partial(_is_done, out),
         keep=partial(_save, out),
         done=Done(report_path(out, part)),
         sees=wanted,
@@ -96,14 +106,34 @@ def run_many(
     return run.all(part, max(1, batch_size // num_samples), options)
 
 
-def _save(out: Path, key: str, results: Results) -> None:
+def _is_done(out: Path, prompt: Prompt) -> bool:
+    """Whether the folder of a prompt is there, and answers what the prompt is now."""
+    try:
+        return (out / prompt.key / _DIGEST).read_text().strip() == prompt.digest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _save(out: Path, prompt: Prompt, results: Results) -> None:
     """Write the folder of a prompt beside its place, then put it there."""
-    for left in out.glob(f".{key}.*.tmp"):  # of a run that was killed
+    folder = out / prompt.key
+    for left in leftovers(folder):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    temporary = temporary_name(out / key)
+    temporary, old = temporary_name(folder), temporary_name(folder)
     try:
         make_folder(temporary)
         results.write(temporary)
-        temporary.rename(out / key)
+        publish(temporary / _DIGEST, prompt.digest() + "\n")
+        if _is_done(out, prompt):  # another process was faster
+            return
+        with suppress(FileNotFoundError):  # answers to what the prompt was before
+            folder.rename(old)
+        temporary.rename(folder)
+    except OSError as error:
+        if not _is_done(out, prompt):
+            raise ConfigError(
+                f"--out {folder}: cannot be written: {error.strerror}; choose another --out, or make room"
+            ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from fourm.generate.context import Facts
 from fourm.generate.inputs import GivenValue, as_given, find_given, give, network_input
 from fourm.generate.names import means_tokens
 from fourm.generate.plan import Step
-from fourm.generate.reading import NPY, read_bytes, read_given, read_image, read_text
+from fourm.generate.reading import NPY, as_png, is_file, read_bytes, read_given, read_image, read_text
 from fourm.generate.tables import pad_columns
 from fourm.modality import Grid, Modality
 from fourm.tokenizers.structured import KINDS
@@ -43,22 +42,26 @@ def take(bundle: Bundle, name: str, value: Any, known: Any = None) -> GivenValue
         value: a path, a PIL image, an array (H, W, 3) of bytes, a value of one sample without its first axis, whatever
             `fourm.generate.inputs.give` takes, or a list of paths or images, one per sample.
         known: None: all of it. For images a mask of the same size, white or True where the value counts: a path, a PIL
-            image, or an array (H, W) or (samples, H, W). For texts and boxes the word `some`: more may be missing
-            before, between and behind them.
+            image, an array (H, W) or (samples, H, W), or of several images a list of masks. For texts and boxes the
+            word `some`: more may be missing before, between and behind them.
 
     Raises:
         ConfigError: if the model cannot read such a thing.
         DataError: for files and values that do not fit.
     """
     modality, _ = find_given(bundle, name)
+    several = isinstance(value, list) and bool(value) and all(_is_file(one, modality) for one in value)
     if known is not None:
+        if several and modality.is_grid:
+            masks = _masks(known, len(value), name)
+            return join([_take_part(bundle, name, modality, *one) for one in zip(value, masks, strict=True)])
         return _take_part(bundle, name, modality, value, known)
-    if isinstance(value, list) and value and all(_is_file(one, modality) for one in value):
+    if several:
         return join([take(bundle, name, one) for one in value])
     if isinstance(value, Path) or (isinstance(value, str) and _is_file(value, modality)):
         return read_given(bundle, name, str(value))
     if isinstance(value, Image.Image):
-        return read_bytes(bundle, name, _png(value), f"given {name}")
+        return read_bytes(bundle, name, _png(value, name), f"given {name}")
     if not modality.is_grid or isinstance(value, Mapping):
         return give(bundle, name, value)
     means_ids = modality.tokenizer is not None and (
@@ -110,6 +113,7 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
 
     Raises:
         ConfigError: if one is, or if one is given in part to a step that does not see it.
+        DataError: if the gaps of a text are not [S_1], [S_2], ... in this order.
     """
     making = {step.target: step for step in steps}
     for value in values:
@@ -125,6 +129,8 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
             sentinels = (ids >= special.sentinel_0) & (ids < special.sentinel(special.num_sentinels))
             missing = sentinels.any(1) | (ids < 0).all(1)
             remedy = f"write [S_1], [S_2], ... where something is missing, or --known {value.name}={SOME}"
+            if making[value.key].can_see(value.key):
+                _check_sentinels(value.name, ids, sentinels, special)
         if not making[value.key].can_see(value.key):
             if missing.any():
                 raise ConfigError(
@@ -134,6 +140,17 @@ def check_gaps(values: Sequence[GivenValue], steps: Sequence[Step], bundle: Bund
         elif not missing.all():
             raise ConfigError(
                 f"'{value.name}' is both given whole and to be generated: leave it out of one of them, or {remedy}"
+            )
+
+
+def _check_sentinels(name: str, ids: Tensor, sentinels: Tensor, special: SpecialIds) -> None:
+    """See that gaps are numbered from 1 on, each once: by their numbers, answers find their places."""
+    for row, places in zip(ids, sentinels, strict=True):
+        numbers = (row[places] - special.sentinel_0).tolist()
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise DataError(
+                f"given {name}: its gaps are {' '.join(f'[S_{number}]' for number in numbers)}; expected "
+                f"{' '.join(f'[S_{number}]' for number in range(1, len(numbers) + 1))}, each once and in this order"
             )
 
 
@@ -165,12 +182,11 @@ def _is_file(value: Any, modality: Modality) -> bool:
     )
 
 
-def _png(picture: Image.Image) -> bytes:
-    """A picture as a file, as it is meant to be seen."""
-    buffer = io.BytesIO()
-    picture = ImageOps.exif_transpose(picture)
-    (picture.convert("I;16") if picture.mode == "I" else picture).save(buffer, "PNG")
-    return buffer.getvalue()
+def _png(picture: Image.Image, name: str) -> bytes:
+    try:
+        return as_png(picture)
+    except (ValueError, OSError) as error:
+        raise DataError(f"given {name}: a picture of mode {picture.mode}; expected RGB or grey: {error}") from None
 
 
 def _with_samples(value: Any, shown: Modality, name: str) -> Any:
@@ -238,6 +254,16 @@ def _take_part(bundle: Bundle, name: str, modality: Modality, value: Any, known:
     return replace(given, facts=facts)
 
 
+def _masks(known: Any, count: int, name: str) -> Sequence[Any]:
+    """A mask for each of several images."""
+    is_list = isinstance(known, list | tuple)
+    if not is_list and (not isinstance(known, np.ndarray | Tensor) or known.ndim != 3):
+        return [known] * count
+    if len(known) not in (1, count):
+        raise DataError(f"known {name}: {len(known)} masks for {count} samples; expected one, or one of each")
+    return list(known) * (count // len(known))
+
+
 def _read_mask(known: Any, name: str) -> Tensor:
     """(B, H, W) bool."""
     if isinstance(known, str | Path | bytes):
@@ -246,11 +272,19 @@ def _read_mask(known: Any, name: str) -> Tensor:
             with open_image(Path(called).read_bytes() if data is None else data) as file:
                 known = ImageOps.exif_transpose(file).convert("L")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "there is no such file" if data is None and not Path(called).is_file() else str(error)
+            reason = "there is no such file" if data is None and not is_file(Path(called)) else str(error)
             raise DataError(f"known {name}: cannot read {called} as a mask: {reason}; expected a grey image") from None
     if isinstance(known, Image.Image):
-        return torch.from_numpy(np.asarray(known.convert("L")) >= _HALF)[None]
-    mask = torch.as_tensor(known)
+        try:
+            return torch.from_numpy(np.asarray(known.convert("L")) >= _HALF)[None]
+        except ValueError as error:
+            raise DataError(f"known {name}: a mask of mode {known.mode}; expected a grey image: {error}") from None
+    try:
+        mask = torch.as_tensor(known)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"known {name}: {known!r:.60} is no mask; expected a grey image, or an array of True and False"
+        ) from None
     if mask.dtype != torch.bool or mask.ndim not in (2, 3):
         raise DataError(
             f"known {name}: an array of shape {tuple(mask.shape)} and type {mask.dtype}; expected (height, width) or "
@@ -265,12 +299,13 @@ def _read_pixels(value: Any, raw: Modality, name: str) -> tuple[Tensor, tuple[in
     if isinstance(value, str | Path):
         try:
             return read_image(Path(value).read_bytes(), raw, f"{where}: {value}")
-        except OSError as error:
-            raise DataError(f"{where}: cannot read {value}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{where}: cannot read {value}: {reason}") from None
     if isinstance(value, bytes):
         return read_image(value, raw, where)
     if isinstance(value, Image.Image):
-        return read_image(_png(value), raw, where)
+        return read_image(_png(value, name), raw, where)
     natural = _with_samples(value, raw, name)
     if not isinstance(natural, Tensor):
         raise DataError(f"{where}: a value of type {type(value).__name__}; with a mask, expected one image or an array")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -70,7 +71,10 @@ class Step:
         known = Scheme.__args__  # type: ignore[attr-defined]
         self._require(self.scheme in known, "scheme", self.scheme, f"one of {', '.join(known)}")
         self._require(self.num_steps >= 1, "num_steps", self.num_steps, "at least 1")
-        self._require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        self._require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more, and finite")
+        self._require(math.isfinite(self.guidance), "guidance", self.guidance, "a finite number")
+        for name, weight in self.conditions.items():
+            self._require(math.isfinite(weight), f"the weight of condition '{name}'", weight, "a finite number")
         k = self.top_k
         self._require(
             k is None or (isinstance(k, int) and k >= 1) or (isinstance(k, float) and 0 < k < 1),
@@ -135,6 +139,11 @@ class Step:
             raise ConfigError(f"{where}: '{modality.name}' is a sequence: use scheme autoregressive, not {self.scheme}")
         if modality.is_grid and (self.stop or self.min_tokens):
             raise ConfigError(f"{where}: stop and min_tokens are for sequences, and '{modality.name}' is a grid")
+        if self.min_tokens > modality.num_tokens:
+            raise ConfigError(
+                f"{where}: min_tokens is {self.min_tokens}, but '{modality.name}' has at most {modality.num_tokens} "
+                "tokens"
+            )
         unknown = [token for token in self.stop if not isinstance(token, int) or not 0 <= token < modality.vocab_size]
         if unknown:
             raise ConfigError(
@@ -193,6 +202,10 @@ class GenerationPlan:
         known = _by_model(modalities, others)
         return replace(self, steps=[_resolve_step(step, _of_step(step, known)) for step in self.steps])
 
+    def guided_by(self, name: str) -> bool:
+        """Whether a value, by its name with its label, is a condition of a step."""
+        return any(name in step.conditions for step in self.steps)
+
     def legs(self) -> list[GenerationPlan]:
         """The plan in parts, each of consecutive steps of one model."""
         parts = groupby(self.steps, key=lambda step: step.model)
@@ -225,21 +238,34 @@ class GenerationPlan:
             others: those of further models, by their names.
 
         Raises:
-            ConfigError: if a target, scheme, condition or what a step is to see does not fit.
+            ConfigError: if a target, scheme, condition or what a step is to see does not fit, or a further value of a
+                modality is given and no step is guided by it.
         """
         known = _by_model(modalities, others)
         seen = set(given)
+        unused = [name for name in sorted(seen) if base_name(name) != name and not self.guided_by(name)]
+        if unused:
+            raise ConfigError(
+                f"given '{unused[0]}': no step is guided by it, so it would count for nothing. Name it under "
+                f"`conditions:` of a step of a plan, for instance {{{base_name(unused[0])}: 3, '{unused[0]}': -1}}, or "
+                "leave it out"
+            )
         for step in self.steps:
             own = _of_step(step, known)
             step.check(own[step.target])
-            for what, names in (("condition", step.conditions), ("what it sees,", step.sees or ())):
-                missing = [name for name in names if name not in seen and name != step.target]
-                if missing:
-                    raise ConfigError(
-                        f"step '{step.target}': {what} '{missing[0]}' is neither given nor generated before; "
-                        f"there are: {', '.join(sorted(seen)) or 'none'}"
-                    )
             shared = [name for name in seen if base_name(name) in own and own[base_name(name)].is_input]
+            for what, names in (("condition", step.conditions), ("what it sees,", step.sees or ())):
+                missing = [name for name in names if name not in shared and name != step.target]
+                if missing:
+                    there = (
+                        "cannot be read by this model"
+                        if missing[0] in seen
+                        else "is neither given nor generated before"
+                    )
+                    raise ConfigError(
+                        f"step '{step.target}': {what} '{missing[0]}' {there}; "
+                        f"there are: {', '.join(sorted(shared)) or 'none'}"
+                    )
             if step.model is not None and seen and not shared:
                 raise ConfigError(
                     f"step '{step.target}': model '{step.model}' reads nothing of what there is: "

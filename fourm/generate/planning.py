@@ -75,7 +75,7 @@ def make_plan(
     if list(names) == ["all"] and plan is None:
         short = Counter(short_name(m) for m in modalities.outputs)
         names = [short_name(m) if short[short_name(m)] == 1 else m.name for m in all_targets(keys, modalities)]
-    names = [name for name in names if name]
+    names = [] if list(names) == ["all"] else [name for name in names if name]  # all that the plan generates
     if plan is None:
         if not names:
             raise ConfigError("there is nothing to generate: name at least one target")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,26 @@ class Prompt:
         names: of what it gives, as written.
         read: a name, and the one of its own whose value it is to be made of, -> value.
         known: name -> its part that counts, as `natural.take` has it.
+        content: called for all that it is made of, to tell whether it has changed.
     """
 
     key: str
     names: tuple[str, ...]
     read: Callable[[str, str], GivenValue]
     known: Mapping[str, Any]
+    content: Callable[[], Iterable[str | bytes]]
+
+    def digest(self) -> str:
+        """A hash of its names and content.
+
+        Raises:
+            DataError: if one of its files cannot be read.
+        """
+        found = hashlib.sha256()
+        for part in (",".join(self.names), *self.content()):
+            data = part.encode() if isinstance(part, str) else part
+            found.update(b"%d " % len(data) + data)
+        return found.hexdigest()
 
 
 class Prompts:
@@ -82,9 +97,8 @@ def open_prompts(bundle: Bundle, written: str) -> Prompts:
         ConfigError: for names that the model cannot read, or none where they are needed.
         DataError: if there are no such prompts.
     """
-    before, equals, after = written.partition("=")
-    names = [name.strip() for name in before.split(",") if name.strip()] if equals else []
-    place = after if equals else written
+    before, place = split_prompts(written)
+    names = [name.strip() for name in before.split(",") if name.strip()]
     path = Path(place)
     for name in names:
         find_given(bundle, name)
@@ -92,14 +106,31 @@ def open_prompts(bundle: Bundle, written: str) -> Prompts:
         return _json_lines(bundle, path)
     if path.suffix == ".txt":
         return _text_lines(bundle, path, names)
-    if path.is_dir() or is_pattern(place):
+    if is_pattern(place) or _is_there(path, Path.is_dir):
         if not names:
             raise ConfigError(
                 f"--prompts {written}: say what the model is to see of it: rgb={place} or rgb,caption={place}"
             )
         return _files(bundle, place, names)
-    there = "expected lines in .txt or .jsonl" if path.exists() else "there is no such file or folder; expected a file"
+    there = (
+        "expected lines in .txt or .jsonl"
+        if _is_there(path, Path.exists)
+        else "there is no such file or folder; expected a file"
+    )
     raise DataError(f"--prompts {written}: {there} (captions.txt, prompts.jsonl), NAME=FOLDER or NAMES=DATA")
+
+
+def _is_there(path: Path, is_it: Callable[[Path], bool]) -> bool:
+    try:
+        return is_it(path)
+    except (OSError, ValueError):  # longer than a name can be
+        return False
+
+
+def split_prompts(written: str) -> tuple[str, str]:
+    """The names of `NAME,NAME=PLACE`, empty if there are none, and the place."""
+    names, equals, place = written.partition("=")
+    return (names, place) if equals else ("", written)
 
 
 def _text_lines(bundle: Bundle, path: Path, names: Sequence[str]) -> Prompts:
@@ -112,7 +143,7 @@ def _text_lines(bundle: Bundle, path: Path, names: Sequence[str]) -> Prompts:
     return Prompts(
         [f"{number:06d}" for number, _ in lines],
         lambda n: f"{path}, line {lines[n][0] + 1}",
-        lambda n, key: Prompt(key, (name,), lambda name, _: give(bundle, name, lines[n][1]), {}),
+        lambda n, key: Prompt(key, (name,), lambda name, _: give(bundle, name, lines[n][1]), {}, lambda: [lines[n][1]]),
     )
 
 
@@ -142,7 +173,16 @@ def _json_lines(bundle: Bundle, path: Path) -> Prompts:
         def read(name: str, own: str) -> GivenValue:
             return _from_json(bundle, name, values[own], path.parent, parts.get(own))
 
-        return Prompt(key, tuple(values), read, parts)
+        def content() -> Iterator[str | bytes]:
+            yield lines[n][1]
+            for name, value in values.items():
+                if _is_path(bundle, name, value):
+                    yield _read_file(path.parent / value, f"given {name}")
+            for name, part in parts.items():
+                if isinstance(part, Path):
+                    yield _read_file(part, f"known {name}")
+
+        return Prompt(key, tuple(values), read, parts, content)
 
     keys = [
         str(record.get(_KEY, f"{number:06d}")) if isinstance(record, Mapping) else f"{number:06d}"
@@ -154,7 +194,7 @@ def _json_lines(bundle: Bundle, path: Path) -> Prompts:
 def _from_json(bundle: Bundle, name: str, value: Any, folder: Path, known: Any) -> GivenValue:
     """A value of a line: a path, seen from the file's folder, a text, or something with structure."""
     modality, _ = find_given(bundle, name)
-    if isinstance(value, str) and (modality.is_grid or not modality.is_discrete):
+    if _is_path(bundle, name, value):
         value = folder / value
     elif isinstance(value, Mapping) and modality.decode == "boxes" and "instances" in value:
         value = value["instances"]
@@ -165,6 +205,18 @@ def _from_json(bundle: Bundle, name: str, value: Any, folder: Path, known: Any) 
     elif isinstance(value, list) and modality.decode == "text":
         raise DataError(f"given {name}: {value!r:.60}; expected one text per line of the file")
     return take(bundle, name, value, known)
+
+
+def _is_path(bundle: Bundle, name: str, value: Any) -> bool:
+    modality, _ = find_given(bundle, name)
+    return isinstance(value, str) and (modality.is_grid or not modality.is_discrete)
+
+
+def _read_file(path: Path, where: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: cannot read {path}: {error}") from None
 
 
 def _record(line: str) -> Mapping[str, Any] | str:
@@ -206,7 +258,11 @@ def _files(bundle: Bundle, place: str, names: Sequence[str]) -> Prompts:
         def read(name: str, own: str) -> GivenValue:
             return read_bytes(bundle, name, source.read(n)[sources[own]], source.where(n, sources[own]))
 
-        return Prompt(key, tuple(names), read, {})
+        def content() -> Iterator[bytes]:
+            files = source.read(n)
+            return (files[sources[name]] for name in names)
+
+        return Prompt(key, tuple(names), read, {}, content)
 
     only = next(iter(sources.values())) if len(sources) == 1 else None
     return Prompts([source.key(n) for n in range(len(source))], lambda n: source.where(n, only), open_sample)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from fourm.data import decode as decoding
@@ -31,6 +31,10 @@ from fourm.tokens import PADDING
 
 _ORIENTATION = 0x0112
 _TEXT_FILES = (".txt", ".json", ".gz")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_JSON = re.compile(r"\s*(\{|\[\s*[\[{\]])")
+"""How values with structure begin; a text may begin with `[S_1]`."""
+_SHOWN = 200
 NPY = b"\x93NUMPY"
 
 
@@ -50,15 +54,21 @@ def read_given(bundle: Bundle, name: str, text: str) -> GivenValue:
     path = Path(text)
     if not modality.is_grid and modality.is_discrete:
         return give(bundle, name, read_text(path, text, modality))
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"given {name}: there is no file '{text}'")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"given {name}: cannot read {path}: {error.strerror}") from None
-    if path.suffix == ".npy" and raw_modality(bundle, modality).decode != "features":
-        return give(bundle, name, torch.from_numpy(_load_array(path, data))[None])
     return read_bytes(bundle, name, data, f"given {name}: {path}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name, which may be longer than any."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue:
@@ -82,9 +92,11 @@ def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue
         several = isinstance(value, list) and modality.decode not in KINDS
         return give(bundle, name, value[0] if several and value else value, as_data=True)
     raw = raw_modality(bundle, modality)
-    means_ids = modality.tokenizer is not None and means_tokens(name, modality)
-    if means_ids and modality.decode == "tokens" and data.startswith(NPY):
-        return give(bundle, name, _some_ids(data, modality, where))
+    means_ids = modality.tokenizer is not None and (
+        modality.name not in bundle.tokenizers or means_tokens(name, modality)
+    )
+    if data.startswith(NPY) and (means_ids or raw.decode != "features"):
+        return give(bundle, name, (_some_ids if means_ids else _natural_units)(data, modality, where))
     if raw.decode == "features" and not means_ids:
         return give(bundle, name, torch.from_numpy(_decode(data, raw, where)[:1]))
     if modality.is_grid and not transforms.is_image(raw):
@@ -99,14 +111,30 @@ def read_bytes(bundle: Bundle, name: str, data: bytes, where: str) -> GivenValue
 
 
 def _some_ids(data: bytes, modality: Modality, where: str) -> Tensor:
-    """(1, N) ids of a token file, of its first crop; -1 stays where one is missing."""
-    try:
-        ids = read_npy(data)
-    except ValueError as error:
-        raise DataError(f"{where}: cannot read it as an array: {error}") from None
+    """(1, N) ids of a token file, of its first crop, or in the shape of the grid; -1 stays where one is missing."""
+    ids = _read_array(data, where)
+    if ids.shape == (modality.grid.height, modality.grid.width):
+        ids = ids.reshape(-1)
     missing = ids == PADDING
     whole = _decode(npy(np.where(missing, 0, ids)), modality, where)[:1]
     return torch.from_numpy(np.where(missing.reshape(-1, whole.shape[1])[:1], PADDING, whole))
+
+
+def _natural_units(data: bytes, modality: Modality, where: str) -> Tensor:
+    """A value of one sample as `give` takes it, with the axis of samples."""
+    array = _read_array(data, where)
+    try:
+        whole = np.issubdtype(array.dtype, np.integer)
+        return torch.from_numpy(array.astype(np.int64) if whole else decoding.finite(array))[None]
+    except ValueError as error:
+        raise DataError(f"{where} is not a .npy array of numbers: {error}") from None
+
+
+def _read_array(data: bytes, where: str) -> Any:
+    try:
+        return read_npy(data)
+    except ValueError as error:
+        raise DataError(f"{where} is not a .npy array of numbers: {error}") from None
 
 
 def read_image(data: bytes, raw: Modality, where: str) -> tuple[Tensor, tuple[int, int]]:
@@ -120,14 +148,25 @@ def read_image(data: bytes, raw: Modality, where: str) -> tuple[Tensor, tuple[in
 
 
 def read_text(path: Path, text: str, modality: Modality) -> Any:
-    """The text itself, or what the file of that name holds."""
-    try:
-        named = path.suffix in _TEXT_FILES and path.is_file()
-    except OSError:  # longer than a file name can be
-        named = False
+    """The text itself, or what the file of that name holds.
+
+    Raises:
+        DataError: if it is the name of a file that is not there, or the file is damaged.
+    """
+    named = path.suffix in _TEXT_FILES and is_file(path)
+    if not named and path.suffix in _TEXT_FILES and not re.search(r"\s", text):
+        raise DataError(
+            f"given {modality.name}: there is no file '{text}'. If it is the text itself, write a space behind it"
+        )
     if modality.decode == "boxes":
+        if not named and not _JSON.match(text):
+            return text
         data = path.read_bytes() if named else text.encode()
-        return _decode(data, modality, f"given {path}") if named or text.lstrip().startswith("{") else text
+        listed = not named and text.lstrip().startswith("[")
+        return _decode(b'{"instances": %b}' % data if listed else data, modality, f"given {path}")
+    if modality.decode == "palette" and _JSON.match(content := _content(path, text, named)) and "{" in content:
+        sizes = _decode(content.encode(), modality, f"given {path}")
+        return sizes[max(sizes)]
     if modality.decode in KINDS:
         return _plain_value(path, text, named)
     if not named:
@@ -138,9 +177,16 @@ def read_text(path: Path, text: str, modality: Modality) -> Any:
 
 def _plain_value(path: Path, text: str, named: bool) -> Any:
     """A value with structure as JSON, or the words that stand for it."""
+    content = _content(path, text, named)
     try:
-        content = unzip(path.read_bytes()).decode() if named else text
-        return json.loads(content) if re.match(r"\s*(\{|\[\s*[\[{\]])", content) else content.strip()
+        return json.loads(content) if _JSON.match(content) else content.strip()
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"given {str(path)[:_SHOWN]}: expected JSON, or words such as v0=1: {error}") from error
+
+
+def _content(path: Path, text: str, named: bool) -> str:
+    try:
+        return unzip(path.read_bytes()).decode("utf-8-sig") if named else text
     except (ValueError, OSError) as error:
         raise DataError(f"given {path}: expected JSON, or words such as v0=1: {error}") from error
 
@@ -161,8 +207,24 @@ def _upright(data: bytes) -> bytes:
     with open_image(data) as file:
         if file.getexif().get(_ORIENTATION, 1) == 1:
             return data
-        buffer = io.BytesIO()
-        ImageOps.exif_transpose(file).save(buffer, "PNG")
+        return as_png(file)
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """A picture as a file, as it is meant to be seen.
+
+    Raises:
+        ValueError: for a picture whose colours Pillow does not know.
+    """
+    buffer = io.BytesIO()
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "I":
+        picture = picture.convert("I;16")
+    elif picture.mode not in _PNG_MODES:
+        if picture.mode == "F":
+            raise ValueError("a picture of mode F, whose numbers have no colour; give them as an array")
+        picture = picture.convert("RGB")
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -172,14 +234,6 @@ def _crop(value: Any, raw: Modality) -> Any:
     height, width = raw.grid.image_size
     box = Geometry(*center_box(size, width / height), hflip=False, image_size=size)
     return transforms.apply(value, raw, box, generator(0, "generate"))
-
-
-def _load_array(path: Path, data: bytes) -> Any:
-    try:
-        array = read_npy(data)
-        return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else decoding.finite(array)
-    except ValueError as error:
-        raise DataError(f"{path} is not a .npy array of numbers: {error}") from None
 
 
 def parse_given(items: Sequence[str], option: str = "--given", example: str = "rgb=photo.jpg") -> dict[str, str]:

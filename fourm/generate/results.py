@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,22 @@ def make_folder(out: Path) -> None:
         raise ConfigError(f"--out {out}: there is a file of that name; choose another folder") from None
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be made: {error.strerror}; choose another folder") from None
+
+
+def check_folder(out: Path) -> None:
+    """See, before the work, that a folder for results can be made later.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        above = next(place for place in (out, *out.absolute().parents) if place.exists())
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made: {error.strerror}; choose another folder") from None
+    if not above.is_dir():
+        raise ConfigError(f"--out {out}: there is a file of the name {above}; choose another folder")
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"--out {out}: nothing may be written in {above}; choose another folder")
 
 
 def as_yaml(plan: GenerationPlan) -> bytes:

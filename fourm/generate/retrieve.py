@@ -6,6 +6,7 @@ question, and the nearest ones by cosine are its hits (4M-21, Bachmann et al. 20
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from fourm.errors import ConfigError, DataError
 from fourm.files import publish, replacing
-from fourm.generate.answer import any_to_any
+from fourm.generate.answer import any_to_any, check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
 from fourm.generate.bundle import Bundle, identity, raw_modality
 from fourm.generate.files import png
@@ -27,15 +28,15 @@ from fourm.generate.job import get_ready
 from fourm.generate.names import resolve
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
-from fourm.generate.prompts import open_prompts
+from fourm.generate.prompts import Prompt, open_prompts, split_prompts
 from fourm.generate.reading import parse_given
-from fourm.generate.results import Results, make_folder
+from fourm.generate.results import Results, check_folder, make_folder
 from fourm.machine import Part, local_place, part_from_environment
 from fourm.modality import Modality
 from fourm.report.grid import grid
 from fourm.report.pictures import draw
 
-_FORMAT = "fourm-index"
+_FORMAT = "fourm-index-2"
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -45,12 +46,10 @@ class Hit(NamedTuple):
     Args:
         key: of the prompt.
         score: cosine to the question, -1 to 1.
-        number: of the prompt among all.
     """
 
     key: str
     score: float
-    number: int
 
 
 def feature_plan(bundle: Bundle, feature: str) -> GenerationPlan:
@@ -109,6 +108,8 @@ def build(
         ConfigError: for a feature that is none, or an index of other settings in `out`.
         DataError: if there are no prompts, or not one of them can be followed.
     """
+    check_counts(1, batch_size)
+    check_folder(out)
     part = part or part_from_environment()
     plan = feature_plan(bundle, feature)
     get_ready(
@@ -118,7 +119,8 @@ def build(
     make_folder(out)
     settings = {
         "format": _FORMAT, "model": str(Path(model).resolve()) if Path(model).exists() else model, "prompts": written,
-        "feature": feature, "num_prompts": len(source), "parts": part.count, "weights": identity(bundle),
+        "feature": feature, "num_prompts": len(source), "keys": _digest(source.keys), "parts": part.count,
+        "weights": identity(bundle),
     }  # fmt: skip
     settle(out / SETTINGS, settings)
     path = out / f"vectors_{part.index:05d}.npz"
@@ -129,8 +131,8 @@ def build(
     places = {key: number for number, key in enumerate(source.keys)}
     found: dict[int, Tensor] = {}
 
-    def keep(key: str, results: Results) -> None:
-        found[places[key]] = vectors(results[feature])[0]
+    def keep(prompt: Prompt, results: Results) -> None:
+        found[places[prompt.key]] = vectors(results[feature])[0]
 
     run = Run(bundle, source, Common(bundle, {}, {}), [feature], plan, 0, 1, lambda _: False, keep, done)
     run.all(part, batch_size, {"expected": True, "bf16": bf16, "batch_size": batch_size})
@@ -138,14 +140,19 @@ def build(
     size = len(next(iter(found.values()))) if found else 0
     rows = np.stack([found[n].numpy() for n in numbers]) if found else np.zeros((0, size), np.float32)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, numbers=numbers, vectors=rows)
+        np.savez(file, numbers=numbers, keys=np.array([source.keys[n] for n in numbers], np.str_), vectors=rows)
     return done
 
 
 def _absolute(prompts: str) -> str:
     """The same prompts, wherever one stands."""
-    names, equals, place = prompts.rpartition("=")
-    return names + equals + str(Path(place).resolve())
+    names, place = split_prompts(prompts)
+    return names + "=" * bool(names) + str(Path(place).resolve())
+
+
+def _digest(keys: Sequence[str]) -> str:
+    """What tells these keys, in this order, from others."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
 
 class Index:
@@ -167,7 +174,7 @@ class Index:
             self.num_prompts, num_parts = int(settings["num_prompts"]), int(settings["parts"])
             if settings["format"] != _FORMAT:
                 raise ValueError(f"format is {settings['format']!r}")
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(f"{folder} is no index: {error}. Make one with `fourm retrieve index`") from None
         paths = [folder / f"vectors_{number:05d}.npz" for number in range(num_parts)]
         missing = [path.name for path in paths if not path.is_file()]
@@ -179,11 +186,11 @@ class Index:
         parts = [part for part in map(_load, paths) if len(part[0])]
         if not parts:
             raise DataError(f"{folder} holds no vectors: make it again from prompts that can be followed")
-        self.numbers = np.concatenate([numbers for numbers, _ in parts])
-        self.vectors = torch.from_numpy(np.concatenate([rows for _, rows in parts]))
+        self.numbers, self.keys, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        self.vectors = torch.from_numpy(rows)
 
-    def nearest(self, question: Tensor, count: int) -> list[tuple[int, float]]:
-        """Numbers of the prompts with the highest cosine, best first, of equals the first, and the cosines.
+    def nearest(self, question: Tensor, count: int) -> list[Hit]:
+        """The prompts with the highest cosine, best first, of equals the first.
 
         Args:
             question: (C,).
@@ -200,16 +207,17 @@ class Index:
         unit = F.normalize(question.float().cpu(), dim=0)
         scores = torch.cat([rows @ unit for rows in self.vectors.split(_ROWS_AT_ONCE)])
         order = np.lexsort((self.numbers, -scores.numpy()))[:count]
-        return [(int(self.numbers[i]), float(scores[i])) for i in order]
+        return [Hit(str(self.keys[i]), float(scores[i])) for i in order]
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def _load(path: Path) -> tuple[Any, Any, Any]:
+    """Numbers of prompts, their keys and vectors."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            numbers, rows = file["numbers"], file["vectors"]
-            if numbers.shape != rows.shape[:1] or rows.ndim != 2 or not np.isfinite(rows).all():
-                raise ValueError(f"{rows.shape} vectors of {numbers.shape} prompts")
-            return numbers, rows
+            numbers, keys, rows = file["numbers"], file["keys"], file["vectors"]
+            if not numbers.shape == keys.shape == rows.shape[:1] or rows.ndim != 2 or not np.isfinite(rows).all():
+                raise ValueError(f"{rows.shape} vectors of {numbers.shape} prompts with {keys.shape} keys")
+            return numbers, keys, rows
     except (OSError, ValueError, LookupError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}. Remove it, and run `fourm retrieve index` again") from None
 
@@ -242,6 +250,7 @@ def query(
     """
     if index.weights not in (None, identity(bundle)):
         raise DataError(f"the index was made by another model than that in {index.model}: make it again")
+    check_folder(out)
     arguments = parse_given(given)
     plan = feature_plan(bundle, index.feature)
     get_ready(bundle, plan, device, bf16=bf16, decoder_steps=None, decoder_scheduler=None)
@@ -250,17 +259,23 @@ def query(
         raise DataError(
             f"{index.prompts} holds {len(source)} prompts, and the index was made of {index.num_prompts}: make it again"
         )
+    places = {key: number for number, key in enumerate(source.keys)}
+    gone = [str(key) for key in index.keys if key not in places]
+    if gone:
+        raise DataError(
+            f"{index.prompts} no longer holds the prompt '{gone[0]}' ({len(gone)} of {len(index.keys)} in the index "
+            "are gone): put it back, or make the index again in a new folder"
+        )
     values = [take_text(bundle, name, text) for name, text in arguments.items()]
     asked = any_to_any(bundle, {v.key: v.facts for v in values}, [index.feature], plan=plan, expected=True, bf16=bf16)
-    found = index.nearest(vectors(asked[index.feature])[0], top)
-    hits = [Hit(source.keys[number], score, number) for number, score in found]
+    hits = index.nearest(vectors(asked[index.feature])[0], top)
     shown = []
     for hit in hits:
-        prompt = source[hit.number]
+        prompt = source[places[hit.key]]
         shown.append([prompt.read(name, name) for name in prompt.names])
     make_folder(out)
     report = [
-        {"key": hit.key, "score": round(hit.score, 6), "where": source.place(hit.number)} for hit in hits
+        {"key": hit.key, "score": round(hit.score, 6), "where": source.place(places[hit.key])} for hit in hits
     ]  # fmt: skip
     publish(out / "hits.json", json.dumps(report, indent=1) + "\n")
     publish(out / "hits.png", png(_picture(values, hits, shown)))

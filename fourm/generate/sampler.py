@@ -169,8 +169,9 @@ def _canvas(modality: Modality, own: Facts | None, seeds: Tensor) -> Tensor:
     ids, positions = own["ids"], own["positions"]
     for what, numbers, limit in (("id", ids, modality.vocab_size), ("position", positions, modality.num_tokens)):
         if numbers.numel() and not PADDING <= int(numbers.min()) <= int(numbers.max()) < limit:
+            wrong = int(numbers.max()) if int(numbers.max()) >= limit else int(numbers.min())
             raise DataError(
-                f"modality '{modality.name}': {what} {int(numbers.max())} is out of range; expected 0 to {limit - 1}, "
+                f"modality '{modality.name}': {what} {wrong} is out of range; expected 0 to {limit - 1}, "
                 "or -1 for padding"
             )
     real = (ids >= 0) & (positions >= 0)

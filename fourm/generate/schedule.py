@@ -90,7 +90,7 @@ def parse_temperature_schedule(schedule: str, where: str) -> tuple[str, float, f
     try:
         if kind == "onex" and len(numbers) == 2:
             smallest, power = float(numbers[0]), float(numbers[1])
-            if smallest >= 0 and power > 0:
+            if 0 <= smallest < math.inf and 0 < power < math.inf:
                 return kind, smallest, power
         elif kind in ("constant", "linear") and not numbers:
             return kind, 0.0, 0.0

@@ -115,7 +115,10 @@ class SequenceDecoder:
             room = room - (~_is_sentinel(token, self.special)).long()
             ended = ended | ends.gather(1, token[:, None])[:, 0] | (room <= 0) | (number + 1 >= limit)
         check_finite(confidence.isfinite().all(), self.step.target)
-        return Answers(written[:, :length], torch.stack(kept, 1) if kept else None)
+        if not self.step.keep_probabilities:
+            return Answers(written[:, :length])
+        nothing = torch.zeros(len(self.seeds), 0, self.modality.vocab_size, device=self.seeds.device)
+        return Answers(written[:, :length], torch.stack(kept, 1) if kept else nothing)
 
     def _room(self, visible: Tensor | None) -> Tensor:
         """(B,) tokens each sample may still have: as in training, all with the end are at most `max_tokens`."""
@@ -217,6 +220,8 @@ def merge_probabilities(merged: Sequence[Merged], probabilities: Tensor) -> Tens
     """
     device, vocab_size = probabilities.device, probabilities.shape[-1]
     ids, sources = (pad([m[i] for m in merged], device) for i in (0, 1))
+    if not probabilities.shape[1]:  # nothing was missing
+        probabilities = probabilities.new_zeros(len(merged), 1, vocab_size)
     drawn = probabilities.gather(1, (sources - 1).clamp(min=0)[..., None].expand(-1, -1, vocab_size))
     shown = torch.nn.functional.one_hot(ids.clamp(min=0), vocab_size).to(drawn.dtype)
     return torch.where((sources > 0)[..., None], drawn, shown) * (ids >= 0)[..., None]

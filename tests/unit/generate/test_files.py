@@ -79,16 +79,32 @@ def test_texts_and_boxes_are_written(bundle: ToyBundle, tmp_path: Path) -> None:
     assert json.loads(boxes.read_text()) == {"instances": [box]}
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/root/x", "..", "a\\b", "", ".hidden", "a\0b", "x" * 300])
+_ODD = [
+    "字" * 300,
+    "\u2024\u2024/x",
+    "\u2215etc\u2215passwd",
+    "a\u202eb",
+    "\ud800",
+    "𝔸" * 99 + "..",
+    "\uff0e\uff0e\uff0fx",
+]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/root/x", "..", "a\\b", "", ".hidden", "a\0b", "x" * 300, *_ODD])
 def test_file_names_never_leave_their_folder(name: str, tmp_path: Path) -> None:
     safe = safe_name(name)
     assert (tmp_path / f"{safe}.png").resolve().parent == tmp_path.resolve()
     assert not safe.startswith(".")
     assert 1 <= len(safe) <= 100
+    assert len(safe.encode()) <= 200
+    assert all(char.isalnum() or char in "@#._-" for char in safe)
 
 
-def test_usual_names_stay_as_they_are() -> None:
-    assert safe_name("tok_depth@64") == "tok_depth@64"
+@pytest.mark.parametrize(
+    "name", ["tok_depth@64", "日本", "中国", "mañana", "man\u0303ana", "हिन्दी", "Küche-2", "шкаф_1"]
+)
+def test_usual_names_stay_as_they_are(name: str) -> None:
+    assert safe_name(name) == name
 
 
 FACTS: dict[str, tuple[str, Any, Any]] = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fourm.errors import ConfigError, DataError
 from fourm.generate.inputs import give, network_input, sequence_ids
-from fourm.generate.reading import parse_given, read_given
+from fourm.generate.reading import parse_given, read_bytes, read_given
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.tokenizers.text import train_wordpiece
 from tests.unit.generate.toy import LEVELS, ToyBundle, build_model, image, tokens
@@ -120,6 +120,49 @@ def test_a_text_longer_than_a_file_name_is_text(bundle: ToyBundle) -> None:
         read_given(bundle, "caption", "a red sofa " * 500 + ".txt")
 
 
+def test_a_text_with_spaces_may_end_like_a_file(bundle: ToyBundle) -> None:
+    for text in ("a bed.txt", "bed.txt "):
+        assert read_given(bundle, "caption", text).pictures == [text]
+
+
+@pytest.mark.parametrize("shape", [(16,), (3, 16), (4, 4)])
+def test_a_token_file_is_read_as_data_sets_hold_it(shape: tuple[int, ...], bundle: ToyBundle, tmp_path: Path) -> None:
+    ids = np.resize(np.arange(16), shape)
+    ids[-1] = np.where(ids[-1] == 15, -1, ids[-1]) if shape != (3, 16) else 9
+    np.save(tmp_path / "ids.npy", ids)
+    given = read_given(bundle, "tok_depth", str(tmp_path / "ids.npy"))
+    assert given.facts["ids"].tolist() == [[*range(15), 15 if shape == (3, 16) else -1]]
+    page = read_bytes(bundle, "tok_depth", (tmp_path / "ids.npy").read_bytes(), "given tok_depth")
+    assert torch.equal(page.facts["ids"], given.facts["ids"])
+
+
+def test_an_array_in_natural_units_is_read_from_its_content_too(bundle: ToyBundle) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.full((3, 16, 16), 0.75))
+    values = read_bytes(bundle, "rgb", buffer.getvalue(), "given rgb").facts["values"]
+    torch.testing.assert_close(values, torch.full((1, 3, 16, 16), 0.5))
+
+
+@pytest.mark.parametrize("text", ['[{"boxes": [0, 0, 0.5, 1], "class_name": "bed"}]', "[]", "[S_1] v0=0"])
+def test_a_list_of_boxes_is_json_and_a_gap_is_none(text: str, bundle: ToyBundle) -> None:
+    assert bundle.text is not None
+    ids = read_given(bundle, "det", text).facts["ids"][0].tolist()
+    assert bundle.text.decode(ids) == {"[]": "", "[S_1] v0=0": "v0=0"}.get(text, "v0=0 v1=0 v2=24 v3=49 bed")
+
+
+@pytest.mark.parametrize("kind", ["det", "caption"])
+@pytest.mark.parametrize("deep", ["[" * 4000 + "]" * 4000, '{"a":' * 4000 + "1" + "}" * 4000])
+def test_json_that_is_nested_too_deeply_is_refused(kind: str, deep: str, bundle: ToyBundle, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text(deep)
+    with pytest.raises(DataError, match=f"given .*{kind}|given .*deep.json"):
+        read_given(bundle, kind, str(tmp_path / "deep.json"))
+    value: list[Any] = []
+    for _ in range(4000):
+        value = [value]
+    with pytest.raises(DataError, match=f"given {kind}"):
+        give(bundle, kind, value)
+
+
 @pytest.mark.parametrize("as_file", [True, False])
 def test_boxes_come_as_json(as_file: bool, bundle: ToyBundle, tmp_path: Path) -> None:
     text = json.dumps({"instances": [{"boxes": [0, 0, 0.5, 1], "class_name": "bed", "score": 1.0}]})
@@ -169,6 +212,32 @@ def test_structured_values_come_as_json_or_as_their_words(
     assert speaker.text.decode(given.facts["ids"][0].tolist()) == words
 
 
+@pytest.mark.parametrize("deep", ["[" * 4000 + "]" * 4000, '{"a":' * 4000 + "1" + "}" * 4000])
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_structured_values_that_are_nested_too_deeply_are_refused(kind: str, deep: str, speaker: ToyBundle) -> None:
+    with pytest.raises(DataError, match="given "):
+        read_given(speaker, kind, deep)
+
+
+def test_palettes_of_several_sizes_give_the_finest(speaker: ToyBundle, tmp_path: Path) -> None:
+    text = '{"1": [[9, 9, 9]], "2": [[1, 2, 255], [4, 5, 6]]}'
+    (tmp_path / "palette.json").write_text(text)
+    expected = give(speaker, "palette", [[1, 2, 255], [4, 5, 6]]).facts["ids"]
+    for given in (text, f"[{text}]", str(tmp_path / "palette.json")):
+        assert torch.equal(read_given(speaker, "palette", given).facts["ids"], expected)
+
+
+@pytest.mark.parametrize(("name", "value"), [("palette", {"1": [[1, 2, 3]]}), ("poses", {"a": 1}), ("sam", {})])
+def test_a_mapping_that_is_no_value_is_refused(name: str, value: dict[str, Any], speaker: ToyBundle) -> None:
+    with pytest.raises(DataError, match=f"given {name}: .* is not a value of '{name}'"):
+        give(speaker, name, value)
+
+
+def test_a_mapping_of_something_else_is_no_tensors_of_a_model(bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match="given depth: .* is no tensor"):
+        give(bundle, "depth", {"1": [1, 2, 3]})
+
+
 @pytest.mark.parametrize("kind", STRUCTURED)
 def test_structured_values_of_several_samples(kind: str, speaker: ToyBundle) -> None:
     value, words = STRUCTURED[kind]
@@ -197,8 +266,13 @@ def test_a_label_names_a_further_value(bundle: ToyBundle) -> None:
         ("rgb", "broken.png", "broken.png: cannot read it as rgb .*not an image, or it is damaged"),
         ("depth", "photo.png", "photo.png: cannot read it as depth .*16-bit"),
         ("tok_depth", "photo.png", "stands for token ids"),
-        ("tok_depth", "broken.npy", "is not a .npy array"),
-        ("tok_depth", "short.npy", "expected 16 whole numbers per sample"),
+        ("tok_depth", "broken.npy", "'tok_depth' stands for token ids, a .npy file"),
+        ("tok_depth", "short.npy", "3 tokens per crop, but the grid of 4 x 4 has 16"),
+        ("rgb", "x" * 300 + ".png", "given rgb: there is no file 'xxx"),
+        ("caption", "missing.txt", "given caption: there is no file 'missing.txt'. .*write a space behind it"),
+        ("caption", "x" * 300 + ".txt", "given caption: there is no file 'xxx"),
+        ("det", "missing.json", "given det: there is no file 'missing.json'"),
+        ("det", "missing.json.gz", "given det: there is no file 'missing.json.gz'"),
         ("rgb", "short.npy", r"shape \(1, 3\) for 'rgb@16'; expected \(samples, 3, height, width\)"),
         ("rgb", "nan.npy", "nan.npy is not a .npy array of numbers: values that are not finite"),
         ("det", "broken.json", "broken.json: cannot read it as det"),
@@ -212,7 +286,7 @@ def test_bad_files_are_named(name: str, text: str, message: str, bundle: ToyBund
         (tmp_path / broken).write_bytes(b"no such thing")
     path = tmp_path / text
     with pytest.raises(DataError, match=message):
-        read_given(bundle, name, str(path) if path.exists() else text)
+        read_given(bundle, name, str(path) if path in tmp_path.iterdir() else text)
 
 
 def test_pickled_arrays_are_refused(bundle: ToyBundle, tmp_path: Path) -> None:

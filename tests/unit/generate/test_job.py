@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fourm import config as configs
-from fourm.errors import ConfigError, FourmError
+from fourm.errors import ConfigError, DataError, FourmError
+from fourm.generate import job
+from fourm.generate.answer import any_to_any
 from fourm.generate.job import run
-from fourm.generate.plan import GenerationPlan
+from fourm.generate.plan import GenerationPlan, Step
 from tests.unit.generate.toy import ToyBundle
 
 
@@ -93,6 +96,35 @@ def test_bad_input_leaves_no_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_place_of_the_folder_is_named(bundle: ToyBundle, photo: Path) -> None:
-    with pytest.raises(ConfigError, match="there is a file of that name"):
-        go(bundle, photo, "depth", photo)
+@pytest.mark.parametrize("place", ["photo.png", "photo.png/inside/it", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_named_before_the_work(
+    place: str, bundle: ToyBundle, photo: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(job, "follow", lambda *_, **__: pytest.fail("it has worked for nothing"))
+    with pytest.raises(ConfigError, match="--out .*: (there is a file of the name .*photo.png|cannot be made)"):
+        go(bundle, photo, "depth", photo.parent / place)
+
+
+def test_all_of_a_plan_is_what_it_generates(bundle: ToyBundle, photo: Path, tmp_path: Path) -> None:
+    plan = GenerationPlan([Step("depth"), Step("edges")])
+    names = [path.name for path in go(bundle, photo, "all", tmp_path, plan=plan)]
+    assert names == ["depth.png", "edges.png", "grid.png", "plan.yaml"]
+
+
+@pytest.mark.parametrize("options", [{"num_samples": 0}, {"batch_size": 0}, {"num_samples": -1}, {"batch_size": 2.5}])
+def test_nothing_and_parts_of_answers_are_refused(
+    options: dict[str, Any], bundle: ToyBundle, photo: Path, tmp_path: Path
+) -> None:
+    told = "{} is {}; expected a whole number of at least 1".format(*next(iter(options.items())))
+    with pytest.raises(ConfigError, match=told):
+        go(bundle, photo, "depth", tmp_path / "out", **options)
+    with pytest.raises(ConfigError, match=told):
+        any_to_any(bundle, {"rgb": photo}, "depth", **options)
+
+
+def test_seeds_may_be_a_list(bundle: ToyBundle, photo: Path) -> None:
+    a, b = (any_to_any(bundle, {"rgb": photo}, "depth", seeds=s)["depth"] for s in ([7], torch.tensor([7])))
+    assert torch.equal(a, b)
+    for seeds in ([0.5], [1, 2], ["a"], [2**70], [[1]]):
+        with pytest.raises(DataError, match="seeds"):
+            any_to_any(bundle, {"rgb": photo}, "depth", seeds=seeds)

@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from fourm.generate.prompts import open_prompts
 from fourm.generate.results import Results
 from fourm.machine import Part
 from fourm.rng import torch_seed
+from fourm.tokenizers.text import train_wordpiece
 from tests.unit.generate.toy import ToyBundle, build_model
 
 WHOLE = Part()
@@ -56,7 +61,7 @@ def test_every_line_gets_a_folder_of_answers(bundle: ToyBundle, captions: Path, 
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [*(f"{n:06d}" for n in range(5)), "settings.json"]
     files = sorted(path.name for path in (tmp_path / "out" / "000003").iterdir())
-    assert files == ["depth.png", "grid.png", "plan.yaml", "rgb.png"]
+    assert files == ["depth.png", "grid.png", "plan.yaml", "prompt.sha256", "rgb.png"]
 
 
 def test_neither_batch_nor_part_nor_the_other_prompts_change_an_answer(
@@ -128,6 +133,95 @@ def test_answers_of_other_settings_are_not_mixed(bundle: ToyBundle, captions: Pa
         go(bundle, captions, tmp_path / "out", plan=GenerationPlan([Step("depth", num_steps=2)]))
     with pytest.raises(ConfigError, match="sees was {} and is"):
         go(bundle, captions, tmp_path / "out", sees=["depth=caption"])
+    with pytest.raises(ConfigError, match="bf16 was False and is True"):
+        go(bundle, captions, tmp_path / "out", bf16=True)
+    (tmp_path / "others.txt").write_text(captions.read_text())
+    with pytest.raises(ConfigError, match=r"prompts was '.*captions.txt' and is '.*others.txt'"):
+        go(bundle, tmp_path / "others.txt", tmp_path / "out")
+
+
+def test_answers_with_another_text_tokenizer_are_not_mixed(bundle: ToyBundle, captions: Path, tmp_path: Path) -> None:
+    go(bundle, captions, tmp_path / "out")
+    words = train_wordpiece(["other words"] * 4, vocab_size=400, num_sentinels=20, num_coordinates=50)
+    with pytest.raises(ConfigError, match="text was '[0-9a-f]+' and is '[0-9a-f]+'"):
+        go(ToyBundle(bundle.model, bundle.tokenizers, words), captions, tmp_path / "out")
+
+
+def test_a_prompt_that_has_changed_is_answered_again(bundle: ToyBundle, captions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    go(bundle, captions, out, plan=HOT)
+    captions.write_text("\n".join(["a red sofa", "a lamp beside a table", *CAPTIONS[2:]]))
+    done = go(bundle, captions, out, plan=HOT)
+    assert (done.written, done.skipped) == (1, 4)
+    go(bundle, captions, tmp_path / "anew", plan=HOT)
+    assert contents(out) == contents(tmp_path / "anew")
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_photograph_or_mask_that_has_changed_is_answered_again(
+    bundle: ToyBundle, photos: Path, tmp_path: Path
+) -> None:
+    mask = np.zeros((20, 16), np.uint8)
+    mask[:, :8] = 255
+    Image.fromarray(mask).save(photos / "mask.png")
+    line = {"rgb": "c.png", "known": {"rgb": "mask.png"}}
+    (tmp_path / "photos" / "prompts.jsonl").write_text(json.dumps(line))
+    places = {"a": photos / "prompts.jsonl", "b": f"rgb={photos / 'b'}"}
+    for name, place in places.items():
+        assert go(bundle, place, tmp_path / name).written == 1
+        assert go(bundle, place, tmp_path / name).skipped == 1
+    Image.fromarray(mask.T[:20].repeat(2, 0)[:20].repeat(2, 1)[:, :16]).save(photos / "b" / "kitchen.png")
+    Image.fromarray(255 - mask).save(photos / "mask.png")
+    for name, place in places.items():
+        assert go(bundle, place, tmp_path / name).written == 1
+
+
+def test_photographs_may_have_names_of_any_script(bundle: ToyBundle, photos: Path, tmp_path: Path) -> None:
+    names = ["日本", "中国", "rejected-house", "rejected_00001"]
+    (photos / "all").mkdir()
+    for name in names:
+        shutil.copy(photos / "c.png", photos / "all" / f"{name}.png")
+    done = go(bundle, f"rgb={photos / 'all'}", tmp_path / "out")
+    assert done.rejected == []
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == set(names)
+
+
+@pytest.mark.parametrize("key", ["rejected.jsonl", "rejected_00001.jsonl", "settings.json"])
+def test_names_of_its_own_files_are_no_keys(key: str, bundle: ToyBundle, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"key": key, "caption": "a bed"}))
+    with pytest.raises(DataError, match="is the name of a file of this command"):
+        go(bundle, tmp_path / "p.jsonl", tmp_path / "out")
+
+
+def test_what_another_process_writes_is_left_alone(bundle: ToyBundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "p.jsonl").write_text('{"key": "a", "caption": "a bed"}')
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        kept = [out / f".a.b.{process.pid}-0123abcd.tmp", out / f".a.{process.pid}-0123abcd.tmp", out / ".a.b.tmp"]
+        gone = out / f".a.{os.getpid()}-0123abcd.tmp"
+        for folder in (*kept, gone):
+            folder.mkdir(parents=True)
+        go(bundle, tmp_path / "p.jsonl", out)
+        assert all(folder.is_dir() for folder in kept)
+        assert not gone.exists()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_prompt_that_another_process_answered_meanwhile_is_done(
+    bundle: ToyBundle, captions: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out, saved = tmp_path / "out", Results.save
+    go(bundle, captions, tmp_path / "whole")
+
+    def slow(self: Results, folder: Path) -> list[Path]:
+        paths = saved(self, folder)
+        shutil.copytree(tmp_path / "whole" / "000000", out / "000000", dirs_exist_ok=True)
+        return paths
+
+    monkeypatch.setattr(Results, "save", slow)
+    assert go(bundle, captions, out).written == 5
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_answers_of_another_model_are_not_mixed_wherever_it_lies(
@@ -280,6 +374,9 @@ def test_each_process_reports_its_own_share(bundle: ToyBundle, tmp_path: Path) -
         ("nowhere.txt", {}, "nowhere.txt: cannot be read: No such file"),
         ("empty.txt", {}, "the file is empty"),
         ("latin.txt", {}, "no text in UTF-8"),
+        ("x" * 300, {}, "there is no such file or folder"),
+        ("captions.txt", {"num_samples": 0}, "num_samples is 0; expected a whole number"),
+        ("captions.txt", {"batch_size": 0}, "batch_size is 0; expected a whole number"),
         ("photo.gif", {}, "there is no such file or folder"),
         ("FOLDER", {}, "say what the model is to see of it: rgb="),
         ("sound=FOLDER", {}, "cannot read 'sound'"),

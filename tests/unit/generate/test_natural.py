@@ -41,6 +41,29 @@ def test_a_photograph_is_the_same_in_every_form(form: str, bundle: ToyBundle, ph
     np.testing.assert_allclose(values.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "CMYK", "YCbCr", "HSV", "LAB", "P", "RGBX"])
+def test_pictures_of_every_mode_are_photographs(mode: str, bundle: ToyBundle) -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert(mode)
+    values = take(bundle, "rgb", red).facts["values"]
+    torch.testing.assert_close(values[0, :, 8, 8], torch.tensor([1.0, -1.0, -1.0]), atol=0.05, rtol=0)
+    assert take(bundle, "rgb", red, left_half()).num_samples == 1
+
+
+def test_pictures_without_colours_are_refused(bundle: ToyBundle) -> None:
+    for known in (None, left_half()):
+        with pytest.raises(DataError, match="given rgb: a picture of mode F; expected RGB or grey"):
+            take(bundle, "rgb", Image.new("F", (16, 16)), known)
+    with pytest.raises(DataError, match="known rgb: a mask of mode LAB; expected a grey image"):
+        take(bundle, "rgb", PIXELS, Image.new("LAB", (16, 16)))
+
+
+def test_a_printer_s_photograph_is_turned_as_the_camera_was_held(bundle: ToyBundle, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "photo.jpg", exif=exif)
+    assert take(bundle, "rgb", tmp_path / "photo.jpg").num_samples == 1
+
+
 def test_a_list_of_pictures_is_one_per_sample(bundle: ToyBundle, photo: Path) -> None:
     given = take(bundle, "rgb", [photo, Image.fromarray(255 - PIXELS)])
     assert given.num_samples == len(given.pictures) == 2
@@ -94,6 +117,22 @@ def test_a_mask_gives_the_patches_that_are_wholly_known(bundle: ToyBundle, photo
     assert (
         shown.tolist() == [[True, True, False, False], [True, False, False, False]] + [[True, True, False, False]] * 2
     )
+
+
+def test_several_photographs_have_one_mask_or_one_each(bundle: ToyBundle, photo: Path, tmp_path: Path) -> None:
+    Image.fromarray(left_half()).save(tmp_path / "mask.png")
+    left, right = left_half(), ~left_half()
+    photos = [photo, Image.fromarray(255 - PIXELS)]
+    singles = [take(bundle, "rgb", one, mask).facts for one, mask in zip(photos, (left, right), strict=True)]
+    for masks in ([left, right], np.stack([left, right]), [tmp_path / "mask.png", Image.fromarray(right)]):
+        facts = take(bundle, "rgb", photos, masks).facts
+        for key in facts:
+            assert torch.equal(facts[key], torch.cat([one[key] for one in singles]))
+    for mask in (left, left[None], [left], str(tmp_path / "mask.png")):
+        shown = take(bundle, "rgb", [str(photo), str(photo)], mask).facts["positions"] >= 0
+        assert shown.view(2, 4, 4).tolist() == [[[True, True, False, False]] * 4] * 2
+    painted = any_to_any(bundle, {"rgb": photos}, ["rgb"], known={"rgb": left})["rgb"]
+    assert len(painted) == 2
 
 
 def test_what_is_not_known_is_not_seen(bundle: ToyBundle) -> None:
@@ -157,6 +196,15 @@ def test_a_target_that_is_given_whole_is_refused(given: Any, to: str, message: s
         any_to_any(bundle, given, to)
 
 
+@pytest.mark.parametrize("gaps", ["[S_2] a bed", "[S_1] a [S_1]", "[S_2] a [S_1]", "[S_0] a bed", "[S_1] a [S_3]"])
+def test_gaps_of_a_text_are_numbered_in_their_order(gaps: str, bundle: ToyBundle) -> None:
+    with pytest.raises(DataError, match=r"given caption: its gaps are \[S_\d\].*; expected \[S_1\].* in this order"):
+        any_to_any(bundle, {"caption": gaps}, "caption")
+    with pytest.raises(DataError, match="its gaps are"):
+        any_to_any(bundle, {"caption": ["[S_1] a bed [S_2]", gaps]}, "caption")
+    any_to_any(bundle, {"caption": gaps}, "depth")  # where it is no target, they are what they are
+
+
 def test_ids_of_texts_are_looked_at_without_a_text_tokenizer(bundle: ToyBundle) -> None:
     mute = ToyBundle(bundle.model, bundle.tokenizers)
     with pytest.raises(ConfigError, match="'caption' is both given whole"):
@@ -181,6 +229,10 @@ def test_a_target_with_gaps_in_every_sample_is_no_contradiction(bundle: ToyBundl
         ("rgb", PIXELS, np.zeros((16, 16), bool), DataError, "shows no whole patch of 4 x 4 pixels"),
         ("rgb", PIXELS, np.ones((16, 16)), DataError, "expected .* of True and False"),
         ("rgb", PIXELS, np.ones((3, 16, 16), bool), DataError, "3 masks for 1 samples"),
+        ("rgb", [Image.fromarray(PIXELS)] * 2, [np.ones((16, 16), bool)] * 3, DataError, "3 masks for 2 samples"),
+        ("rgb", PIXELS, ["a.png"], DataError, "is no mask; expected a grey image"),
+        ("rgb", PIXELS, "x" * 300, DataError, "as a mask: there is no such file"),
+        ("rgb", "x" * 300, np.ones((16, 16), bool), DataError, "cannot read xxx"),
         ("rgb", PIXELS, "nowhere.png", DataError, "nowhere.png as a mask: there is no such file"),
         ("rgb", "nowhere.png", np.ones((16, 16), bool), DataError, "cannot read nowhere.png: No such file"),
         ("caption", "a bed", "mask.png", ConfigError, "expected the word 'some'"),

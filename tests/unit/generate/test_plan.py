@@ -18,6 +18,13 @@ from fourm.tokenizers.text import TextTokenizer
         ({"scheme": "maskgti"}, "scheme is 'maskgti'; expected one of autoregressive, maskgit, roar"),
         ({"num_steps": 0}, "num_steps is 0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature_schedule": "onex:nan:0.5"}, "temperature_schedule is 'onex:nan:0.5'"),
+        ({"temperature_schedule": "onex:inf:0.5"}, "temperature_schedule is 'onex:inf:0.5'"),
+        ({"guidance": float("nan")}, "guidance is nan; expected a finite number"),
+        ({"guidance": float("-inf")}, "guidance is -inf"),
+        ({"conditions": {"rgb": float("inf")}}, "the weight of condition 'rgb' is inf"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": 1.5}, "top_k is 1.5"),
         ({"top_p": 0.0}, "top_p is 0.0"),
@@ -49,6 +56,7 @@ def test_listed_counts_set_the_number_of_steps() -> None:
         (Step("caption"), "use scheme autoregressive"),
         (Step("caption", "autoregressive", stop=[100_000]), "stop names 100000; expected ids from 0 to"),
         (Step("caption", "autoregressive", stop=["sofa"]), "stop names 'sofa'; .* Words need a text tokenizer"),
+        (Step("caption", "autoregressive", min_tokens=13), "min_tokens is 13, but 'caption' has at most 12 tokens"),
         (Step("tok_depth@16", stop=[3]), "stop and min_tokens are for sequences"),
         (Step("tok_depth@16", num_tokens=5), "always has 16"),
         (Step("tok_edges@16", num_steps=2), "use num_steps 1"),
@@ -67,6 +75,20 @@ def test_what_was_generated_can_be_a_condition() -> None:
     GenerationPlan(steps).check(modalities, ["rgb@64"])
     with pytest.raises(ConfigError, match="neither given nor generated"):
         GenerationPlan(steps, chained=False).check(modalities, ["rgb@64"])
+
+
+def test_a_further_value_that_guides_no_step_is_refused(modalities: ModalitySet) -> None:
+    GenerationPlan([Step("tok_depth@16", conditions={"caption#not": -1.0})]).check(modalities, ["caption#not"])
+    with pytest.raises(
+        ConfigError, match=r"given 'caption#x': no step is guided by it.*`conditions:` .*{caption: 3, 'caption#x': -1}"
+    ):
+        GenerationPlan([Step("tok_depth@16")]).check(modalities, ["caption", "caption#x"])
+
+
+def test_what_a_model_generates_but_cannot_read_is_no_condition(modalities: ModalitySet) -> None:
+    plan = GenerationPlan([Step("tok_edges@16"), Step("tok_depth@16", conditions={"tok_edges@16": 2.0})])
+    with pytest.raises(ConfigError, match="condition 'tok_edges@16' cannot be read by this model; there are: caption"):
+        plan.check(modalities, ["caption"])
 
 
 def test_a_plan_needs_steps_and_every_target_once() -> None:

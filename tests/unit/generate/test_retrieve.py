@@ -110,11 +110,49 @@ def test_the_nearest_by_cosine_and_of_equals_the_first(tmp_path: Path, seer: Toy
     make(seer, photos, tmp_path / "index")
     index = Index(tmp_path / "index")
     index.numbers = np.array([4, 2, 9])
+    index.keys = np.array(["four", "two", "nine"])
     index.vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
-    assert index.nearest(torch.tensor([0.0, 2.0]), 2) == [(9, pytest.approx(0.8)), (2, 0.0)]
-    assert [number for number, _ in index.nearest(torch.tensor([3.0, 0.0]), 2)] == [2, 4]
+    assert index.nearest(torch.tensor([0.0, 2.0]), 2) == [("nine", pytest.approx(0.8)), ("two", 0.0)]
+    assert [hit.key for hit in index.nearest(torch.tensor([3.0, 0.0]), 2)] == ["two", "four"]
     with pytest.raises(DataError, match="a vector of 3 numbers, and those of the index have 2"):
         index.nearest(torch.zeros(3), 1)
+
+
+def test_a_photograph_in_the_place_of_another_one_is_not_taken_for_it(
+    seer: ToyBundle, photos: Path, tmp_path: Path
+) -> None:
+    make(seer, photos, tmp_path / "index")
+    asked = tmp_path / "asked.png"
+    asked.write_bytes((photos / "3.png").read_bytes())
+    (photos / "3.png").rename(photos / "33.png")
+    ask: dict[str, Any] = {"given": [f"rgb={asked}"], "out": tmp_path / "hits", "device": "cpu"}
+    with pytest.raises(DataError, match=r"no longer holds the prompt '3' \(1 of 7 .* make the index again"):
+        query(seer, Index(tmp_path / "index"), **ask)
+    with pytest.raises(ConfigError, match="keys was '[0-9a-f]+' and is"):  # nor are its shares mixed
+        make(seer, photos, tmp_path / "index")
+
+
+def test_hits_are_found_by_their_keys_wherever_they_are_now(seer: ToyBundle, photos: Path, tmp_path: Path) -> None:
+    (photos / "2.png").write_bytes(b"no picture")
+    make(seer, photos, tmp_path / "index")
+    (photos / "2.png").rename(photos / "9.png")  # all that come after it move up
+    given = [f"rgb={photos / '6.png'}"]
+    hits = query(seer, Index(tmp_path / "index"), given=given, out=tmp_path / "hits", top=1, device="cpu")
+    assert [hit.key for hit in hits] == ["6"]
+    assert json.loads((tmp_path / "hits" / "hits.json").read_text())[0]["where"].endswith("6.png")
+
+
+def test_the_place_of_prompts_may_hold_an_equals_sign(
+    seer: ToyBundle, photos: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos.rename(tmp_path / "size=16")
+    make(seer, Path("size=16"), tmp_path / "index")
+    monkeypatch.chdir("/")
+    index = Index(tmp_path / "index")
+    assert index.prompts == f"rgb={tmp_path / 'size=16'}"
+    given = [f"rgb={tmp_path / 'size=16' / '4.png'}"]
+    assert query(seer, index, given=given, out=tmp_path / "hits", top=1, device="cpu")[0].key == "4"
 
 
 def test_a_map_of_features_is_the_mean_over_its_places() -> None:

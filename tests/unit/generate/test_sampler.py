@@ -323,6 +323,21 @@ def test_given_tokens_of_a_target_must_be_of_its_vocabulary(model: Multimodal) -
         run(model, Step("tok_depth@16"), {"tok_depth@16": partial})
 
 
+@pytest.mark.parametrize(("ids", "wrong"), [([-3, 5], -3), ([5, 16], 16), ([-3, 16], 16)])
+def test_the_given_id_that_is_wrong_is_named(ids: list[int], wrong: int, model: Multimodal) -> None:
+    partial = {"ids": torch.tensor([ids] * 3), "positions": torch.tensor([[0, 1]] * 3)}
+    with pytest.raises(DataError, match=f"id {wrong} is out of range"):
+        run(model, Step("tok_depth@16"), {"tok_depth@16": partial})
+
+
+def test_a_text_that_is_whole_is_certain(model: Multimodal) -> None:
+    step = Step("caption", "autoregressive", keep_probabilities=True)
+    whole = {"ids": torch.tensor([[90, 91, 3], [90, 3, -1], [90, 91, 3]])}
+    generated = run(model, step, {"caption": whole})
+    assert generated.ids["caption"].tolist() == [[90, 91], [90, -1], [90, 91]]
+    assert generated.likelihood("caption").tolist() == [[1, 1], [1, 0], [1, 1]]
+
+
 def test_a_target_the_model_only_reads_is_refused(model: Multimodal, given: Given) -> None:
     with pytest.raises(ConfigError, match="is an input only"):
         run(model, Step("rgb@16"), given)
