@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_whole_answers_only(
         return saved(self, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Results, "save", killed)
+        patch.setattr(Results, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             go(bundle, captions, out)
     monkeypatch.undo()
