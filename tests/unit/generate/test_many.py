@@ -98,17 +98,17 @@ def test_only_what_is_missing_is_made(bundle: ToyBundle, captions: Path, tmp_pat
 def test_a_run_that_is_killed_while_it_writes_leaves_whole_answers_only(
     bundle: ToyBundle, captions: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    out, saved = tmp_path / "out", Results.save
+    out, written = tmp_path / "out", Results.write
     calls: list[Path] = []
 
     def killed(self: Results, folder: Path) -> list[Path]:
         calls.append(folder)
         if len(calls) == 3:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             (folder / "depth.png").write_bytes(b"half")
             monkeypatch.setattr(many.shutil, "rmtree", lambda *a, **k: None)  # a killed process cleans up nothing
             raise KeyboardInterrupt
-        return saved(self, folder)
+        return written(self, folder)
 
     with monkeypatch.context() as patch:
         patch.setattr(Results, "write", killed)
@@ -211,7 +211,7 @@ def test_what_another_process_writes_is_left_alone(bundle: ToyBundle, tmp_path: 
 def test_a_prompt_that_another_process_answered_meanwhile_is_done(
     bundle: ToyBundle, captions: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    out, saved = tmp_path / "out", Results.save
+    out, written = tmp_path / "out", Results.write
     go(bundle, captions, tmp_path / "whole")
 
     def slow(self: Results, folder: Path) -> list[Path]:
