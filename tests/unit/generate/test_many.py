@@ -215,11 +215,11 @@ def test_a_prompt_that_another_process_answered_meanwhile_is_done(
     go(bundle, captions, tmp_path / "whole")
 
     def slow(self: Results, folder: Path) -> list[Path]:
-        paths = saved(self, folder)
+        paths = written(self, folder)
         shutil.copytree(tmp_path / "whole" / "000000", out / "000000", dirs_exist_ok=True)
         return paths
 
-    monkeypatch.setattr(Results, "save", slow)
+    monkeypatch.setattr(Results, "write", slow)
     assert go(bundle, captions, out).written == 5
     assert contents(out) == contents(tmp_path / "whole")
 
