@@ -17,7 +17,7 @@ from fourm import paths
 # Modules whose name differs from the distribution that brings them.
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless"}
 # Only ever imported on the way to one of these, which depends on it.
-BROUGHT_BY = {"yaml": "omegaconf", "starlette": "gradio"}
+BROUGHT_BY = {"yaml": "omegaconf", "starlette": "gradio", "gradio_client": "gradio"}
 
 
 def project(checkout: Path) -> dict[str, object]:
