@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -43,9 +44,18 @@ def wait(ranks: list[BaseProcess], seconds: float = 300) -> list[int | None]:
         rank.join(seconds)
     statuses = [rank.exitcode for rank in ranks]
     for rank in ranks:
+        ask_where(rank)
+    for rank in ranks:
         rank.kill()
         rank.join()
     return statuses
+
+
+def ask_where(rank: BaseProcess) -> None:
+    """End a rank that hangs; its messages then say where all its threads were."""
+    if rank.is_alive() and rank.pid is not None:
+        os.kill(rank.pid, signal.SIGABRT)
+        rank.join(10)
 
 
 def messages(output: Path) -> str:
@@ -58,10 +68,12 @@ def _run(rank: int, num_ranks: int, port: int, options: dict[str, Any]) -> None:
 
     from tests.unit.train import toy_job
 
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a program of its own
     if sys.platform == "linux":  # not to outlive a test run that is ended from outside
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     errors = os.open(Path(options["output"]) / f"rank-{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(errors, 2)
+    faulthandler.enable()  # a rank that hangs is asked where by SIGABRT
     facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
     if num_ranks > 1:
         os.environ |= {name: str(value) for name, value in facts.items()}

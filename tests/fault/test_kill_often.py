@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fourm.train.tracking import read_log
-from tests.distributed.ranks import messages, run_ranks, start_ranks, wait
+from tests.distributed.ranks import ask_where, messages, run_ranks, start_ranks, wait
 
 pytestmark = pytest.mark.slow
 OPTIONS: dict[str, Any] = {"dropout": 0.5, "num_workers": 1}
@@ -35,7 +35,9 @@ def until(condition: Callable[[], Any], process: BaseProcess, output: Path) -> N
     deadline = time.monotonic() + 120
     while not condition():
         assert process.is_alive(), messages(output)
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            ask_where(process)
+            raise AssertionError(messages(output))
         time.sleep(0.001)
 
 
