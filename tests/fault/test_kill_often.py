@@ -18,7 +18,7 @@ from tests.distributed.ranks import ask_where, messages, run_ranks, start_ranks,
 
 pytestmark = pytest.mark.slow
 OPTIONS: dict[str, Any] = {"dropout": 0.5, "num_workers": 1}
-CONFIG: dict[str, Any] = {"max_steps": 500, "save_every_steps": 7, "ema_decay": 0.9, "log_every_steps": 1}
+CONFIG: dict[str, Any] = {"max_steps": 1500, "save_every_steps": 7, "ema_decay": 0.9, "log_every_steps": 1}
 
 
 def losses(output: Path) -> list[tuple[Any, ...]]:
