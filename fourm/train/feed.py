@@ -99,7 +99,7 @@ class Feed:
                 f"the loader ended after step {state.step} ({state.tokens} tokens), before "
                 f"train.max_{c.unit}={c.length}. A loader must go on with the next epoch"
             )
-        except (RuntimeError, DataError) as error:
+        except Exception as error:
             time.sleep(0.1)  # loader processes may have died of a signal that is about to arrive here too
             if not stop.number:
                 if not isinstance(error, DataError):
@@ -118,9 +118,11 @@ class Feed:
         counts = [objective.counts(batch) for batch in batches]
         values = [float(sum(c.get(part, 0.0) for c in counts)) for part in objective.parts]
         values += [float(sum(objective.num_tokens(batch) for batch in batches))]
-        values += [float(number > 0), float(error is not None)]
+        values += [float(number > 0), float(number), float(error is not None)]
         if self._world.size > 1:
             values = self._world.sum(torch.tensor(values, dtype=torch.float64)).tolist()
-        *totals, tokens, stopping, failed = values
-        stop_for = (number or signal.SIGTERM) if stopping else 0
+        *totals, tokens, stopping, numbers, failed = values
+        # Ranks that have not got the signal yet end as those that have, if these agree.
+        same = stopping and number in (0, numbers / stopping)
+        stop_for = (int(numbers / stopping) if same else number or signal.SIGTERM) if stopping else 0
         return dict(zip(objective.parts, totals, strict=True)), int(tokens), int(stop_for), bool(failed)

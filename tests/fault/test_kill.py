@@ -101,7 +101,7 @@ def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: Any, number:
     wait_for_step(tmp_path, 9, process)
     os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=300)
-    assert process.returncode == status
+    assert process.returncode == status, messages
     assert "the same command goes on from there" in messages
     assert "Traceback" not in messages
     finish(tmp_path, model)
