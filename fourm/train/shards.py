@@ -15,7 +15,12 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """The whole, which every rank must ask for at the same time; a plain tensor as it is."""
     detached = tensor.detach()
-    return detached.full_tensor() if isinstance(detached, DTensor) else tensor
+    if not isinstance(detached, DTensor):
+        return tensor
+    full = detached.full_tensor()
+    # Parts of unequal size are gathered with padding, which would stay in memory, and which safetensors refuses.
+    padded = full.untyped_storage().nbytes() > full.numel() * full.element_size()
+    return full.clone() if padded else full
 
 
 def local_rows(tensor: Tensor) -> slice:
