@@ -251,8 +251,13 @@ class Modality:
         return self.direction in ("both", "input")
 
     @property
+    def is_predicted(self) -> bool:
+        """Whether its direction lets a model predict it; vectors are only by models with a head for them."""
+        return self.direction in ("both", "output")
+
+    @property
     def is_output(self) -> bool:
-        return self.direction in ("both", "output") and self.is_discrete
+        return self.is_predicted and self.is_discrete
 
 
 class ModalitySet(Mapping[str, Modality]):

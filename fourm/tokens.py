@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fourm.errors import DataError
-from fourm.modality import ModalitySet
+from fourm.modality import Modality, ModalitySet
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -234,6 +234,9 @@ class TokenRow:
         reach: end of what the token may see (`AttentionPattern`).
         group: its attention group.
         values: modality name -> (n_m, dim) vectors read, in table order.
+        target_modality: number of the modality asked at this place, -1 where nothing is; None: what is asked is of the
+            place's own modality, and discrete.
+        target_values: modality name -> (n_m, dim) vectors asked, in table order.
         runs: the table as runs of tokens that see one another and nothing else: length, and whether each sees only
             what comes before; None where it is not known, or otherwise.
     """
@@ -246,9 +249,31 @@ class TokenRow:
     group: np.ndarray
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     runs: tuple[tuple[int, bool], ...] | None = None
+    target_modality: np.ndarray | None = None
+    target_values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.modality)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a document: what one modality has there.
+
+    Args:
+        modality: its name.
+        value: as samples hold it: ids of a grid (n,) or (h, w) or of a sequence (L,), special ids included; an image
+            (C, H, W); vectors (L, dim).
+        asked: whether its tokens are to be predicted; else they are only read.
+    """
+
+    modality: str
+    value: np.ndarray
+    asked: bool = True
+
+
+Document = Sequence[Segment]
+"""What is read from beginning to end, such as a visual sentence or a text with pictures."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +290,7 @@ class TokenBatch:
         value_rows: modality -> (n_m,) int64, the tokens the vectors belong to.
         target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so
             a step that uses them needs no synchronisation with the device.
+        target_values: modality -> (n_m, dim) float32 vectors asked, in the order of its `target_rows`.
     """
 
     modality: Tensor
@@ -275,6 +301,7 @@ class TokenBatch:
     values: dict[str, Tensor] = field(default_factory=dict)
     value_rows: dict[str, Tensor] = field(default_factory=dict)
     target_rows: dict[str, Tensor] = field(default_factory=dict)
+    target_values: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def valid(self) -> Tensor:
@@ -291,7 +318,9 @@ class TokenBatch:
         return {name: rows.shape[0] for name, rows in self.target_rows.items()}
 
     def targets(self, name: str) -> Tensor:
-        """(n_m,) the asked ids of one modality."""
+        """(n_m,) the asked ids of one modality, or its (n_m, dim) vectors."""
+        if name in self.target_values:
+            return self.target_values[name]
         return self.target_ids.flatten()[self.target_rows[name]]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
@@ -315,7 +344,12 @@ class Example:
         return _map(self, lambda tensor: tensor.pin_memory())
 
 
-def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int | None = None) -> TokenBatch:
+def collate(
+    rows: Sequence[TokenRow],
+    modalities: ModalitySet,
+    num_tokens: int | None = None,
+    targets: Sequence[str] | None = None,
+) -> TokenBatch:
     """Pad and stack the tables of several samples.
 
     Args:
@@ -323,6 +357,7 @@ def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int |
         modalities: names the modality numbers.
         num_tokens: length of the batch's table; None: that of the longest sample, but at least 1, so that no backend
             meets an empty dimension.
+        targets: modalities that may be asked; None: the discrete ones that a model may predict.
 
     Raises:
         DataError: if a sample is longer than `num_tokens`.
@@ -340,17 +375,19 @@ def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int |
 
     modality = column("modality", PADDING, np.int64)
     target_ids = column("target_ids", PADDING, np.int64)
-    flat_modality, flat_targets = modality.numpy().ravel(), target_ids.numpy().ravel()
+    flat_modality, asked_of = modality.numpy().ravel(), np.full(modality.shape, PADDING, np.int64)
+    for i, row in enumerate(rows):
+        own = row.target_modality
+        asked_of[i, : len(row)] = np.where(row.target_ids >= 0, row.modality, PADDING) if own is None else own
     values, value_rows = {}, {}
     for name, item in modalities.items():
         if item.is_input and not item.is_discrete:
             parts = [row.values[name] for row in rows if name in row.values]
-            dim = item.content.dim  # type: ignore[union-attr]
-            stacked = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
-            values[name] = torch.from_numpy(np.ascontiguousarray(stacked, np.float32))
+            values[name] = _stack(parts, item)
             value_rows[name] = torch.from_numpy(np.flatnonzero(flat_modality == modalities.index(name)))
-            if len(stacked) != len(value_rows[name]):
-                raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(stacked)} vectors")
+            if len(values[name]) != len(value_rows[name]):
+                raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(values[name])} vectors")
+    asked = [m.name for m in modalities.outputs] if targets is None else targets
     return TokenBatch(
         modality=modality,
         position=column("position", 0, np.int64),
@@ -362,10 +399,21 @@ def collate(rows: Sequence[TokenRow], modalities: ModalitySet, num_tokens: int |
         values=values,
         value_rows=value_rows,
         target_rows={
-            m.name: torch.from_numpy(np.flatnonzero((flat_targets >= 0) & (flat_modality == modalities.index(m.name))))
-            for m in modalities.outputs
+            name: torch.from_numpy(np.flatnonzero(asked_of.ravel() == modalities.index(name))) for name in asked
+        },
+        target_values={
+            name: _stack([row.target_values[name] for row in rows if name in row.target_values], modalities[name])
+            for name in asked
+            if not modalities[name].is_discrete
         },
     )
+
+
+def _stack(parts: Sequence[np.ndarray], modality: Modality) -> Tensor:
+    """(n, dim) float32 vectors of all samples."""
+    dim = modality.content.dim  # type: ignore[union-attr]
+    stacked = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
+    return torch.from_numpy(np.ascontiguousarray(stacked, np.float32))
 
 
 def _map(item: Any, function: Any) -> Any:

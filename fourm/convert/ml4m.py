@@ -18,6 +18,7 @@ from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError, ConfigError
 from fourm.modality import Continuous, Modality, ModalitySet, Sequence, from_dict
 from fourm.models.configs import MultimodalConfig
+from fourm.models.embed import TargetEmbedder
 from fourm.models.multimodal import Multimodal
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,17 @@ _PUBLISHED_LIMITS = {
     "t5_caption": 77,
 }
 _ACTIVATIONS = {("SiLU", True): "swiglu", ("GELU", False): "gelu"}
+_BEYOND = (
+    "num_kv_heads",
+    "mlp_hidden_dim",
+    "rope_theta",
+    "norm",
+    "position_tables",
+    "modality_embeddings",
+    "vector_head",
+)
+"""Options of our model that the public code lets nobody change."""
+_PLAIN = MultimodalConfig(dim=4, encoder_depth=1, decoder_depth=1, num_heads=1)
 _HEAD_DIM = 64
 """Of all published presets; a file without a config does not say how many heads there are."""
 _GRID_KEY = re.compile(r"(?:encoder|decoder)_embeddings\.(.+?)\.(?:mod_emb|pos_emb|proj|emb_proj|token_emb|to_logits)")
@@ -139,15 +151,37 @@ def model_modalities(config: Mapping[str, Any], known: Mapping[str, Any] | None 
 
 
 def rules(model: Multimodal) -> list[Rule]:
-    """What every tensor of the published layout is in a model, which may lie on any device."""
+    """What every tensor of the published layout is in a model, which may lie on any device.
+
+    Raises:
+        CheckpointError: if the layout has no room for the model's parts.
+    """
     return [*_embedding_rules(model), *_trunk_rules(model)]
 
 
 def spare(model: Multimodal) -> list[str]:
     """Tensors of ours with rows that no published key fills: of modalities that are not read, or not asked."""
     names = [f"{side}_embedder.modality_embedding.weight" for side in ("input", "target")]
-    tables = {"input_embedder.table": model.input_embedder.table, "target_embedder.table": model.target_embedder.table}
+    tables = {"input_embedder.table": model.input_embedder.table, "target_embedder.table": _targets(model).table}
     return names + [f"{name}.weight" for name, table in tables.items() if not table.map.total]
+
+
+def _targets(model: Multimodal) -> TargetEmbedder:
+    """What embeds the asked tokens.
+
+    Raises:
+        CheckpointError: if the model has parts, or lacks some, that the public code does not know.
+    """
+    c = model.config
+    known = {name: getattr(_PLAIN, name) for name in _BEYOND}
+    odd = [f"{name} {value}" for name, value in known.items() if getattr(c, name) != value]
+    if model.target_embedder is None or odd:
+        raise CheckpointError(
+            "the published layout is that of an encoder and a decoder, with "
+            + (", ".join(odd) or "encoder_depth above 0")
+            + "; another model cannot be written so"
+        )
+    return model.target_embedder
 
 
 def published_config(model: Multimodal) -> dict[str, Any]:
@@ -213,7 +247,7 @@ def _embedding_rules(model: Multimodal) -> Iterator[Rule]:
         yield from _place_rules(model, m, "decoder", "target_embedder")
         key, shape = f"decoder_embeddings.{m.name}", (m.vocab_size, dim)
         embedded, scored = f"{key}.token_emb.weight", f"{key}.to_logits.weight"
-        rows = model.target_embedder.table.map.rows
+        rows = _targets(model).table.map.rows
         if m.name in rows:
             yield Rule(embedded, shape, ("target_embedder.table.weight",), slice(*rows[m.name]), (scored,))
         else:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from fourm.config import slot
 from fourm.errors import ConfigError, did_you_mean
-from fourm.nn.configs import Activation, Backend, TrunkConfig
+from fourm.nn.configs import Activation, Backend, Norm, TrunkConfig
 from fourm.ranges import check_range
 from fourm.registry import Registry
 
@@ -29,20 +30,41 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
+class LinearHeadConfig:
+    """Vectors predicted by one linear layer."""
+
+    target: ClassVar[str] = "fourm.models.heads:LinearHead"
+
+
+VECTOR_HEADS = Registry("vector_head", {"linear": "fourm.models.configs:LinearHeadConfig"})
+"""A config's `target(modality, dim, config)` maps (n, dim) hidden states and (n,) positions to (n, content.dim)."""
+
+
+@dataclass
 class MultimodalConfig:
-    """An encoder-decoder over any set of modalities (4M, Mizrahi et al. 2023, sec. 3).
+    """An encoder-decoder over any set of modalities (4M, Mizrahi et al. 2023, sec. 3), or a decoder alone.
+
+    Without an encoder (`encoder_depth: 0`) the decoder reads and predicts one table, as language models do (LVM, Bai et
+    al. 2023; AIM, El-Nouby et al. 2024).
 
     `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or
     `_swiglu_qknorm_nobias` appended, fills the sizes and options of the published models; other keys override it.
 
     Args:
         dim, encoder_depth, decoder_depth, num_heads: sizes.
-        mlp_ratio, activation, qk_norm and the biases: see `TrunkConfig`.
+        num_kv_heads, mlp_ratio, mlp_hidden_dim, activation, rope_theta, norm, norm_eps, qk_norm and the biases: see
+            `TrunkConfig`.
         num_register_tokens: learned tokens the encoder sees beside its inputs (Darcet et al. 2024).
         drop_path: stochastic depth of both trunks.
         activation_checkpointing: recompute activations in the backward pass.
-        tie_heads: sequence heads share their weights with the decoder's token embeddings.
+        tie_heads: sequence heads share their weights with the decoder's token embeddings; without an encoder, all heads
+            with all token embeddings.
         share_modality_embeddings: encoder and decoder use the same modality embeddings.
+        position_tables: tokens carry embeddings of their position in their modality. Language models with `rope_theta`
+            have none.
+        modality_embeddings: tokens carry an embedding of their modality.
+        vector_head: how continuous modalities are predicted whose direction is not `input`; None: they are not.
+        init_std: standard deviation of new linear layers (LLaMA: .02); None: Xavier-uniform.
         embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
             position table, learns far sooner in short runs.
         codebook_init: start token embeddings and heads from the tokenizers' codebooks, mapped by a random matrix.
@@ -58,29 +80,43 @@ class MultimodalConfig:
     encoder_depth: int
     decoder_depth: int
     num_heads: int
+    num_kv_heads: int | None = None
     mlp_ratio: float = 4.0
+    mlp_hidden_dim: int | None = None
     activation: Activation = "swiglu"
+    rope_theta: float | None = None
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
+    norm: Norm = "layernorm"
     norm_bias: bool = False
+    norm_eps: float = 1e-6
     qk_norm: bool = False
     num_register_tokens: int = 0
     drop_path: float = 0.0
     activation_checkpointing: bool = False
     tie_heads: bool = True
     share_modality_embeddings: bool = False
+    position_tables: bool = True
+    modality_embeddings: bool = True
+    vector_head: Any = slot(VECTOR_HEADS, optional=True)
     embedding_std: float = 0.02
+    init_std: float | None = None
     codebook_init: bool = False
     context: ContextKind = "full"
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        check_range(self, "dim", "encoder_depth", "decoder_depth", "num_heads", least=1)
-        check_range(self, "num_register_tokens", least=0)
-        check_range(self, "embedding_std", above=0)
+        check_range(self, "dim", "decoder_depth", "num_heads", least=1)
+        check_range(self, "encoder_depth", "num_register_tokens", least=0)
+        check_range(self, "embedding_std", "init_std", above=0)
         self.trunk(self.encoder_depth, cross_attention=False)
-        if self.dim % 4:
+        if not self.encoder_depth and (self.num_register_tokens or self.context != "full"):
+            raise ConfigError(
+                "num_register_tokens and context are options of the encoder, and with encoder_depth 0 there is none: "
+                "leave them out"
+            )
+        if self.dim % 4 and self.position_tables:
             raise ConfigError(f"dim is {self.dim}; two-dimensional sine-cosine positions need a multiple of 4")
 
     @staticmethod
@@ -103,12 +139,17 @@ class MultimodalConfig:
             dim=self.dim,
             depth=depth,
             num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
             mlp_ratio=self.mlp_ratio,
+            mlp_hidden_dim=self.mlp_hidden_dim,
             activation=self.activation,
+            rope_theta=self.rope_theta,
             qkv_bias=self.qkv_bias,
             proj_bias=self.proj_bias,
             mlp_bias=self.mlp_bias,
+            norm=self.norm,
             norm_bias=self.norm_bias,
+            norm_eps=self.norm_eps,
             qk_norm=self.qk_norm,
             cross_attention=cross_attention,
             drop_path=self.drop_path,

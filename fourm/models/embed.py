@@ -7,6 +7,7 @@ over modalities.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -143,13 +144,31 @@ class TokenTable(nn.Module):
 
 
 class InputEmbedder(nn.Module):
-    """Embeds what the encoder reads; content apart from position plus modality, which the decoder needs alone."""
+    """Embeds what the model reads; content apart from position plus modality, which a decoder may need alone.
 
-    def __init__(self, modalities: ModalitySet, dim: int, std: float, modality_embedding: ModalityEmbedding) -> None:
+    Args:
+        modalities: all modalities of the model.
+        dim: width.
+        std: deviation of new embeddings.
+        modality_embedding: of each modality; None: tokens carry none.
+        positions: whether tokens carry embeddings of their positions.
+        table: rows that embed the ids; None: rows of its own.
+    """
+
+    def __init__(
+        self,
+        modalities: ModalitySet,
+        dim: int,
+        std: float,
+        modality_embedding: ModalityEmbedding | None,
+        *,
+        positions: bool = True,
+        table: TokenTable | None = None,
+    ) -> None:
         super().__init__()
         inputs = modalities.inputs
-        self.table = TokenTable(modalities, [m for m in inputs if m.is_discrete], dim, std)
-        self.positions = PositionTable(modalities, inputs, dim, std)
+        self.table = TokenTable(modalities, [m for m in inputs if m.is_discrete], dim, std) if table is None else table
+        self.positions = PositionTable(modalities, inputs, dim, std) if positions else None
         self.modality_embedding = modality_embedding
         self.projections = nn.ModuleDict()
         for m in inputs:
@@ -174,10 +193,20 @@ class InputEmbedder(nn.Module):
         shape = content.shape
         flat = content.flatten(0, 1)
         for name, projection in self.projections.items():
-            vectors = projection(batch.values[name].to(self.modality_embedding.weight.dtype))
+            vectors = projection(batch.values[name].to(next(projection.parameters()).dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
-        place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
+        place = place_of(batch, self.positions, self.modality_embedding)
         return flat.view(shape), place * batch.valid[..., None]
+
+
+def place_of(batch: TokenBatch, positions: PositionTable | None, modalities: ModalityEmbedding | None) -> Tensor:
+    """(B, N, dim) embeddings of position plus modality, or (1, 1, 1) zero where tokens carry neither."""
+    if positions is not None:
+        place: Tensor = positions(batch.modality, batch.position)
+        return place if modalities is None else place + modalities(batch.modality)
+    if modalities is not None:
+        return cast(Tensor, modalities(batch.modality))
+    return torch.zeros(1, 1, 1, device=batch.modality.device)
 
 
 class TargetEmbedder(nn.Module):
@@ -188,14 +217,16 @@ class TargetEmbedder(nn.Module):
         modalities: ModalitySet,
         dim: int,
         std: float,
-        modality_embedding: ModalityEmbedding,
+        modality_embedding: ModalityEmbedding | None,
         table: TokenTable | None,
+        *,
+        positions: bool = True,
     ) -> None:
         super().__init__()
         sequences = [m for m in modalities.outputs if not m.is_grid]
         self.table = TokenTable(modalities, sequences, dim, std) if table is None else table
         self.mask_token = nn.Parameter(torch.empty(dim))
-        self.positions = PositionTable(modalities, modalities.outputs, dim, std, targets=True)
+        self.positions = PositionTable(modalities, modalities.outputs, dim, std, targets=True) if positions else None
         self.modality_embedding = modality_embedding
         self.std = std
 
@@ -208,7 +239,7 @@ class TargetEmbedder(nn.Module):
         has_id = (batch.ids >= 0)[..., None]
         embedded = self.table(batch.modality, batch.ids)
         content = torch.where(has_id, embedded, self.mask_token.to(embedded.dtype))
-        place = self.positions(batch.modality, batch.position) + self.modality_embedding(batch.modality)
+        place = place_of(batch, self.positions, self.modality_embedding)
         return (content + place) * batch.valid[..., None]
 
 

@@ -14,6 +14,7 @@ from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, PositionTable, TargetEmbedder, TokenTable
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
+from fourm.registry import implementation
 from fourm.rng import torch_seed
 from fourm.tokens import AttentionPattern, Example, Runs, TokenBatch
 
@@ -33,7 +34,7 @@ class Context(NamedTuple):
 
 
 class Multimodal(nn.Module):
-    """Encoder-decoder over any set of modalities.
+    """Encoder-decoder over any set of modalities, or, with `encoder_depth: 0`, a decoder that reads its own table.
 
     Args:
         modalities: what it reads and predicts.
@@ -51,25 +52,57 @@ class Multimodal(nn.Module):
                 f"a model needs at least one input and one output modality; given: {', '.join(modalities) or 'none'}"
             )
         self.modalities, self.config = modalities, config
-        dim, std = config.dim, config.embedding_std
-        input_modality = ModalityEmbedding(len(modalities), dim, std)
-        target_modality = (
-            input_modality if config.share_modality_embeddings else ModalityEmbedding(len(modalities), dim, std)
-        )
-        sequences = [m for m in modalities.outputs if not m.is_grid]
-        self.heads = Heads(modalities, dim, std, embedded=sequences if config.tie_heads else ())
-        self.input_embedder = InputEmbedder(modalities, dim, std, input_modality)
-        self.target_embedder = TargetEmbedder(
-            modalities, dim, std, target_modality, self.heads if config.tie_heads else None
-        )
+        dim, std, alone = config.dim, config.embedding_std, not config.encoder_depth
+        input_modality = ModalityEmbedding(len(modalities), dim, std) if config.modality_embeddings else None
+        embedded = [m for m in modalities.outputs if alone or not m.is_grid] if config.tie_heads else []
+        self.heads = Heads(modalities, dim, std, embedded=embedded)
+        self.input_embedder = InputEmbedder(
+            modalities, dim, std, input_modality, positions=config.position_tables,
+            table=self._tied() if alone and config.tie_heads else None,
+        )  # fmt: skip
+        self.target_embedder: TargetEmbedder | None = None if alone else self._target_embedder(input_modality)
         self.registers = (
             nn.Parameter(torch.empty(config.num_register_tokens, dim)) if config.num_register_tokens else None
         )
-        self.encoder = Trunk(config.trunk(config.encoder_depth, cross_attention=False))
-        self.context_projection = nn.Linear(dim, dim)
-        self.decoder = Trunk(config.trunk(config.decoder_depth, cross_attention=True))
+        self.encoder = None if alone else Trunk(config.trunk(config.encoder_depth, cross_attention=False))
+        self.context_projection = None if alone else nn.Linear(dim, dim)
+        self.decoder = Trunk(config.trunk(config.decoder_depth, cross_attention=not alone))
+        self.vector_heads = nn.ModuleDict(
+            {
+                m.name: implementation(config.vector_head.target)(m, dim, config.vector_head)
+                for m in modalities.values()
+                if config.vector_head is not None and m.is_predicted and not m.is_discrete
+            }
+        )
         if self.heads.weight.device.type != "meta":
-            initialise(self, seed)
+            initialise(self, seed, std=config.init_std)
+
+    def _target_embedder(self, input_modality: ModalityEmbedding | None) -> TargetEmbedder:
+        """What embeds the asked tokens of a decoder that attends to an encoder."""
+        config, modalities = self.config, self.modalities
+        own = config.modality_embeddings and not config.share_modality_embeddings
+        return TargetEmbedder(
+            modalities,
+            config.dim,
+            config.embedding_std,
+            ModalityEmbedding(len(modalities), config.dim, config.embedding_std) if own else input_modality,
+            self.heads if config.tie_heads else None,
+            positions=config.position_tables,
+        )
+
+    def _tied(self) -> Heads:
+        """The heads as the rows that embed the ids.
+
+        Raises:
+            ConfigError: if something is read that is not predicted.
+        """
+        missing = [m.name for m in self.modalities.inputs if m.is_discrete and not m.is_output]
+        if missing:
+            raise ConfigError(
+                f"model.tie_heads embeds ids by the weights of their heads, but {', '.join(missing)} has none, being "
+                "an input alone: set model.tie_heads to false"
+            )
+        return self.heads
 
     @property
     def tables(self) -> dict[str, TokenTable]:
@@ -102,11 +135,30 @@ class Multimodal(nn.Module):
         """Score what an example asks.
 
         Returns:
-            output modality -> (n_m, vocab_size) logits, in the order of the decoder's `target_rows`.
+            output modality -> (n_m, vocab_size) logits, or (n_m, dim) vectors, in the order of the decoder's
+                `target_rows`.
         """
         decoder = example.decoder
-        hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder))).flatten(0, 1)
-        return self.heads.scores(hidden, decoder.target_rows)
+        context = None if self.encoder is None else self.encode(cast(TokenBatch, example.encoder))
+        hidden = self.decode(decoder, context).flatten(0, 1)
+        return self.scores(hidden, decoder)
+
+    def scores(self, hidden: Tensor, batch: TokenBatch) -> dict[str, Tensor]:
+        """Answers of the heads, by modality, from the hidden states (B * N, dim) of a table.
+
+        Raises:
+            ConfigError: if vectors are asked for which there is no head.
+        """
+        found = self.heads.scores(hidden, {n: r for n, r in batch.target_rows.items() if n in self.heads.map.rows})
+        for name in batch.target_rows.keys() - found.keys():
+            if name not in self.vector_heads:
+                raise ConfigError(
+                    f"the objective asks for vectors of '{name}', for which the model has no head: set "
+                    f"model.vector_head, and modalities.{name}.direction to both"
+                )
+            rows = batch.target_rows[name]
+            found[name] = self.vector_heads[name](hidden[rows], batch.position.flatten()[rows])
+        return found
 
     @property
     def is_ordered(self) -> bool:
@@ -120,7 +172,14 @@ class Multimodal(nn.Module):
             batch: what is given; with a cache, the next block of it, with a pattern whose keys are all tokens so far.
             cache: of an ordered context, with the keys and values of earlier blocks. The registers are part of the
                 first.
+
+        Raises:
+            ConfigError: if the model has no encoder.
         """
+        if self.encoder is None or self.context_projection is None:
+            raise ConfigError(
+                "this model has no encoder (encoder_depth 0): it reads what is given in the decoder's table"
+            )
         content, place = self.input_embedder(batch)
         x, attention, valid = content + place, batch.attention, None if batch.attention is None else batch.valid
         if self.registers is not None and (cache is None or not cache.length):
@@ -138,20 +197,23 @@ class Multimodal(nn.Module):
     def decode(
         self,
         batch: TokenBatch,
-        context: Context,
+        context: Context | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Decode a token table against a context.
+        """Decode a token table against a context, or by itself.
 
         Args:
             batch: the asked tokens; with a cache of its own tokens, only the new ones, with a pattern whose keys are
-                all tokens so far.
-            context: from `encode`.
+                all tokens so far. Without an encoder, what is read is in it too.
+            context: from `encode`; None where there is no encoder.
             cache: keys and values of earlier decoding steps.
 
         Returns:
             (B, N, dim) hidden states.
         """
+        if self.target_embedder is None or context is None:
+            content, place = self.input_embedder(batch)
+            return cast(Tensor, self.decoder(content + place, attention=batch.attention, cache=cache))
         x = self.target_embedder(batch)
         known = cache is not None and cache.cross is not None
         cross = None if known else self._cross(batch, context)

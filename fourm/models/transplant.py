@@ -76,7 +76,7 @@ def _copy_common(source: Multimodal, target: Multimodal) -> None:
     }
     theirs, ours = source.state_dict(), target.state_dict()
     for name, value in ours.items():
-        if name in tables or name.startswith("input_embedder.projections."):
+        if name in tables or name.startswith(("input_embedder.projections.", "vector_heads.")):
             continue
         if name not in theirs or theirs[name].shape != value.shape:
             found = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -90,18 +90,22 @@ def _copy_tables(source: Multimodal, target: Multimodal, names: list[str]) -> No
     """Rows and projections of the shared modalities."""
     for part in ("input_embedder", "target_embedder"):
         old, new = getattr(source, part), getattr(target, part)
-        for name in names:
-            new.modality_embedding.weight[target.modalities.index(name)] = old.modality_embedding.weight[
-                source.modalities.index(name)
-            ]
+        for name in names if old is not None and new is not None else ():
+            if old.modality_embedding is not None and new.modality_embedding is not None:
+                new.modality_embedding.weight[target.modalities.index(name)] = old.modality_embedding.weight[
+                    source.modalities.index(name)
+                ]
             _copy_rows(old.table, new.table, name)
-            _copy_positions(old.positions, new.positions, name)
+            if old.positions is not None and new.positions is not None:
+                _copy_positions(old.positions, new.positions, name)
     for name in names:
         _copy_rows(source.heads, target.heads, name)
-        if name in source.input_embedder.projections and name in target.input_embedder.projections:
-            target.input_embedder.projections[name].load_state_dict(
-                source.input_embedder.projections[name].state_dict()
-            )
+        for old, new in (
+            (source.input_embedder.projections, target.input_embedder.projections),
+            (source.vector_heads, target.vector_heads),
+        ):
+            if name in old and name in new:
+                new[name].load_state_dict(old[name].state_dict())
 
 
 def _copy_rows(old: TokenTable, new: TokenTable, name: str) -> None:

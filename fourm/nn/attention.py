@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.nn.configs import Backend
+from fourm.nn.position import Rotary
 from fourm.tokens import AttentionPattern, Runs
 
 
@@ -212,7 +213,12 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, mask: AttentionMask, context: Tensor | None = None, cache: LayerCache | None = None
+        self,
+        x: Tensor,
+        mask: AttentionMask,
+        context: Tensor | None = None,
+        cache: LayerCache | None = None,
+        rotary: Rotary | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -221,6 +227,7 @@ class Attention(nn.Module):
             mask: who may attend to whom.
             context: (B, K, context_dim), for attention to a context; None: the cache knows all of it.
             cache: earlier keys and values. Those of a context are computed once: `context` is what has come since.
+            rotary: turns queries and keys of self-attention by their places.
 
         Returns:
             (B, Q, dim).
@@ -238,9 +245,11 @@ class Attention(nn.Module):
             q, kv = self.qkv(x).split([x.shape[-1], 2 * kv_dim], dim=-1)
             query = self._heads(q, self.num_heads)
             key, value = self._key_value(kv)
+            key = key if rotary is None else rotary.turn(key)
             if cache is not None:
                 key, value = cache.append(key, value)
-        out = attend(self.q_norm(query), key, value, mask)
+        query = self.q_norm(query)
+        out = attend(query if rotary is None else rotary.turn(query), key, value, mask)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _key_value(self, kv: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from fourm.ranges import check_range
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu"]
 Backend = Literal["auto", "math", "sdpa", "flex", "runs"]
+Norm = Literal["layernorm", "rmsnorm"]
 
 
 @dataclass
@@ -23,7 +24,10 @@ class TrunkConfig:
         num_heads: attention heads.
         num_kv_heads: heads of keys and values (grouped-query attention); None: as many as `num_heads`.
         mlp_ratio: hidden width of the MLP over `dim`; gated MLPs take two thirds of it (4M, sec. A.1).
+        mlp_hidden_dim: hidden width of the MLP itself; None: by `mlp_ratio`.
         activation: of the MLP; `swiglu` is gated.
+        rope_theta: base of rotary position embeddings in self-attention, by place in the row (Su et al. 2021); channel
+            i of a head turns with channel i + head_dim / 2. 10000 in LLaMA; None: none.
         qkv_bias, proj_bias, mlp_bias, norm_bias: which layers have biases.
         norm: kind of normalisation.
         norm_eps: its epsilon.
@@ -41,11 +45,13 @@ class TrunkConfig:
     num_heads: int
     num_kv_heads: int | None = None
     mlp_ratio: float = 4.0
+    mlp_hidden_dim: int | None = None
     activation: Activation = "gelu"
+    rope_theta: float | None = None
     qkv_bias: bool = True
     proj_bias: bool = True
     mlp_bias: bool = True
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm: Norm = "layernorm"
     norm_bias: bool = True
     norm_eps: float = 1e-6
     qk_norm: bool = False
@@ -57,11 +63,15 @@ class TrunkConfig:
     def __post_init__(self) -> None:
         check_range(self, "dim", "num_heads", "num_kv_heads", least=1)
         check_range(self, "depth", least=0)
-        check_range(self, "mlp_ratio", "norm_eps", above=0)
-        check_range(self, "mlp_dim", least=1)
+        check_range(self, "mlp_ratio", "norm_eps", "rope_theta", above=0)
+        check_range(self, "mlp_hidden_dim", "mlp_dim", least=1)
         check_range(self, "drop_path", least=0, below=1)
         if self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.rope_theta is not None and self.head_dim % 2:
+            raise ConfigError(
+                f"rope_theta turns pairs of channels, but a head has {self.head_dim}: choose an even number"
+            )
         if self.num_heads % (self.num_kv_heads or self.num_heads):
             raise ConfigError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
 
@@ -71,7 +81,9 @@ class TrunkConfig:
 
     @property
     def mlp_dim(self) -> int:
-        """Hidden width of the MLP: `int(2/3 * ratio * dim)` when gated."""
+        """Hidden width of the MLP: `int(2/3 * ratio * dim)` when gated and not given."""
+        if self.mlp_hidden_dim is not None:
+            return self.mlp_hidden_dim
         full = self.mlp_ratio * self.dim
         return int(2 * full / 3) if self.activation == "swiglu" else int(full)
 

@@ -50,8 +50,8 @@ def adopt_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> None:
-    """Fill all parameters: Xavier-uniform linear layers, zero biases, unit norms.
+def initialise(model: nn.Module, seed: int, std: float | None = None) -> None:
+    """Fill all parameters: Xavier-uniform linear layers, or normal ones of deviation `std`; zero biases, unit norms.
 
     Modules with `fill_parameters` fill their own. Fused projections (`qkv`, `kv`) are initialised as the separate
     layers they stand for.
@@ -63,7 +63,10 @@ def initialise(model: nn.Module, seed: int) -> None:
         if isinstance(module, HasInitialWeights):
             module.fill_parameters(generator)
         elif isinstance(module, nn.Linear):
-            fill_xavier(module.weight, generator, _fused(name.rpartition(".")[2], *module.weight.shape))
+            if std is None:
+                fill_xavier(module.weight, generator, _fused(name.rpartition(".")[2], *module.weight.shape))
+            else:
+                fill_normal(module.weight, generator, std)
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):

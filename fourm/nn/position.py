@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -70,6 +72,35 @@ def resize_table(table: Tensor, height: int, width: int, mode: str = "bicubic") 
     if table.shape[-2:] == (height, width):
         return table
     return F.interpolate(table, size=(height, width), mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+class Rotary(NamedTuple):
+    """Rotary position embeddings (Su et al. 2021), ready for the heads of all blocks.
+
+    Args:
+        cos, sin: (N, head_dim) float32; both halves of the channels hold the same angles.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def at(cls, position: Tensor, head_dim: int, theta: float) -> Rotary:
+        """Those of (N,) float32 places: channel i turns by place * theta ** (-2 i / head_dim)."""
+        exponent = places(0, head_dim // 2, position.device) / (head_dim // 2)
+        angle = position[:, None] * (1.0 / theta**exponent)
+        angle = torch.cat([angle, angle], dim=-1)
+        return cls(angle.cos(), angle.sin())
+
+    def turn(self, x: Tensor) -> Tensor:
+        """(B, H, N, head_dim) queries or keys -> the same, turned; channel i with channel i + head_dim / 2."""
+        first, second = x.chunk(2, dim=-1)
+        return (x * self.cos + torch.cat([-second, first], dim=-1) * self.sin).to(x.dtype)
+
+
+def places(start: int, length: int, device: torch.device) -> Tensor:
+    """(length,) float32 start, start + 1, ...; on the meta device `arange` would import the compiler."""
+    return torch.ones(length, device=device).cumsum(0) + (start - 1)
 
 
 def sincos(layout: Grid | Sequence, dim: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fourm.nn.attention import Attention, AttentionMask, LayerCache, score_dtype
 from fourm.nn.configs import TrunkConfig
+from fourm.nn.position import Rotary, places
 from fourm.tokens import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
@@ -138,6 +139,7 @@ class Block(nn.Module):
         context: Tensor | None = None,
         cross_mask: AttentionMask | None = None,
         cache: BlockCache | None = None,
+        rotary: Rotary | None = None,
     ) -> Tensor:
         """Run the block.
 
@@ -147,11 +149,13 @@ class Block(nn.Module):
             context: (B, K, dim), for blocks with cross-attention.
             cross_mask: of the cross-attention.
             cache: keys and values of earlier decoding steps.
+            rotary: position embeddings of the self-attention.
 
         Returns:
             (B, N, dim).
         """
-        x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=cache.own if cache else None))
+        own = cache.own if cache else None
+        x = x + self.drop_path(self.attn(self.norm1(x), mask, cache=own, rotary=rotary))
         if context is not None and cross_mask is not None:
             context_cache = cache.context if cache else None
             known = context_cache.length if context_cache is not None else 0
@@ -203,16 +207,25 @@ class Trunk(nn.Module):
         ready = {id(p): AttentionMask.prepare(p, self.config.backend, dtype) for p in patterns}
         masks = [ready[id(pattern)] for pattern in patterns]
         cross_mask = self._cross_mask(cross, dtype, cache) if context is not None else None
+        rotary = self._rotary(x, [x.shape[1]], 0 if cache is None else cache.length)
         outputs = []
         for i, block in enumerate(self.blocks):
             block_cache = cache.blocks[i] if cache is not None else None
             if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, masks[i], context, cross_mask, use_reentrant=False)
+                x = checkpoint(block, x, masks[i], context, cross_mask, None, rotary, use_reentrant=False)
             else:
-                x = block(x, masks[i], context, cross_mask, block_cache)
+                x = block(x, masks[i], context, cross_mask, block_cache, rotary)
             if layers is not None and i in layers:
                 outputs.append(x)
         return outputs if layers is not None else self.norm(x)
+
+    def _rotary(self, x: Tensor, rows: Sequence[int], start: int = 0) -> Rotary | None:
+        """Rotary embeddings of rows of so many tokens, one after the other, which begin at place `start`."""
+        if self.config.rope_theta is None:
+            return None
+        longest = places(start, max(rows, default=0), x.device)
+        position = longest if len(rows) == 1 else torch.cat([longest[:row] for row in rows])
+        return Rotary.at(position, self.config.head_dim, self.config.rope_theta)
 
     def _cross_mask(self, cross: AttentionPattern | None, dtype: torch.dtype, cache: KVCache | None) -> AttentionMask:
         """The mask of the context; that of one query serves all later ones of a string."""
@@ -245,11 +258,12 @@ class Trunk(nn.Module):
         if context is not None and cross is not None and cross.runs is not None:
             cross_mask = AttentionMask("runs", cross.runs, None)
             context = _pack(context, cross.runs.key_rows)
+        rotary = self._rotary(x, runs.rows)
         for block in self.blocks:
             if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, context, cross_mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, context, cross_mask, None, rotary, use_reentrant=False)
             else:
-                x = block(x, mask, context, cross_mask)
+                x = block(x, mask, context, cross_mask, None, rotary)
         return _unpack(self.norm(x), runs.rows, shape[1])
 
 

@@ -89,9 +89,43 @@ class MaskedConfig:
                 raise ConfigError(f"{key}: at least one needs a weight above 0")
 
 
+@dataclass
+class AutoregressiveConfig:
+    """Predict every token of a row from those before it (LVM, Bai et al. 2023; AIM, El-Nouby et al. 2024).
+
+    For models without an encoder (`model.encoder_depth: 0`). All modalities are read; those whose direction is not
+    `input` are predicted: ids by cross-entropy, vectors by their squared error, averaged over their numbers.
+
+    Args:
+        order: modalities of a sample in the order of the row; empty: all, in the order of the recipe. Data sets that
+            give documents have an order of their own.
+        shuffle: draw another order for each sample.
+        max_tokens: most tokens that a row reads; samples are cut to it. None: what the modalities can have.
+        prefix: `uniform`: the first tokens of a document see one another and are not asked, from one to all but one of
+            them (AIM, sec. 3.3); `none`: every token sees what comes before it.
+        standardize: predict vectors less their mean, over their standard deviation, as AIM predicts patches of pixels.
+        reduction, modality_weights: of the loss, see `MaskedConfig`.
+    """
+
+    target: ClassVar[str] = "fourm.objectives.autoregressive:Autoregressive"
+
+    order: list[str] = field(default_factory=list)
+    shuffle: bool = False
+    max_tokens: int | None = None
+    prefix: Literal["none", "uniform"] = "none"
+    standardize: bool = False
+    reduction: Literal["token", "modality", "mod"] = "token"
+    modality_weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range(self, "max_tokens", least=1)
+        check_range(self, "modality_weights", least=0)
+
+
 OBJECTIVES = Registry(
     "objective",
     {
+        "autoregressive": "fourm.objectives.configs:AutoregressiveConfig",
         "masked": "fourm.objectives.configs:MaskedConfig",
         "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig",
     },

@@ -5,23 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from torch import nn
-from torch.nn import functional as F
 
-from fourm.errors import ConfigError, DataError, did_you_mean
+from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Continuous, Modality, ModalitySet
-from fourm.objectives.base import Loss
+from fourm.objectives.asking import Asking, check_vocabulary, grid_ids, vectors_of
 from fourm.objectives.blocks import in_blocks
 from fourm.objectives.budget import dirichlet_budget, draw_total
 from fourm.objectives.configs import Keep, MaskComponent, MaskedConfig
-from fourm.objectives.spans import draw_span_mask, fit_target
+from fourm.objectives.spans import draw_span_mask, fit_target, leading_chunks
 from fourm.objectives.table import TableBuilder, select_patches
 from fourm.tokens import PADDING, Example, SpecialIds, TokenRow, collate
 
-T = TypeVar("T")
 Sample = Mapping[str, Any]
 
 
@@ -49,7 +46,7 @@ class _Budget:
     keep: Keep
 
 
-class Masked:
+class Masked(Asking):
     """The objective of 4M.
 
     A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), -1 where there is none; images
@@ -75,16 +72,14 @@ class Masked:
         *,
         ordered: bool = False,
     ) -> None:
-        self.config, self.modalities, self.special, self.ordered = config, modalities, special or SpecialIds(), ordered
-        self.names = tuple(modalities)
-        self.parts = tuple(m.name for m in modalities.outputs)
-        self.frozen: dict[str, nn.Module] = {}
+        asked = [m.name for m in modalities.outputs]
+        super().__init__(modalities, asked, config.reduction, config.modality_weights, special)
+        self.config, self.ordered = config, ordered
         limits = self._by_modality("max_tokens", config.max_tokens)
         self.capacity = np.array([min(limits.get(m.name, m.num_tokens), m.num_tokens) for m in modalities.values()])
         self.grids = np.array([m.is_grid for m in modalities.values()])
         # What is only read, such as pixels, is never generated step by step.
         self.cut = np.array([m.is_grid and m.is_output for m in modalities.values()])
-        self.loss_weights = self._by_modality("modality_weights", config.modality_weights)
         self._mixtures = {
             name: self._mixture(own, f"datasets.{name}" if name else "components")
             for name, own in {"": config.components, **config.datasets}.items()
@@ -210,30 +205,6 @@ class Masked:
             decoder=collate([item[1] for item in items], self.modalities),
         )
 
-    def counts(self, batch: Example) -> dict[str, float]:
-        """Predicted tokens per modality."""
-        return {name: float(count) for name, count in batch.decoder.num_targets.items()}
-
-    def num_tokens(self, batch: Example) -> int:
-        """Tokens of the batch by the largest input and target budgets of any component, as published schedules count.
-
-        Samples of smaller budgets or with less content count the same.
-        """
-        return batch.decoder.num_samples * self.budget
-
-    def loss(self, model: nn.Module, batch: Example) -> Loss:
-        """Cross-entropy of the asked tokens, part by part."""
-        logits = model(batch)
-        counts = batch.decoder.num_targets
-        parts = {
-            name: (
-                F.cross_entropy(logits[name].float(), batch.decoder.targets(name), reduction="sum"),
-                float(counts[name]),
-            )
-            for name in self.parts
-        }
-        return Loss(parts, "token" if self.config.reduction == "token" else "modality", self.loss_weights)
-
     def _component(self, config: MaskComponent, where: str) -> _Component:
         inputs = self._alphas(
             f"{where}.input_alphas", config.input_alphas, [m.is_input for m in self.modalities.values()]
@@ -274,16 +245,6 @@ class Masked:
     def _alphas(self, key: str, alphas: Mapping[str, float], usable: Sequence[bool]) -> np.ndarray:
         own = self._by_modality(key, alphas)
         return np.array([own.get(n, 0.0) if ok else 0.0 for n, ok in zip(self.names, usable, strict=True)], float)
-
-    def _by_modality(self, key: str, mapping: Mapping[str, T]) -> dict[str, T]:
-        """A mapping of the config with `*` filled in for all modalities it does not name."""
-        for name in mapping:
-            if name != "*" and name not in self.modalities:
-                raise ConfigError(
-                    f"objective.{key}: '{name}' is not a modality of this recipe.{did_you_mean(name, self.modalities)}"
-                )
-        rest = dict.fromkeys(self.names, mapping["*"]) if "*" in mapping else {}
-        return {**rest, **{name: value for name, value in mapping.items() if name != "*"}}
 
     def _budgets(
         self, component: _Component, sample: Sample, rng: np.random.Generator
@@ -330,13 +291,8 @@ class Masked:
         if isinstance(modality.content, Continuous):
             inputs.add(budget.index, shown, name=modality.name, values=select_patches(value, modality, shown))
             return
-        ids = np.asarray(value, np.int64).reshape(-1)
-        if len(ids) != modality.num_tokens:
-            raise DataError(
-                f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}"
-            )
+        ids = grid_ids(modality, value)
         known = ids != PADDING
-        _check_vocabulary(modality, ids[known])
         asked = order[budget.shown : budget.shown + budget.asked]
         shown, asked = shown[known[shown]], asked[known[asked]]
         inputs.add(budget.index, shown, ids=ids[shown])
@@ -364,16 +320,14 @@ class Masked:
         self, modality: Modality, value: np.ndarray, budget: _Budget, rng: np.random.Generator, inputs: TableBuilder
     ) -> None:
         """Show part of a sequence of vectors; hidden runs become one zero vector each."""
-        dim = modality.content.dim if isinstance(modality.content, Continuous) else 0
-        if value.ndim != 2 or value.shape[1] != dim:
-            raise DataError(f"modality '{modality.name}': a sample has shape {value.shape}; expected (length, {dim})")
+        value = vectors_of(modality, value)
         if budget.shown == 0:
             return
         # Numbers above every sentinel stand in for the vectors, so that one rule masks text and vectors.
         first = self.special.sentinel(self.special.num_sentinels)
         length = min(len(value), int(self.capacity[budget.index]))
         visible, _ = draw_span_mask(np.arange(length) + first, budget.shown, budget.keep, self.special, rng)
-        vectors = np.zeros((len(visible), dim), np.float32)
+        vectors = np.zeros((len(visible), value.shape[1]), np.float32)
         vectors[visible >= first] = value[visible[visible >= first] - first]
         inputs.add(budget.index, np.arange(len(visible)), name=modality.name, values=vectors)
 
@@ -383,27 +337,11 @@ class Masked:
         if modality.unit == "chunk":
             chunks = leading_chunks([*(np.asarray(chunk, np.int64) for chunk in value), end], limit)
             for chunk in chunks:
-                _check_vocabulary(modality, chunk)
+                check_vocabulary(modality, chunk)
             return chunks
         tokens = np.concatenate([np.asarray(value, np.int64), end])[:limit]
-        _check_vocabulary(modality, tokens)
+        check_vocabulary(modality, tokens)
         return tokens
-
-
-def leading_chunks(chunks: list[np.ndarray], limit: int) -> list[np.ndarray]:
-    """The leading chunks whose tokens fit `limit` together."""
-    lengths = np.cumsum([len(chunk) for chunk in chunks])
-    return chunks[: int(np.searchsorted(lengths, limit, side="right"))]
-
-
-def _check_vocabulary(modality: Modality, ids: np.ndarray) -> None:
-    # Read as unsigned, negative numbers are larger than every vocabulary: one pass finds both.
-    if len(ids) and ids.view(np.uint64).max() >= modality.vocab_size:
-        wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
-        raise DataError(
-            f"modality '{modality.name}': token {int(wrong[0])} is outside its vocabulary of {modality.vocab_size}; "
-            "was it made with another tokenizer? Run `fourm tokenize` again or correct vocab_size"
-        )
 
 
 def _either(value: int | None, default: int) -> int:

@@ -138,3 +138,9 @@ def fit_target(target: np.ndarray, budget: int, special: SpecialIds, rng: np.ran
         return target[start : start + budget]
     earliest = starts[len(target) - starts <= budget]
     return target[int(earliest[0]) :]
+
+
+def leading_chunks(chunks: list[np.ndarray], limit: int) -> list[np.ndarray]:
+    """The leading chunks whose tokens fit `limit` together."""
+    lengths = np.cumsum([len(chunk) for chunk in chunks])
+    return chunks[: int(np.searchsorted(lengths, limit, side="right"))]

@@ -16,6 +16,7 @@ from fourm.machine import peak_tflops
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.transplant import copy_weights
+from fourm.objectives.asking import Asking
 from fourm.objectives.masked import Masked
 from fourm.recipe.build import is_complete
 from fourm.recipe.bundle import Bundle, load_model
@@ -77,7 +78,7 @@ def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextT
             raise ConfigError("model.context ordered needs objective.kind masked, which shows what is given in blocks")
         options["ordered"] = True
     objective = kind(recipe.objective, modalities, text.special if text else None, **options)
-    if isinstance(objective, Masked):
+    if isinstance(objective, Asking):
         objective.check_data(
             {n: d.modalities or modalities for n, d in recipe.data.train.datasets.items() if d.weight > 0},
             {n: d.modalities or modalities for n, d in recipe.data.val.datasets.items()},

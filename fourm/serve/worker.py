@@ -275,7 +275,7 @@ def _pack(folder: Path, paths: list[Path]) -> Path:
 def _watched(bundle: Bundle, line: _Line) -> Iterator[None]:
     """Look before every pass through the encoder or decoder whether somebody still listens."""
     networks = (bundle.model.encoder, bundle.model.decoder)
-    hooks = [network.register_forward_pre_hook(line.check) for network in networks]
+    hooks = [network.register_forward_pre_hook(line.check) for network in networks if network is not None]
     try:
         yield
     finally:

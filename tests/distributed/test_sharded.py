@@ -73,6 +73,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         (fsdp() | {"freeze_modalities": ["rgb", "codes"], "optimizer": {"lr": 1e-3, "weight_decay": 0.5}}, {}),
         (fsdp(shard_ranks=1) | {"optimizer": MUON}, {"options": {"tie_heads": False}}),
         (fsdp() | {"optimizer": MUON}, {"options": {"share_modality_embeddings": True}}),
+        ({"parallel": {"kind": "ddp"}, "accumulation": 2}, {"options": {"alone": True}}),
+        (fsdp() | {"optimizer": MUON}, {"options": {"alone": True}}),
     ],
     ids=[
         "ddp",
@@ -82,6 +84,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         "frozen rows",
         "hsdp muon untied",
         "fsdp muon",
+        "decoder ddp",
+        "decoder fsdp muon",
     ],
 )
 def test_two_ranks_without_a_common_modality_train_as_one(tmp_path: Path, config: Any, options: Any) -> None:

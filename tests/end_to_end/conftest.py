@@ -37,6 +37,12 @@ train:
   log_every_steps: 1
 output: ${variables.root}/model
 """
+ALONE = (
+    RECIPE.replace("rgb@64: {}", "rgb@64: {direction: both}")
+    .replace("encoder_depth: 1", "encoder_depth: 0, rope_theta: 100, tie_heads: false, vector_head: {kind: linear}")
+    .replace("{kind: masked, num_input_tokens: 32, num_target_tokens: 32}", "{kind: autoregressive, prefix: uniform}")
+)
+"""The same for a decoder alone."""
 TOKENIZER = [
     "train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.max_steps=2", "train.batch_size=4",
     "tokenizer.quantizer.codebook_size=512", "train.log_every_steps=1",
@@ -104,6 +110,7 @@ def world(made: Path, tmp_path: Path) -> Path:
     root = tmp_path / "world"
     shutil.copytree(made, root)
     (root / "tiny.yaml").write_text(RECIPE.replace("???", str(root)))
+    (root / "alone.yaml").write_text(ALONE.replace("???", str(root)))
     return root
 
 

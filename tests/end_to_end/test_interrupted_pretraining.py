@@ -23,9 +23,12 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def command(world: Path, output: Path, *more: str) -> list[str]:
-    """The arguments of `fourm` for the tiny recipe with another output folder."""
-    return ["pretrain", str(world / "tiny.yaml"), f"output={output}", *OPTIONS, *more]
+RECIPES = ["tiny", "alone"]
+
+
+def command(world: Path, recipe: str, output: Path, *more: str) -> list[str]:
+    """The arguments of `fourm` for a tiny recipe with another output folder."""
+    return ["pretrain", str(world / f"{recipe}.yaml"), f"output={output}", *OPTIONS, *more]
 
 
 def environment() -> dict[str, str]:
@@ -41,11 +44,12 @@ def records(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_killed_run_goes_on_bit_for_bit(world: Path, checkout: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_killed_run_goes_on_bit_for_bit(world: Path, checkout: Path, tmp_path: Path, recipe: str) -> None:
     drawn = "model.drop_path=0.2"  # the network's own randomness goes on too
-    assert run(*command(world, tmp_path / "undisturbed", drawn)) == 0
+    assert run(*command(world, recipe, tmp_path / "undisturbed", drawn)) == 0
 
-    arguments = command(world, tmp_path / "killed", drawn, "data.num_workers=2")
+    arguments = command(world, recipe, tmp_path / "killed", drawn, "data.num_workers=2")
     process = subprocess.Popen(
         [sys.executable, "-m", "fourm", *arguments], cwd=checkout, env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -58,18 +62,19 @@ def test_a_killed_run_goes_on_bit_for_bit(world: Path, checkout: Path, tmp_path:
     process.communicate()
     assert not (tmp_path / "killed" / "completed.json").exists()
     assert len(records(tmp_path / "killed")) < NUM_STEPS
-    assert run(*command(world, tmp_path / "killed", drawn)) == 0
+    assert run(*command(world, recipe, tmp_path / "killed", drawn)) == 0
 
     assert [r["step"] for r in records(tmp_path / "undisturbed")] == list(range(1, NUM_STEPS + 1))
     assert records(tmp_path / "killed") == records(tmp_path / "undisturbed")
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_two_ranks_give_the_losses_of_one(world: Path, checkout: Path, tmp_path: Path) -> None:
-    assert run(*command(world, tmp_path / "1", "train.max_steps=20")) == 0
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_ranks_give_the_losses_of_one(world: Path, checkout: Path, tmp_path: Path, recipe: str) -> None:
+    assert run(*command(world, recipe, tmp_path / "1", "train.max_steps=20")) == 0
 
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fourm"]
-    arguments = command(world, tmp_path / "2", "train.max_steps=20", "data.num_workers=1")
+    arguments = command(world, recipe, tmp_path / "2", "train.max_steps=20", "data.num_workers=1")
     done = subprocess.run(
         [sys.executable, "-m", *launcher, *arguments],
         cwd=checkout, env=environment(), capture_output=True, text=True, timeout=120, check=False,
@@ -79,5 +84,5 @@ def test_two_ranks_give_the_losses_of_one(world: Path, checkout: Path, tmp_path:
     one, two = records(tmp_path / "1"), records(tmp_path / "2")
     assert len(one) == 20
     assert [r.keys() for r in two] == [r.keys() for r in one]
-    values = [torch.tensor([list(r.values()) for r in found], dtype=torch.float64) for found in (two, one)]
+    values = [torch.tensor([v for r in found for v in r.values()], dtype=torch.float64) for found in (two, one)]
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-6)

@@ -431,3 +431,46 @@ def test_codebooks_give_near_codes_near_embeddings(make: Make) -> None:
         assert not torch.equal(rows[3], rows[4])
     assert model.heads.rows("tok_depth@8").std().item() == pytest.approx(before[0], rel=1e-4)
     assert torch.equal(model.heads.rows("codes"), before[1])
+
+
+# ------------------------------------------------------------------ a decoder alone
+
+
+def test_a_decoder_alone_has_no_parts_of_an_encoder(make: Make, modalities: ModalitySet) -> None:
+    model = make(encoder_depth=0, tie_heads=False)
+    parts = {name.partition(".")[0] for name in model.state_dict()}
+    assert parts == {"heads", "input_embedder", "decoder"}
+    assert not [name for name in model.state_dict() if "cross_attn" in name]
+    tied = make(encoder_depth=0, chosen=modalities.subset(["tok_depth@8", "caption"]))
+    assert tied.input_embedder.table is tied.heads
+    plain = make(encoder_depth=0, tie_heads=False, position_tables=False, modality_embeddings=False)
+    names = {name for name in plain.state_dict() if not name.startswith("decoder.")}
+    assert names == {
+        "heads.weight", "input_embedder.table.weight", "input_embedder.projections.rgb@8.weight",
+        "input_embedder.projections.vectors.weight", "input_embedder.projections.vectors.bias",
+    }  # fmt: skip
+
+
+def test_a_decoder_alone_cannot_tie_heads_to_what_it_only_reads(make: Make, modalities: ModalitySet) -> None:
+    shown = ModalitySet(replace(m, direction="input") if m.name == "codes" else m for m in modalities.values())
+    with pytest.raises(ConfigError, match="codes has none, being an input alone: set model.tie_heads to false"):
+        make(shown, encoder_depth=0)
+
+
+def test_a_decoder_alone_says_that_it_cannot_encode(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"has no encoder \(encoder_depth 0\)"):
+        make(encoder_depth=0, tie_heads=False).logits(GIVEN, ASKED)
+
+
+@pytest.mark.parametrize("option", [{"num_register_tokens": 1}, {"context": "ordered"}])
+def test_a_decoder_alone_has_no_options_of_an_encoder(make: Make, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="with encoder_depth 0 there is none"):
+        make(encoder_depth=0, **option)
+
+
+def test_tied_heads_and_seeds_decide_the_weights_of_a_decoder_alone(make: Make, modalities: ModalitySet) -> None:
+    chosen = modalities.subset(["tok_depth@8", "caption"])
+    one, same, other = (make(chosen, seed, encoder_depth=0) for seed in (0, 0, 1))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, same.state_dict()[name])
+    assert not torch.equal(one.heads.weight, other.heads.weight)

@@ -12,8 +12,9 @@ from torch import Tensor
 from fourm.errors import ConfigError
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.init import initialise
+from fourm.nn.position import Rotary, places
 from fourm.nn.trunk import DropPath, KVCache, Mlp, Trunk
-from fourm.tokens import AttentionPattern
+from fourm.tokens import AttentionPattern, Runs
 
 SMALL = TrunkConfig(dim=16, depth=3, num_heads=4)
 
@@ -217,3 +218,66 @@ def test_both_norms_build_and_run(norm: Any) -> None:
     model = trunk(replace(SMALL, norm=norm, norm_bias=False))
     assert not [name for name, _ in model.named_parameters() if "norm" in name and "bias" in name]
     assert torch.isfinite(run(model, noise(1, 2, 16), AttentionPattern.full(ones(1, 2)))).all()
+
+
+# ------------------------------------------------------------------ rotary positions
+
+ROTARY = replace(SMALL, num_kv_heads=2, norm="rmsnorm", activation="swiglu", mlp_hidden_dim=20, rope_theta=100.0)
+
+
+def test_a_gated_mlp_may_have_any_width() -> None:
+    mlp = Mlp(ROTARY)
+    assert mlp.fc1.weight.shape == (20, 16)
+    assert mlp.fc3 is not None
+    assert mlp.fc3.weight.shape == (20, 16)
+
+
+def test_channels_turn_in_pairs_half_a_head_apart() -> None:
+    """As complex numbers x_i + j x_(i + d/2), times exp(j n theta^(-2i/d)) (Su et al. 2021)."""
+    x = noise(2, 3, 5, 8)
+    position = places(7, 5, x.device)
+    turned = Rotary.at(position, 8, 100.0).turn(x)
+    angle = position[:, None].double() * 100.0 ** (-torch.arange(4, dtype=torch.float64) / 4)
+    expected = torch.complex(x[..., :4].double(), x[..., 4:].double()) * torch.exp(1j * angle)
+    torch.testing.assert_close(turned, torch.cat([expected.real, expected.imag], -1).float(), atol=1e-5, rtol=1e-5)
+    assert position.tolist() == [7, 8, 9, 10, 11]
+
+
+def test_with_rotary_positions_order_matters_and_distance_alone() -> None:
+    model, x = trunk(ROTARY), noise(1, 6, 16)
+    seen = AttentionPattern.full(ones(1, 6))
+    turned = run(model, x.flip(1), seen).flip(1)
+    assert (turned - run(model, x, seen)).abs().max() > 1e-3
+    documents = AttentionPattern.causal(ones(1, 6)).separate(torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    late = run(model, torch.cat([noise(1, 3, 16, seed=1), x[:, :3]], 1), documents)[:, 3:]
+    torch.testing.assert_close(late, run(model, x[:, :3], AttentionPattern.causal(ones(1, 3))), atol=1e-5, rtol=1e-5)
+
+
+def test_rotary_positions_go_on_in_a_cache_and_in_runs() -> None:
+    model, x = trunk(ROTARY), noise(2, 7, 16)
+    whole = run(model, x, AttentionPattern.causal(ones(2, 7)))
+    cache = KVCache(3)
+    parts = []
+    for start, stop in ((0, 3), (3, 4), (4, 7)):
+        reach = torch.arange(start + 1, stop + 1, dtype=torch.int32).expand(2, -1)
+        group = torch.zeros(2, stop, dtype=torch.int32)
+        pattern = AttentionPattern(reach=reach, group=group[:, start:], key_group=group)
+        parts.append(cast(Tensor, model(x[:, start:stop], attention=pattern, cache=cache)))
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
+    rows = Runs((4, 3, 2), (4, 3, 2), (True,) * 3, (7, 2), (7, 2))
+    packed = AttentionPattern.causal(ones(2, 7)).separate(torch.tensor([[0] * 4 + [1] * 3, [0] * 2 + [1] * 5]))
+    expected = run(model, x, packed)
+    found = run(trunk(replace(ROTARY, backend="runs")), x, replace(packed, runs=rows))
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[1, :2], expected[1, :2], atol=1e-5, rtol=1e-5)
+
+
+def test_rotary_positions_need_pairs_of_channels() -> None:
+    with pytest.raises(ConfigError, match="a head has 3"):
+        TrunkConfig(dim=12, depth=1, num_heads=4, rope_theta=10.0)
+
+
+def test_linear_layers_may_start_normal() -> None:
+    model = Trunk(replace(ROTARY, dim=64, mlp_hidden_dim=64))
+    initialise(model, 0, std=0.02)
+    assert model.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)  # type: ignore[union-attr]

@@ -30,6 +30,22 @@ def test_parameters_are_those_of_the_built_model() -> None:
     assert cost.parameters["encoder"] == sum(p.numel() for p in model.encoder.parameters())
 
 
+def test_a_decoder_alone_has_a_cost_too() -> None:
+    model = {
+        "kind": "multimodal",
+        "dim": 32,
+        "encoder_depth": 0,
+        "decoder_depth": 1,
+        "num_heads": 2,
+        "tie_heads": False,
+    }
+    cost = check(recipe(model=model, objective={"kind": "autoregressive"}))
+
+    assert "encoder" not in cost.parameters
+    assert cost.tokens_per_step == 4 * (64 + 64 + 25 - 1)
+    assert cost.forward_flops["decoder"] > 0
+
+
 def test_tokens_flops_and_memory_follow_from_the_recipe() -> None:
     one, two = (check(recipe(train={"max_steps": 1, "batch_size": size})) for size in (4, 8))
 

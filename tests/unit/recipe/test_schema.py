@@ -11,6 +11,8 @@ from fourm.errors import ConfigError
 from fourm.recipe.schema import TokenizerRecipe
 from tests.unit.recipe.conftest import recipe
 
+ALONE = {"kind": "multimodal", "dim": 32, "encoder_depth": 0, "decoder_depth": 1, "num_heads": 2}
+
 
 def test_modalities_come_as_names_or_inline() -> None:
     assert list(recipe().modality_set()) == ["rgb@64", "tok_depth@64", "caption"]
@@ -33,6 +35,16 @@ def test_modalities_come_as_names_or_inline() -> None:
         ({"train": {"max_steps": 4, "schedule": {"warmup_steps": 9}}}, "exceed the run"),
         ({"objective": {"kind": "reconstruct"}}, "reconstruct is for `fourm train-tokenizer`"),
         ({"objective": None}, "objective.kind is missing"),
+        ({"objective": {"kind": "autoregressive"}}, "a decoder that reads its own table: set model.encoder_depth to 0"),
+        ({"model": ALONE}, "objective.kind masked shows tokens to an encoder, but model.encoder_depth is 0"),
+        (
+            {
+                "model": ALONE,
+                "objective": {"kind": "autoregressive"},
+                "evaluation": {"fixed_input_tokens": 8, "fixed_target_tokens": 8},
+            },
+            "evaluation.fixed_input_tokens fixes the budgets of objective.kind masked",
+        ),
         ({"data": {"train": {}, "resolutions": [32]}}, "data.resolutions is for `fourm train-tokenizer`"),
         ({"model": None}, "model.kind is missing"),
         ({"modalities": ["rgb@65"]}, "Did you mean 'rgb@64'"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
-from fourm.models.configs import MultimodalConfig
+from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
-from fourm.objectives.configs import MaskedConfig
+from fourm.objectives.asking import Asking
+from fourm.objectives.autoregressive import Autoregressive
+from fourm.objectives.configs import AutoregressiveConfig, MaskedConfig
 from fourm.objectives.masked import Masked
 from fourm.rng import generator
 from fourm.train.configs import TrainConfig
@@ -25,15 +28,23 @@ MODALITIES = ModalitySet(
         Modality("codes", Grid(2, 2, 4), Discrete(6), source="codes", decode="tokens", positions="learned"),
     ]
 )
+READABLE = ModalitySet(replace(m, direction="both") if m.name == "rgb" else m for m in MODALITIES.values())
+"""The same for a decoder alone, which also predicts the pixels that it reads."""
 HALVES = (("rgb", "depth"), ("caption", "vectors", "codes"))
 
 
 def model(seed: int = 0, **options: Any) -> Multimodal:
     sizes = {"dim": 16, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, "embedding_std": 0.4}
+    if options.pop("alone", False):
+        llama = {"num_kv_heads": 1, "norm": "rmsnorm", "rope_theta": 100.0, "tie_heads": False}
+        alone = {**sizes, **llama, "encoder_depth": 0, "vector_head": LinearHeadConfig(), **options}
+        return Multimodal(READABLE, MultimodalConfig(**alone), seed)
     return Multimodal(MODALITIES, MultimodalConfig(**{**sizes, "num_register_tokens": 1, **options}), seed)
 
 
-def objective(reduction: Any = "modality") -> Masked:
+def objective(reduction: Any = "modality", *, alone: bool = False) -> Asking:
+    if alone:
+        return Autoregressive(AutoregressiveConfig(shuffle=True, prefix="uniform", reduction=reduction), READABLE)
     return Masked(MaskedConfig(num_input_tokens=12, num_target_tokens=12, reduction=reduction), MODALITIES)
 
 
@@ -53,7 +64,7 @@ def sample(number: int, names: tuple[str, ...]) -> dict[str, Any]:
 class MixedLoader:
     """Each global batch begins with samples of the first modalities and ends with samples of the others."""
 
-    def __init__(self, config: TrainConfig, world: World, objective: Masked) -> None:
+    def __init__(self, config: TrainConfig, world: World, objective: Any) -> None:
         self.config, self.world, self.objective = config, world, objective
 
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
