@@ -192,6 +192,12 @@ def _global_tokens(name: str, tokenizer: str) -> Modality:
     )
 
 
+_LVM = [
+    # LVM's tokenizer reads colours in [0, 1] as they are (Bai et al. 2023, sec. 4.1).
+    _image("rgb_unit@256", 256, 16, "image", "none"),
+    _tokens("tok_rgb_unit@256", 256, 16, 8_192, "rgb_unit@256"),
+]
+
 _ROOMS = [
     _image("rgb@64", 64, 8, "image", "half"),
     _image("depth@64", 64, 8, "depth16", "log", channels=1, value_range=(0.25, MAX_DEPTH_METRES)),
@@ -224,6 +230,7 @@ MODALITIES: dict[str, Modality] = {
         _text("caption", 256),
         _text("det", 256, decode="boxes"),
         *_four_m_21(224),
+        *_LVM,
         *_ROOMS,
         *_FASHION,
     ]

@@ -51,6 +51,22 @@ def ml4m(
     _say(from_ml4m(source, out, modality=modality, tokenizers=named, text_tokenizer=text_tokenizer))
 
 
+@convert.command("vqgan")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+def vqgan(source: str, out: Path) -> None:
+    """Convert LVM's image tokenizer SRC, a VQGAN, to the folder DST.
+
+    SRC is a repository on the Hub, or a folder with config.json and model.safetensors (or pytorch_model.bin).
+
+    \b
+      fourm convert vqgan Emma02/vqvae_ckpts tokenizers/lvm
+    """
+    from fourm.convert.job import from_vqgan
+
+    _say(from_vqgan(source, out))
+
+
 @convert.command("to-ml4m")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DST", type=click.Path(path_type=Path))

@@ -61,6 +61,28 @@ def from_ml4m(
     return _told(loaded, out, text_tokenizer)
 
 
+def from_vqgan(source: str | Path, out: Path) -> list[str]:
+    """Turn LVM's tokenizer, or one of its layout, into a tokenizer folder of fourm.
+
+    Args:
+        source: see `open_published`.
+        out: folder of the tokenizer.
+
+    Returns:
+        what was done, in lines for people.
+
+    Raises:
+        CheckpointError: if it cannot be converted; nothing is written then.
+    """
+    published = open_published(source)
+    if not published.is_vqgan:
+        raise CheckpointError(f"{source} is no VQGAN of LVM's layout but a checkpoint of 4M: use fourm convert ml4m")
+    loaded = load_published_tokenizer(published, keep=True)
+    loaded.network.save(out)
+    write_side(out, loaded)
+    return _told(loaded, out, None)
+
+
 def to_ml4m(source: Path, out: Path) -> list[str]:
     """Write a model or tokenizer of ours in the published layout.
 

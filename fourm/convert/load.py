@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fourm import catalog
-from fourm.convert import checkpoints, ml4m, ml4m_tokenizer_configs, ml4m_tokenizers
+from fourm.convert import checkpoints, ml4m, ml4m_tokenizer_configs, ml4m_tokenizers, vqgan
 from fourm.convert.ml4m_tokenizer_modality import tokenizer_modality
 from fourm.convert.published import Published
 from fourm.convert.rules import Imported, read
@@ -74,6 +74,8 @@ def load_published_tokenizer(
     if not published.is_tokenizer:
         raise CheckpointError(f"{published.source} is a transformer; load it with load_model")
     checkpoints.tell_licence(published.source)
+    if published.is_vqgan:
+        return _load_vqgan(published, modality, keep)
     with _naming(published.source):
         config = ml4m_tokenizer_configs.tokenizer_config(published.config, published.tensors)
         if modality is None:
@@ -90,6 +92,17 @@ def load_published_tokenizer(
         own = ml4m_tokenizers.stored(model)
         found = read(ml4m_tokenizers.rules(model), published.tensors, own, keep=keep)
         adopt_weights(model, ml4m_tokenizers.complete_state(found.state, config))
+    return Loaded(model.requires_grad_(False).eval(), published, found)
+
+
+def _load_vqgan(published: Published, modality: str | Modality | None, keep: bool) -> Loaded:
+    with _naming(published.source):
+        config = vqgan.tokenizer_config(published.config)
+        raw = catalog.get(modality) if isinstance(modality, str) else modality
+        with torch.device("meta"):
+            model = implementation(config.target)(raw or vqgan.tokenizer_modality(published.config, config), config)
+        found = read(vqgan.rules(model), published.tensors, vqgan.stored(model), keep=keep)
+        adopt_weights(model, vqgan.complete_state(found.state))
     return Loaded(model.requires_grad_(False).eval(), published, found)
 
 

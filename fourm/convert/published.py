@@ -1,4 +1,4 @@
-"""A checkpoint of the published 4M code, wherever it lies: its config, and its tensors, read one at a time."""
+"""A published checkpoint (4M, or the tokenizer of LVM): its config, and its tensors, read one at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from fourm.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+PICKLED_WEIGHTS = "pytorch_model.bin"
+"""The same in older repositories; read as plain tensors."""
 MODALITIES_FILE = "modalities.json"
 """In folders that fourm exported: the facts of modalities, which the public code has in a table of its own."""
 _LONGEST_VALUE = 10_000
-_DOWNLOADED = ["*.json", "*.safetensors", "tokenizers/*", "published/*"]
+_DOWNLOADED = ["*.json", "*.safetensors", PICKLED_WEIGHTS, "tokenizers/*", "published/*"]
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _STRANGERS = {
     "heads.weight": "a model of fourm: give the folder that holds it, with its config.json",
@@ -30,7 +32,6 @@ _STRANGERS = {
     "trunk.blocks.": "AIM",
     "down_blocks.": "a U-Net of diffusers",
     "vision_model.": "a vision tower of transformers",
-    "quant_conv.": "a VQGAN",
     "patch_embed.": "a vision transformer of timm",
 }
 
@@ -59,6 +60,11 @@ class Published:
     def is_tokenizer(self) -> bool:
         return any(key.startswith("quantize.") for key in self.tensors)
 
+    @property
+    def is_vqgan(self) -> bool:
+        """Whether it is LVM's tokenizer, not one of 4M's."""
+        return self.is_tokenizer and any(key.startswith("quant_conv.") for key in self.tensors)
+
 
 def open_published(source: str | Path) -> Published:
     """Find a checkpoint: a folder with `config.json` and `model.safetensors`, one `.safetensors` file with its config
@@ -85,7 +91,7 @@ def open_published(source: str | Path) -> Published:
             "repository on the Hub such as EPFL-VILAB/4M-7_B_CC12M"
         )
     if not (found.is_transformer or found.is_tokenizer):
-        raise CheckpointError(f"{source} is not a published 4M checkpoint. {_what(found.tensors)}")
+        raise CheckpointError(f"{source} is not a published 4M checkpoint or tokenizer of LVM. {_what(found.tensors)}")
     return found
 
 
@@ -156,6 +162,8 @@ class SafetensorsState(Mapping[str, Tensor]):
 
 
 def _open_folder(path: Path, source: str) -> Published:
+    if not (path / WEIGHTS_FILE).exists() and all((path / n).is_file() for n in (CONFIG_FILE, PICKLED_WEIGHTS)):
+        return replace(_open_pickle(path / PICKLED_WEIGHTS, source), config=read_table(path / CONFIG_FILE))
     for needed in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / needed).is_file():
             held = sorted(entry.name for entry in path.iterdir())[:8]

@@ -26,6 +26,7 @@ _NETWORKS = {
     "conv": "fourm.tokenizers.network_configs:ConvConfig",
     "mlp": "fourm.tokenizers.network_configs:MLPConfig",
     "vit": "fourm.tokenizers.network_configs:ViTConfig",
+    "vqgan": "fourm.tokenizers.network_configs:VQGANConfig",
 }
 ENCODERS = Registry("encoder", _NETWORKS)
 DECODERS = Registry("decoder", _NETWORKS)

@@ -53,6 +53,51 @@ class ConvConfig:
 
 
 @dataclass(frozen=True)
+class VQGANConfig:
+    """The convolutional networks of VQGAN (Esser et al. 2021), as LVM's tokenizer has them (Bai et al. 2023, sec. 4.1).
+
+    The defaults are LVM's sizes: 16 x 16 pixels per token.
+
+    Args:
+        widths: channels of each level, finest first; every level but the first halves the map.
+        num_blocks: residual blocks of a level of the encoder; the decoder has one more.
+        attention_levels: levels whose blocks are each followed by attention.
+        middle_attention: attention between the two blocks of the coarsest map.
+        latent_dim: channels between network and codebook.
+        groups: of the group norms.
+    """
+
+    target: ClassVar[str] = "fourm.tokenizers.vqgan"
+
+    widths: tuple[int, ...] = (128, 128, 256, 256, 512)
+    num_blocks: int = 2
+    attention_levels: tuple[int, ...] = (4,)
+    middle_attention: bool = True
+    latent_dim: int = 256
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        check_range(self, "widths", "num_blocks", "latent_dim", "groups", least=1)
+        if not self.widths:
+            raise ConfigError(
+                "widths is empty; expected channels of each level, for instance [128, 128, 256, 256, 512]"
+            )
+        odd = [width for width in self.widths if width % self.groups]
+        if odd:
+            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        far = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
+        if far:
+            raise ConfigError(
+                f"attention_levels holds {far[0]}; expected numbers of levels, from 0 to {len(self.widths) - 1}"
+            )
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per token side."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True)
 class ViTConfig:
     """A vision transformer as encoder or decoder (4M, Mizrahi et al. 2023, sec. A.2).
 

@@ -21,7 +21,8 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
 
     Returns:
         (B, C, H, W) float32 within the modality's value range; normals have length 1. Depth standardised per image has
-        lost its scale, and stays standardised; masks and a teacher's features stay as they are.
+        lost its scale, and stays standardised; masks, a teacher's features, and values without normalization and range
+        stay as they are.
 
     Raises:
         ConfigError: if the normalization needs a value range and there is none.
@@ -30,8 +31,10 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
     if modality.decode == "normal":
         return F.normalize(values, dim=1)
     is_features = modality.teacher is not None and values.shape[1] != modality.channels
-    if is_features or modality.normalization in ("none", "standardize", "mask"):
+    if is_features or modality.normalization in ("standardize", "mask"):
         return values
+    if modality.normalization == "none":
+        return values if modality.value_range is None else values.clamp(*modality.value_range)
     low, high = _value_range(modality)
     if modality.normalization == "half":
         natural = low + (values + 1) / 2 * (high - low)

@@ -13,7 +13,7 @@ from fourm.modality import Continuous, Grid, Modality
 from fourm.tokenizers.units import to_natural
 
 
-@pytest.mark.parametrize("name", ["rgb@64", "rgb@224", "depth@64", "image@28"])
+@pytest.mark.parametrize("name", ["rgb@64", "rgb@224", "depth@64", "image@28", "rgb_unit@256"])
 def test_undoes_the_normalization_of_the_data(name, rng):
     modality = get(name)
     low, high = modality.value_range
@@ -22,8 +22,9 @@ def test_undoes_the_normalization_of_the_data(name, rng):
     np.testing.assert_allclose(back, natural, rtol=1e-4, atol=1e-5)
 
 
-def test_colours_are_clamped_to_their_range():
-    values = to_natural(torch.tensor([-3.0, 3.0]).reshape(1, 1, 1, 2), get("image@28"))
+@pytest.mark.parametrize("name", ["image@28", "rgb_unit@256"])
+def test_colours_are_clamped_to_their_range(name):
+    values = to_natural(torch.tensor([-3.0, 3.0]).reshape(1, 1, 1, 2), get(name))
     assert values.flatten().tolist() == [0.0, 1.0]
 
 
