@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from fourm.config import slot
+from fourm.data.packing_configs import PACKINGS
 from fourm.errors import ConfigError
 from fourm.ranges import check_range
 
@@ -64,6 +66,8 @@ class DatasetConfig:
         aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
         max_samples: use only the first so many samples.
         shards: first and last shard to use, of a folder of shards; the others may be another data set, to evaluate on.
+        packing: `path` holds documents of one modality, token sequences of any length, which become rows of one length;
+            `kind: stream` or `whole`. `max_samples` are then rows.
     """
 
     path: str
@@ -83,6 +87,7 @@ class DatasetConfig:
     aligned_captions: bool = False
     max_samples: int | None = None
     shards: tuple[int, int] | None = None
+    packing: Any = slot(PACKINGS, optional=True)
 
     def __post_init__(self) -> None:
         check_range(self, "weight", least=0)
@@ -99,6 +104,9 @@ class DatasetConfig:
                 f"{' and jitter' if self.jitter else ''}"
             )
         check_range(self, "max_samples", least=1)
+        changed = [n for n in ("hflip", "jitter", "rand_augment", "erase", "annotations", "shards") if getattr(self, n)]
+        if self.packing is not None and (changed or self.crop.kind != "none"):
+            raise ConfigError(f"packing is for documents of tokens, which {(changed or ['crop'])[0]} does not go with")
         if self.crop.kind == "crop_settings" and self.hflip:
             raise ConfigError(
                 "hflip does not go with crop.kind: crop_settings, whose boxes bring their own flips; set hflip: 0"

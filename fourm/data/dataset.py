@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from fourm.data import transforms
 from fourm.data.augment import draw_augmentation
 from fourm.data.configs import CacheConfig, DatasetConfig
 from fourm.data.geometry import Geometry
+from fourm.data.packing import PackedDocuments
 from fourm.data.paths import facts_folder, some_shards
 from fourm.data.remote import is_url
-from fourm.data.shards import CROPS, check_crops, check_tokenizer_hash, crops_digest
+from fourm.data.shards import CROPS, FACTS_FILE, check_crops, check_tokenizer_hash, crops_digest
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
@@ -216,8 +218,8 @@ def build_dataset(
     modalities: ModalitySet,
     encoders: Mapping[str, Encoder] | None = None,
     cache: CacheConfig | None = None,
-) -> AlignedDataset:
-    """Open a data set as a recipe describes it.
+) -> Any:
+    """Open a data set as a recipe describes it: aligned samples, or with `packing` rows of documents.
 
     Args:
         name: its name in the recipe.
@@ -231,12 +233,23 @@ def build_dataset(
         DataError: if the data is missing, damaged or not aligned.
     """
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
+    if config.packing is not None:
+        return _packed(name, config, chosen)
     folders = source_folders(name, config, chosen)
     read = [folders[m.name] for m in chosen.values() if m.decode != decoding.FROM_KEY]
     needed = [*read, *([CROPS] if config.crop.kind == CROPS else [])]
     path = config.path if config.shards is None else some_shards(config.path, needed, *config.shards)
     source = open_source(path, needed, config.format, cache)
     return AlignedDataset(name, source, chosen, encoders or {}, config, folders)
+
+
+def _packed(name: str, config: DatasetConfig, modalities: ModalitySet) -> PackedDocuments:
+    if len(modalities) != 1:
+        raise ConfigError(
+            f"data set '{name}' has packing, for documents of one modality, but {len(modalities)} modalities "
+            f"({', '.join(modalities)}): name the one it holds under modalities"
+        )
+    return PackedDocuments(name, config.path, *modalities.values(), config.packing, config.max_samples)
 
 
 def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) -> dict[str, str]:
@@ -278,6 +291,11 @@ def check_tokens(
         DataError: if the tokens carry no hash or another one, or were made for other stored crops than are used.
     """
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
+    if config.packing is not None:
+        place = Path(config.path)
+        for expected in (hashes[m] for m in chosen if m in hashes and (place / FACTS_FILE).is_file()):
+            check_tokenizer_hash(place.parent, place.name, expected)
+        return
     folders = source_folders(name, config, chosen)
     path = config.path
     if is_url(path):

@@ -194,7 +194,9 @@ class _Assemble:
 
     def item(self, draw: Draw, resolution: int | None) -> Any:
         # Augmentation has a stream of its own: switching it on or off leaves the masks as they are.
-        dataset = self.datasets[draw.dataset]
+        dataset: Any = self.datasets[draw.dataset]
+        if hasattr(dataset, "at_epoch"):  # rows of packed documents are others in every epoch
+            dataset = dataset.at_epoch(self.seed, draw.epoch)
         sample = dataset.sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
         try:
             return self.prepare[draw.dataset](sample, generator(self.seed, *draw))
