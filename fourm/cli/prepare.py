@@ -155,6 +155,42 @@ def _quoted(text: str) -> str:
 
 
 @prepare.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--print", "show", is_flag=True, help="Show the resolved recipe, and stop.")
+def sentences(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
+    """Turn aligned data into visual sentences of tokens: pairs, annotations, clips, classes, colours, gaps.
+
+    RECIPE is a YAML file, or the name of a shipped one: rooms, fashion.
+    """
+    from fourm import config as configs
+    from fourm.cli.recipes import show_recipe
+    from fourm.prepare.sentences.recipe import SentencesRecipe
+
+    loaded = configs.load(recipe, SentencesRecipe, overrides, folder="sentences")
+    if show:
+        show_recipe(loaded)
+        return
+    from fourm.prepare.sentences.job import prepare_sentences
+
+    prepare_sentences(loaded)
+
+
+@prepare.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--num", type=click.IntRange(1), required=True, help="Documents to join into one.")
+def concat(source: Path, out: Path, num: int) -> None:
+    """Join documents of tokens, such as pairs of images, NUM by NUM: SOURCE.bin or .jsonl to OUT.bin with its index."""
+    from fourm.data.documents import DocumentFile, DocumentWriter, concatenate
+
+    file = DocumentFile(source)
+    with DocumentWriter(out) as writer:
+        for ids in concatenate((file.read(n) for n in range(len(file))), num):
+            writer.write(ids)
+
+
+@prepare.command()
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--sources", default="", metavar="NAMES", help="Subfolders to pack: rgb,caption. [default: all]")

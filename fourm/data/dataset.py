@@ -249,7 +249,7 @@ def _packed(name: str, config: DatasetConfig, modalities: ModalitySet) -> Packed
             f"data set '{name}' has packing, for documents of one modality, but {len(modalities)} modalities "
             f"({', '.join(modalities)}): name the one it holds under modalities"
         )
-    return PackedDocuments(name, config.path, *modalities.values(), config.packing, config.max_samples)
+    return PackedDocuments(name, config.path, next(iter(modalities.values())), config.packing, config.max_samples)
 
 
 def source_folders(name: str, config: DatasetConfig, modalities: ModalitySet) -> dict[str, str]:

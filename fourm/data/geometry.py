@@ -157,6 +157,24 @@ def random_box(config: CropConfig, rng: np.random.Generator, image_size: tuple[i
     return center_box(image_size, min(max(columns / rows, config.ratio[0]), config.ratio[1]))
 
 
+def six_boxes(image_size: tuple[int, int], side: int) -> list[tuple[int, int, int, int]]:
+    """Squares at the corners and in the middle of the longer sides (DeLVM's crops of SA-1B, Guo et al. 2024).
+
+    Args:
+        image_size: (height, width) of the image.
+        side: of the squares; the image's shorter side, where that is less.
+
+    Returns:
+        top, left, height, width of each.
+    """
+    rows, columns = image_size
+    side = min(side, rows, columns)
+    bottom, right = rows - side, columns - side
+    middle = [(0, right // 2), (bottom, right // 2)] if columns >= rows else [(bottom // 2, 0), (bottom // 2, right)]
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    return [(top, left, side, side) for top, left in (*corners, *middle)]
+
+
 def draw_settings(
     num_crops: int,
     image_size: tuple[int, int],

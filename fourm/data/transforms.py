@@ -85,9 +85,7 @@ def apply(
         ValueError: if the value does not go with the geometry.
     """
     if is_image(modality):
-        pixels = crop_resize(value, geometry, size or modality.grid.image_size, RESAMPLING[modality.decode])
-        if modality.decode == "normal" and geometry.hflip:
-            pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
+        pixels = cropped(value, modality, geometry, size or modality.grid.image_size)
         if augment is not None and modality.decode in AUGMENTED:
             pixels = augment(pixels)
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)
@@ -110,6 +108,14 @@ def apply(
             value = _row(value, geometry.row, "captions") if aligned_captions else value[int(rng.integers(len(value)))]
         return swap_left_right(value) if mirror_words and geometry.hflip else value
     return value
+
+
+def cropped(value: NDArray[Any], modality: Modality, geometry: Geometry, size: tuple[int, int]) -> NDArray[Any]:
+    """The part of a decoded image that a geometry shows, not normalised yet; mirrored normals point the other way."""
+    pixels = crop_resize(value, geometry, size, RESAMPLING[modality.decode])
+    if modality.decode == "normal" and geometry.hflip:
+        pixels = np.concatenate([255 - pixels[..., :1], pixels[..., 1:]], -1)
+    return pixels
 
 
 def _row(values: Any, row: int, what: str) -> Any:

@@ -31,6 +31,7 @@ def load(path: Path, *overrides: str) -> Any:
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
+    from fourm.prepare.sentences.recipe import SentencesRecipe
     from fourm.recipe.finetune_schema import FinetuneRecipe
     from fourm.recipe.schema import PretrainRecipe, TextTokenizerRecipe, TokenizerRecipe
 
@@ -42,6 +43,7 @@ def load(path: Path, *overrides: str) -> Any:
         "evaluate": {"tokenizer": TokenizerEvaluation, "answers": AnswersEvaluation}.get(path.stem, EvaluateConfig),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
+        "sentences": SentencesRecipe,
     }[path.parent.name]
     # The command line gives what stands for a value.
     if path.stem == "tokenizer":

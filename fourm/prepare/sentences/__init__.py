@@ -1,0 +1,1 @@
+"""`fourm prepare sentences`: aligned data as visual sentences of tokens."""

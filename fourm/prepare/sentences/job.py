@@ -1,0 +1,183 @@
+"""`fourm prepare sentences`: pictures of aligned data, their tokens, and the documents that these make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fourm.config import to_dict
+from fourm.data import sentences
+from fourm.data.documents import DocumentWriter, meta_path
+from fourm.data.sentence_configs import repeats
+from fourm.data.shards import read_source_facts, write_source_facts
+from fourm.data.source import Source, open_source
+from fourm.data.transforms import to_input
+from fourm.errors import ConfigError, DataError
+from fourm.machine import choose_device
+from fourm.prepare.progress import progress_bar
+from fourm.prepare.sentences.pictures import Pictures, Shot
+from fourm.prepare.sentences.recipe import SentencesRecipe
+from fourm.rng import generator
+from fourm.tokenizers.base import load_tokenizer, tokenizer_folder
+from fourm.tokenizers.saved import saved_hash
+
+_LOG = logging.getLogger(__name__)
+
+
+def prepare_sentences(recipe: SentencesRecipe) -> dict[str, int]:
+    """Write the documents of every task of a recipe; files that are there are kept.
+
+    Args:
+        recipe: what to make.
+
+    Returns:
+        task -> how often it comes.
+
+    Raises:
+        DataError: if the data is damaged, or the output holds sentences of another recipe.
+        ConfigError: if the tokenizer is not for images.
+    """
+    tokenizer = load_tokenizer(recipe.tokenizer, choose_device(recipe.device))
+    modality = tokenizer.modality
+    if modality.is_discrete or modality.teacher is not None or modality.channels not in (1, 3):
+        raise ConfigError(f"the tokenizer {recipe.tokenizer} encodes '{modality.name}'; expected one of images")
+    views = recipe.modalities()
+    own = [] if recipe.group_by == "folder" or not _needs_groups(recipe) else [recipe.group_by]
+    source = open_source(recipe.data, [*(m.source for m in views.values()), *own])
+    pictures = Pictures(source, views, modality.grid.image_size, recipe.augment, recipe.seed)
+    writer = _Writer(recipe, tokenizer, source, pictures)
+    writer.run()
+    return writer.times
+
+
+def _needs_groups(recipe: SentencesRecipe) -> bool:
+    return any(sentence.needs_groups for sentence in recipe.sentences.values())
+
+
+class _Writer:
+    """Goes through the data, as many samples at a time as share a file."""
+
+    def __init__(self, recipe: SentencesRecipe, tokenizer: Any, source: Source, pictures: Pictures) -> None:
+        self.recipe, self.tokenizer, self.source, self.pictures = recipe, tokenizer, source, pictures
+        self._names: dict[int, str] = {}
+        size = recipe.rows_per_file
+        self.chunks = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+        images = {
+            task: sum(len(s) for c in range(len(self.chunks)) for s in self._built(task, c, 0))
+            for task in recipe.sentences
+        }
+        per_image = tokenizer.grid.num_tokens
+        balanced = repeats({task: count * per_image for task, count in images.items()}, recipe.balance)
+        self.times = {task: recipe.epochs * count for task, count in balanced.items()}
+
+    def run(self) -> None:
+        """Write what is missing."""
+        for task in self.recipe.sentences:
+            self._write_facts(task)
+        total = sum(map(len, self.chunks))
+        with progress_bar("samples", total) as advance:
+            for number, rows in enumerate(self.chunks):
+                missing = [task for task in self.recipe.sentences if not meta_path(self._path(task, number)).is_file()]
+                if missing:
+                    self._write(number, missing)
+                advance(len(rows))
+        for task, count in self.times.items():
+            _LOG.info("%s: %d files, %d times", self.recipe.output / task, len(self.chunks), count)
+
+    def _write(self, chunk: int, tasks: Sequence[str]) -> None:
+        documents: dict[str, list[list[Shot]]] = {}
+        for task in tasks:
+            documents[task] = [
+                [self.pictures.shot(frame.row, frame.view, time) for frame in sentence]
+                for time in range(self.times[task])
+                for sentence in self._built(task, chunk, time)
+            ]
+        tokens = self._encode({shot for sentences in documents.values() for one in sentences for shot in one})
+        for task, found in documents.items():
+            with DocumentWriter(self._path(task, chunk)) as writer:
+                for shots in found:
+                    writer.write(np.concatenate([tokens[shot] for shot in shots]))
+
+    def _built(self, task: str, chunk: int, time: int) -> list[sentences.Sentence]:
+        config, rows = self.recipe.sentences[task], self.chunks[chunk]
+        if config.num_rows is not None:
+            rows = range(rows.start, max(rows.start, min(rows.stop, config.num_rows)))
+        groups = self._groups(rows) if config.needs_groups else {}
+        return sentences.build(config, rows, groups, generator(self.recipe.seed, task, chunk, time))
+
+    def _groups(self, rows: range) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for row in rows:
+            if row not in self._names:
+                self._names[row] = self._group(row)
+            found.setdefault(self._names[row], []).append(row)
+        return found
+
+    def _group(self, row: int) -> str:
+        key, by = self.source.key(row), self.recipe.group_by
+        if by == "folder":
+            return key.rpartition("/")[0]
+        try:
+            return str(json.loads(self.source.read(row)[by]))
+        except ValueError as error:
+            where = self.source.where(row, by)
+            raise DataError(f"{where}: cannot read it as JSON: {error}. Make it again, or set group_by") from None
+
+    def _encode(self, shots: set[Shot]) -> dict[Shot, NDArray[np.int32]]:
+        """Ids (n,) of every picture, which is drawn and encoded once."""
+        found: dict[Shot, NDArray[np.int32]] = {}
+        stream = self._drawn(shots)
+        modality = self.tokenizer.modality
+        device = next(self.tokenizer.parameters()).device
+        while batch := list(islice(stream, self.recipe.batch_size)):
+            pixels = [image if modality.channels == 3 else _gray(image) for _, image in batch]
+            images = torch.from_numpy(np.stack([to_input(image, modality) for image in pixels]))
+            ids = self.tokenizer.encode(images.to(device)).flatten(1).cpu().numpy().astype(np.int32)
+            found.update(zip((shot for shot, _ in batch), ids))
+        return found
+
+    def _drawn(self, shots: set[Shot]) -> Iterator[tuple[Shot, NDArray[np.uint8]]]:
+        by_row: dict[int, list[Shot]] = {}
+        for shot in sorted(shots):
+            by_row.setdefault(shot.row, []).append(shot)
+        for row, own in by_row.items():
+            yield from self.pictures.draw(row, own).items()
+
+    def _path(self, task: str, chunk: int) -> Any:
+        return self.recipe.output / task / f"part-{chunk:05d}.bin"
+
+    def _write_facts(self, task: str) -> None:
+        """Say what made the documents; others are not mixed with them."""
+        facts: Mapping[str, Any] = {
+            "tokenizer_hash": saved_hash(tokenizer_folder(self.recipe.tokenizer)),
+            "vocab_size": self.tokenizer.vocab_size,
+            "tokens_per_image": self.tokenizer.grid.num_tokens,
+            "made_from": self._digest(task),
+        }
+        found = read_source_facts(self.recipe.output, task)
+        if found and found != facts:
+            raise DataError(
+                f"{self.recipe.output / task} holds sentences of another recipe, tokenizer or data. Remove it, or "
+                "choose another output"
+            )
+        write_source_facts(self.recipe.output, task, facts)
+
+    def _digest(self, task: str) -> str:
+        own = to_dict(self.recipe)
+        kept = {key: own[key] for key in ("data", "views", "group_by", "augment", "rows_per_file", "seed")}
+        facts = {**kept, "sentence": own["sentences"][task], "times": self.times[task], "samples": len(self.source)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).convert("L"))
