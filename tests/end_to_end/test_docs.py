@@ -32,6 +32,7 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline.schema import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
+    from fourm.prepare.sentences.recipe import SentencesRecipe
     from fourm.recipe.finetune_schema import FinetuneRecipe
     from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 
@@ -40,6 +41,8 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
         path = tmp_path / "whole.yaml"
         path.write_text(block)
         configs.load(path, GenerationPlan if "steps" in keys else Pipeline)
+    elif "sentences" in keys:
+        configs.load(over("sentences/rooms", block, tmp_path), SentencesRecipe)
     elif "labels" in keys:
         configs.load(over("prepare/photos", block, tmp_path), PhotosRecipe, ["input=in", "output=out"])
     elif keys & {"backbone", "head"}:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,9 @@ from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import Mixture
 from fourm.data.packing import PackedDocuments
 from fourm.data.packing_configs import StreamConfig, WholeConfig
-from fourm.modality import Discrete, Modality, Sequence
+from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.objectives.autoregressive import Autoregressive
+from fourm.objectives.configs import AutoregressiveConfig
 from fourm.tokens import Document
 
 BOS, EOS = 1000, 1001
@@ -194,3 +197,31 @@ def test_any_number_of_loader_processes_gives_the_same_batches() -> None:
 
 def _ids(sample: list[Document], rng: np.random.Generator) -> list[list[int]]:
     return [segment.value.tolist() for document in sample for segment in document]
+
+
+@settings(max_examples=30)
+@given(FILES, CONFIGS, st.integers(0, 2**40))
+def test_the_objective_reads_every_token_of_a_stream_once_and_documents_do_not_see_one_another(
+    files: list[list[int]], config: StreamConfig, seed: int
+) -> None:
+    objective = Autoregressive(AutoregressiveConfig(max_tokens=config.num_tokens), ModalitySet([MODALITY]))
+    with tempfile.TemporaryDirectory() as folder:
+        written(files, Path(folder))
+        packed = PackedDocuments("docs", folder, MODALITY, config).at_epoch(seed, 0)
+        rows = documents_of(packed)
+        rng = np.random.default_rng(0)
+        batch = objective.collate([objective.prepare(packed.sample(n, rng), rng) for n in range(len(packed))]).decoder
+    assert batch.attention is not None
+    seen = batch.attention.dense()
+    for n, row in enumerate(rows):
+        read = [token for ids in row for token in ids[:-1]]
+        number = torch.tensor([d for d, ids in enumerate(row) for _ in ids[:-1]], dtype=torch.int64)
+        count = len(read)
+        assert batch.ids[n, :count].tolist() == read
+        assert batch.target_ids[n, :count].tolist() == [token for ids in row for token in ids[1:]]
+        expected = (number[:, None] == number).tril() if config.separate else torch.ones(count, count).tril().bool()
+        assert torch.equal(seen[n, :count, :count], expected)
+        assert not seen[n, count:].any()
+        if not config.separate and type(config) is StreamConfig:  # all tokens of a file but its last are read
+            is_last = n + 1 in np.cumsum(packed.shard_sizes)
+            assert count == (len(row[0]) - 1 if is_last else config.num_tokens)
