@@ -8,7 +8,9 @@
 The model has the modalities of 4M-7 at 224 pixels with their real vocabularies. `caption` writes so many tokens,
 whatever they are, with 196 CLIP tokens in view at temperature 0. `chain` goes from a caption to CLIP, depth, normal,
 segmentation and RGB tokens (196 each) in random order (ROAR), every modality in view of the next ones. Random weights
-cost what trained ones do. With an ordered context, what has been encoded stays encoded, unless `--no-cache` is given.
+cost what trained ones do, but repeat themselves when they write, which is easily guessed: `--no-draft` tells what a
+text costs of which nothing can be guessed. With an ordered context, what has been encoded stays encoded, unless
+`--no-cache` is given.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--context", choices=["full", "ordered"], default="full", help="pattern of the encoder")
     parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--no-draft", action="store_true", help="guess no tokens")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
     parser.add_argument("--threads", type=int, default=None)
@@ -94,11 +97,14 @@ def main() -> None:
         parser.error(f"--steps takes {len(CHAIN)} numbers, one for each of {', '.join(CHAIN)}")
     device = choose_device(options.device)
     model = build(options.preset, options.context, device)
-    sampler = Sampler(model, bf16=options.precision == "bf16", cache=not options.no_cache)
     plan, given, num_tokens = task(options, device)
     seeds = torch.arange(options.batch, device=device)
     times = []
     for _ in range(options.repeats):
+        # A new one each time: a sampler remembers its texts.
+        sampler = Sampler(
+            model, bf16=options.precision == "bf16", cache=not options.no_cache, draft=not options.no_draft
+        )
         start = time.perf_counter()
         made = sampler.run(plan, given, seeds=seeds)
         if device.type == "cuda":

@@ -109,6 +109,18 @@ class AttentionPattern:
         return cls(reach=_where_valid(valid, _ends(valid)), group=_group_of_valid(valid))
 
     @classmethod
+    def causal_after(cls, known: int, valid: Tensor) -> AttentionPattern:
+        """Causal, for (B, N) tokens behind `known` ones that all of them see: those of a cache."""
+        if not known:
+            return cls.causal(valid)
+        keys = torch.nn.functional.pad(valid, (known, 0), value=True)
+        return cls(
+            reach=_where_valid(valid, _ends(valid) + known),
+            group=_group_of_valid(valid),
+            key_group=_group_of_valid(keys),
+        )
+
+    @classmethod
     def prefix_causal(cls, valid: Tensor, prefix: Tensor) -> AttentionPattern:
         """Causal, but the first `prefix` (B,) tokens see one another too (AIM, El-Nouby et al. 2024, sec. 3.3)."""
         return cls(

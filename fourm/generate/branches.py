@@ -82,14 +82,21 @@ class Branches:
         known = self.packs[0].cache if len(self.packs) == 1 else None
         return KVCache(depth) if known is None else known.string()
 
-    def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """Logits of every pack, (pack's count * B, ...) each -> (B, ...) guided logits."""
-        return self.guide(torch.cat(list(logits)))
+    def logits(self, model: Multimodal, target: str, hidden: Sequence[Tensor]) -> Tensor:
+        """Guided logits.
 
-    def guide(self, logits: Tensor) -> Tensor:
-        """(count * B, ...) -> (B, ...) guided logits."""
-        unconditional, *conditional = logits.float().chunk(self.count)
-        return guide(unconditional, conditional, self.weights)
+        Heads are linear: guided states have guided logits, with one product over the vocabulary for all branches.
+
+        Args:
+            model: its heads.
+            target: which of them.
+            hidden: of every pack (pack's count * B, ..., dim) decoder states.
+
+        Returns:
+            (B, ..., vocab_size) float32.
+        """
+        unconditional, *conditional = torch.cat(list(hidden)).float().chunk(self.count)
+        return model.heads.logits(target, guide(unconditional, conditional, self.weights)).float()
 
 
 def build_branches(

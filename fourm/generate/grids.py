@@ -176,7 +176,8 @@ class GridDecoder:
     ) -> None:
         """Predict tokens at (B, m) positions and write them, or of each sample the `keep` most confident ones."""
         packs = zip(self.branches.packs, contexts, strict=True)
-        logits = self.branches.combine([self._logits(pack, context, positions) for pack, context in packs])
+        hidden = [self._hidden(pack, context, positions) for pack, context in packs]
+        logits = self.branches.logits(self.model, self.step.target, hidden)
         uniforms = uniform(self.seeds[:, None], self.stream, number, positions.clamp(min=0))
         drawn = draw(logits, uniforms, temperature, top_k=self.step.top_k, top_p=self.step.top_p)
         check_finite(drawn.confidence.isfinite().all(), self.step.target)
@@ -186,8 +187,8 @@ class GridDecoder:
         if canvas.probabilities is not None:
             canvas.write_probabilities(positions, logits.softmax(-1))
 
-    def _logits(self, pack: Seen, context: Context, positions: Tensor) -> Tensor:
-        """(count * B, m, V) logits of a pack."""
+    def _hidden(self, pack: Seen, context: Context, positions: Tensor) -> Tensor:
+        """(count * B, m, dim) decoder states of a pack."""
         asked = repeat(positions, pack.count)
         valid = asked >= 0
         nothing = torch.full_like(asked, PADDING)
@@ -198,7 +199,7 @@ class GridDecoder:
             target_ids=nothing,
             attention=AttentionPattern.full(valid),
         )
-        return self.model.heads.logits(self.step.target, self.model.decode(unmasked(table), context, pack.cache))
+        return self.model.decode(unmasked(table), context, pack.cache)
 
 
 def most_confident(drawn: Drawn, positions: Tensor, count: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fourm.errors import DataError
 from fourm.generate.branches import Conditions, build_branches
 from fourm.generate.context import Facts, Memory
+from fourm.generate.drafts import Drafts
 from fourm.generate.grids import GridDecoder
 from fourm.generate.names import base_name
 from fourm.generate.plan import GenerationPlan, Step
@@ -52,12 +53,21 @@ class Sampler:
         bf16: run the model in bfloat16 autocast.
         cache: keep keys and values while a sequence is written, and what has been encoded where the model's context is
             ordered. Without it the answers are the same, and each token costs all before it: for comparison.
+        draft: guess from all texts of this sampler how one goes on, and check several tokens in one pass. The answers
+            are the same without.
     """
 
     def __init__(
-        self, model: Multimodal, special: SpecialIds | None = None, *, bf16: bool = False, cache: bool = True
+        self,
+        model: Multimodal,
+        special: SpecialIds | None = None,
+        *,
+        bf16: bool = False,
+        cache: bool = True,
+        draft: bool = True,
     ) -> None:
         self.model, self.special, self.bf16, self.cache = model, special or SpecialIds(), bf16, cache
+        self.drafts: dict[str, Drafts] | None = {} if draft else None
 
     def run(
         self,
@@ -145,7 +155,8 @@ class Sampler:
                 generated.probabilities[step.target] = canvas.probabilities
             return canvas.facts(step.target)
         visible = own["ids"] if own is not None else None
-        decoder = SequenceDecoder(self.model, step, branches, seeds, self.special, cache=self.cache)
+        drafts = None if self.drafts is None else self.drafts.setdefault(step.target, Drafts())
+        decoder = SequenceDecoder(self.model, step, branches, seeds, self.special, cache=self.cache, drafts=drafts)
         answers = decoder.run(visible)
         sequences = merge_sources(answers.ids, visible, self.special)
         generated.ids[step.target] = pad([sequence.tokens for sequence in sequences], seeds.device)

@@ -55,8 +55,8 @@ def guide(unconditional: Tensor, conditional: Sequence[Tensor], weights: Sequenc
     condition (Liu et al. 2022).
 
     Args:
-        unconditional: (..., V) logits l_u.
-        conditional: (..., V) logits l_i of each condition.
+        unconditional: (..., V) logits l_u, or the states (..., dim) that a linear head makes them of.
+        conditional: the same of each condition, l_i.
         weights: w_i.
     """
     guided = unconditional

@@ -1,19 +1,21 @@
 """Decoding sequences token by token with a key-value cache; the context is encoded, and its keys are made, once.
 
-Without the cache, every token costs the decoding of the whole string before it.
+Without the cache, every token costs the decoding of the whole string before it. With it, a pass may also check tokens
+that were guessed from what has been written before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fourm.generate.branches import Branches
+from fourm.generate.drafts import Drafts
 from fourm.generate.grids import stream
 from fourm.generate.plan import Step
 from fourm.generate.sampling import check_finite, draw
@@ -26,6 +28,8 @@ from fourm.tokens import PADDING, AttentionPattern, SpecialIds, TokenBatch
 
 _PLACES = 1 << 40
 """Beyond the ids of every vocabulary."""
+_FEW = 4
+"""Samples whose next tokens are guessed: of more, one is mostly wrong, and their passes are full anyway."""
 _CHECK_EVERY = 16
 """Steps between looks whether all samples have ended, where a look makes the device wait."""
 
@@ -53,6 +57,7 @@ class SequenceDecoder:
         seeds: (B,) of the samples.
         special: sentinels and end token.
         cache: keep keys and values; False computes all of them again for every token.
+        drafts: what has been written of this modality, to guess from; None: nothing is guessed.
     """
 
     def __init__(
@@ -64,9 +69,11 @@ class SequenceDecoder:
         special: SpecialIds,
         *,
         cache: bool = True,
+        drafts: Drafts | None = None,
     ) -> None:
         self.model, self.step, self.branches, self.seeds, self.special = model, step, branches, seeds, special
         self.cache = cache
+        self.drafts = drafts if cache and len(seeds) <= _FEW else None
         self.modality = model.modalities[step.target]
         self.index = model.modalities.index(step.target)
         self.stream = stream(step.target, "token")
@@ -96,24 +103,33 @@ class SequenceDecoder:
         written, ended = string.clone(), limit <= 0
         confidence = torch.zeros(ended.shape, device=self.seeds.device)[:, None]
         uniforms = uniform(self.seeds[:, None], self.stream, torch.arange(longest, device=self.seeds.device), 0)
-        kept, length = [], 1
-        for number in range(longest):
+        kept, number = [], 0
+        if self.drafts is not None:
+            self.drafts.begin(string[:, 0].tolist())
+        while number < longest:
             if number % _CHECK_EVERY == 0 or string.device.type == "cpu":
                 check_finite(confidence.isfinite().all(), self.step.target)
                 if bool(ended.all()):
                     break
-            logits = self._logits(string[:, :length], context, cache)
-            if self.step.keep_probabilities:
-                kept.append(logits[:, 0].softmax(-1))
-            if number < self.step.min_tokens:
-                logits = logits.masked_fill(ends[:, None], -torch.inf)
-            drawn = draw(logits, uniforms[:, number, None], heat[number], top_k=self.step.top_k, top_p=self.step.top_p)
-            string[:, length] = token = drawn.ids[:, 0]
-            written[:, length] = torch.where(ended, PADDING, token)
-            length += 1
-            confidence = confidence + drawn.confidence
-            room = room - (~_is_sentinel(token, self.special)).long()
-            ended = ended | ends.gather(1, token[:, None])[:, 0] | (room <= 0) | (number + 1 >= limit)
+            guess = self._guess(ended, longest - number - 1)
+            first = number
+            for row in self._logits(string[:, : number + 1], guess, context, cache).split(1, 1):
+                if self.step.keep_probabilities:
+                    kept.append(row[:, 0].softmax(-1))
+                if number < self.step.min_tokens:
+                    row = row.masked_fill(ends[:, None], -torch.inf)
+                drawn = draw(row, uniforms[:, number, None], heat[number], top_k=self.step.top_k, top_p=self.step.top_p)
+                number += 1
+                string[:, number] = token = drawn.ids[:, 0]
+                written[:, number] = torch.where(ended, PADDING, token)
+                confidence = confidence + drawn.confidence
+                room = room - (~_is_sentinel(token, self.special)).long()
+                ended = ended | ends.gather(1, token[:, None])[:, 0] | (room <= 0) | (number >= limit)
+                if self.drafts is not None and not self._holds(guess, number - first - 1, token, ended):
+                    break
+            if self.drafts is not None:
+                self._settle(guess, number - first - 1, cache, number)
+        length = number + 1
         check_finite(confidence.isfinite().all(), self.step.target)
         if not self.step.keep_probabilities:
             return Answers(written[:, :length])
@@ -140,23 +156,44 @@ class SequenceDecoder:
         behind = _is_sentinel(ids, self.special) & (ids > self.special.sentinel_0 + num_runs[:, None])
         return torch.isin(ids, stop) | behind
 
-    def _logits(self, string: Tensor, context: Context, cache: KVCache | None) -> Tensor:
-        """(B, 1, V) guided logits of the token behind a (B, n) string; a cache holds all but its last token."""
+    def _guess(self, ended: Tensor, room: int) -> Tensor:
+        """(B, k) what may come next; k is often 0."""
+        if self.drafts is None:
+            return self.seeds[:, None][:, :0]
+        guesses = self.drafts.guess(room, (~ended).tolist())
+        return torch.tensor(guesses, dtype=torch.int64, device=self.seeds.device).reshape(len(guesses), -1)
+
+    def _holds(self, guess: Tensor, place: int, token: Tensor, ended: Tensor) -> bool:
+        """Note (B,) tokens; whether they are what was guessed, so that the next row of logits stands behind them."""
+        drafts = cast(Drafts, self.drafts)
+        drafts.add(token.tolist())
+        return place < guess.shape[1] and bool(((guess[:, place] == token) | ended).all()) and not bool(ended.all())
+
+    def _settle(self, guess: Tensor, right: int, cache: KVCache | None, length: int) -> None:
+        """After a pass with guesses of which so many were right: of the cache stays what has been written."""
+        if guess.shape[1] and cache is not None:
+            cast(Drafts, self.drafts).came_true(right)
+            cache.keep(length)
+
+    def _logits(self, string: Tensor, guess: Tensor, context: Context, cache: KVCache | None) -> Tensor:
+        """(B, 1 + k, V) guided logits of the token behind a (B, n) string, and of those behind each of k guessed ones.
+
+        A cache holds all of the string but its last token.
+        """
         length = string.shape[1]
         first = length - 1 if cache is not None else 0
-        ids = self.branches.repeat(string[:, first:])
-        place = torch.arange(first, length, device=ids.device).expand_as(ids)
-        # A single token sees all before it.
-        attention = None if cache is not None else AttentionPattern.causal(ids >= 0)
+        ids = self.branches.repeat(torch.cat([string[:, first:], guess], 1))
+        place = torch.arange(first, first + ids.shape[1], device=ids.device).expand_as(ids)
         table = TokenBatch(
             modality=torch.full_like(ids, self.index),
             position=place,
             ids=ids,
             target_ids=torch.full_like(ids, PADDING),
-            attention=attention,
+            # A single token sees all before it.
+            attention=None if ids.shape[1] == 1 else AttentionPattern.causal_after(first, ids >= 0),
         )
-        hidden = self.model.decode(table, context, cache=cache)[:, -1:]
-        return self.branches.guide(self.model.heads.logits(self.step.target, hidden))
+        hidden = self.model.decode(table, context, cache=cache)[:, -1 - guess.shape[1] :]
+        return self.branches.logits(self.model, self.step.target, [hidden])
 
 
 def merge(answers: Tensor, visible: Tensor | None, special: SpecialIds) -> list[list[int]]:

@@ -154,8 +154,9 @@ class LayerCache:
         """Add (B, H, n, d) keys and values and return all of them."""
         start, self.length = self.length, self.length + key.shape[2]
         if self._memory is None:
-            self._memory = (key, value)
-            return key, value
+            # Heads side by side, as the products of single queries read them: else each of those copies all keys.
+            self._memory = (key.contiguous(), value.contiguous())
+            return self._memory
         if self.length > self._memory[0].shape[2]:
             self._memory = (_longer(self._memory[0], start, self.length), _longer(self._memory[1], start, self.length))
         for memory, new in zip(self._memory, (key, value), strict=True):
@@ -234,6 +235,8 @@ class Attention(nn.Module):
         """
         if self.cross:
             query = self._heads(self.q(x), self.num_heads)
+            if context is not None and cache is None and self._is_cheaper_unprojected(query, context, mask):
+                return self.proj(self._attend_unprojected(query, context, mask).transpose(1, 2).flatten(2))
             if context is not None:
                 key, value = self._key_value(self.kv(context))
                 if cache is not None:
@@ -251,6 +254,35 @@ class Attention(nn.Module):
         query = self.q_norm(query)
         out = attend(query if rotary is None else rotary.turn(query), key, value, mask)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _is_cheaper_unprojected(self, query: Tensor, context: Tensor, mask: AttentionMask) -> bool:
+        """Whether the queries had better come to the context than the context to the queries.
+
+        A key of a context token costs d x context_dim products per head; to bring a query into the space of the context
+        costs as much, and then scores are context_dim products instead of d.
+        """
+        if query.device.type != "cpu" or torch.is_grad_enabled() or mask.backend not in ("math", "sdpa"):
+            return False
+        plain = isinstance(self.k_norm, nn.Identity) and isinstance(self.q_norm, nn.Identity) and self.kv.bias is None
+        queries, keys, width = query.shape[2], context.shape[1], context.shape[2]
+        projected = 2 * self.num_kv_heads * keys * self.head_dim * width
+        unprojected = 2 * self.num_heads * queries * width * (self.head_dim + keys)
+        return plain and mask.sees is None and mask.allowed is None and unprojected < projected
+
+    def _attend_unprojected(self, query: Tensor, context: Tensor, mask: AttentionMask) -> Tensor:
+        """(B, H, Q, d) answers; as q (W_k c) = (W_k' q) c and s (W_v c) = W_v (s c), nothing but rounding differs.
+
+        Args:
+            query: (B, H, Q, d).
+            context: (B, K, context_dim), all of it seen.
+            mask: without effect.
+        """
+        key, value = self.kv.weight.view(2, self.num_kv_heads, self.head_dim, -1).repeat_interleave(
+            self.num_heads // self.num_kv_heads, 1
+        )
+        asked = ((query * self.head_dim**-0.5) @ key).flatten(1, 2)
+        mixed = (asked @ context.transpose(1, 2)).softmax(-1) @ context
+        return mixed.unflatten(1, query.shape[1:3]) @ value.transpose(1, 2)
 
     def _key_value(self, kv: Tensor) -> tuple[Tensor, Tensor]:
         key, value = kv.chunk(2, dim=-1)

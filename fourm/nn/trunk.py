@@ -99,7 +99,8 @@ class KVCache:
 
     def keep(self, length: int) -> None:
         """Forget all but the first tokens, or without tokens of its own all but the first of the context."""
-        self.cross = None
+        if not self.own:
+            self.cross = None
         for block in self.blocks:
             (block.context if block.own is None else block.own).keep(length)
 

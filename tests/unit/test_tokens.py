@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fourm.tokens import AttentionPattern, SpecialIds
@@ -20,6 +21,11 @@ def test_full_attention_leaves_out_padding() -> None:
 
 def test_causal_attention() -> None:
     assert text(AttentionPattern.causal(ONES)) == ["x...", "xx..", "xxx.", "xxxx"]
+
+
+@pytest.mark.parametrize("known", [0, 1, 3])
+def test_tokens_behind_a_cache_attend_as_the_end_of_a_causal_string(known: int) -> None:
+    assert text(AttentionPattern.causal_after(known, ONES[:, known:])) == ["x...", "xx..", "xxx.", "xxxx"][known:]
 
 
 def test_prefix_causal_attention_sees_the_prefix_both_ways() -> None:

@@ -185,3 +185,39 @@ def test_the_keys_of_a_context_are_computed_once() -> None:
     again = layer(x, mask, None, cache)
     torch.testing.assert_close(first, again)
     assert cache.length == 3
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(("queries", "keys"), [(2, 30), (9, 3)])
+def test_few_queries_go_to_the_context_unprojected(
+    queries: int, keys: int, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = Attention(32, 4, num_kv_heads=kv_heads, cross=True, context_dim=24, qkv_bias=False)
+    x, context = torch.randn(2, queries, 32), torch.randn(2, keys, 24)
+    mask = AttentionMask.prepare(None, "auto", torch.float32)
+    projected = []
+    layer.kv.register_forward_hook(lambda *_: projected.append(1))
+    expected = layer(x, mask, context)
+    with torch.no_grad():
+        found = layer(x, mask, context)
+    torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=1e-5)
+    assert len(projected) == (1 if queries < keys else 2)
+
+
+@pytest.mark.parametrize("options", [{"qkv_bias": True}, {"qk_norm": True, "qkv_bias": False}])
+def test_keys_with_biases_or_norms_are_projected(options: dict[str, bool]) -> None:
+    layer = Attention(32, 4, cross=True, **options)
+    projected = []
+    layer.kv.register_forward_hook(lambda *_: projected.append(1))
+    with torch.no_grad():
+        layer(torch.randn(1, 1, 32), AttentionMask.prepare(None, "auto", torch.float32), torch.randn(1, 40, 32))
+    assert projected
+
+
+def test_cached_heads_lie_side_by_side() -> None:
+    layer = Attention(32, 4, cross=True)
+    cache = LayerCache()
+    layer(torch.randn(2, 1, 32), AttentionMask.prepare(None, "auto", torch.float32), torch.randn(2, 5, 32), cache)
+    assert cache.all is not None
+    assert all(kept.is_contiguous() for kept in cache.all)
