@@ -8,13 +8,15 @@ wrongly is drawn all the same, and what was guessed behind it is forgotten (Levi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 _ORDERS = (4, 3, 2)
 """How many tokens have to be the same as before; the longest match counts."""
-_LONGEST = 15
-"""Tokens of a guess: more rows make a pass slower than they save."""
+_LENGTHS = (2, 4, 9, 15)
+"""Tokens of a guess, longer while all of it comes true: products of up to three rows take hardly longer than those of
+one, and those of more take about twice as long whatever their number."""
+_PATIENCE = 3
+"""So many guesses in a row of which nothing came true, and only the longest matches count."""
 _FORGET = 200_000
 """Tokens remembered at most."""
 
@@ -28,8 +30,8 @@ class Drafts:
     def __init__(self) -> None:
         self.texts: list[list[int]] = []
         self.own: list[list[int]] = []
-        self.hits = 1.0
-        """Tokens of a guess that came true: a running mean."""
+        self._right = 0
+        """Guesses in a row that came true, or as a negative number those of which nothing did."""
         self._size = 0
         self._places: dict[tuple[int, ...], tuple[list[int], int]] = {}
 
@@ -63,19 +65,19 @@ class Drafts:
         Returns:
             a list for each sample, all empty if nothing is known to follow.
         """
-        length = min(most, _LONGEST, math.ceil(2 * self.hits))
+        length = min(most, _LENGTHS[min(max(self._right, 0), len(_LENGTHS) - 1)])
         if length < 1:
             return [[] for _ in self.own]
         found = [self._follow(text, length) if alive else None for text, alive in zip(self.own, live, strict=True)]
         length = min((len(guess) for guess in found if guess is not None), default=0)
         return [[0] * length if guess is None else guess[:length] for guess in found]
 
-    def came_true(self, count: int) -> None:
+    def came_true(self, count: int, of: int) -> None:
         """Learn how many tokens of the last guess were right."""
-        self.hits = 0.7 * self.hits + 0.3 * count
+        self._right = max(self._right, 0) + 1 if count == of else 0 if count else min(self._right, 0) - 1
 
     def _follow(self, text: list[int], length: int) -> list[int]:
-        for order in _ORDERS if self.hits > 0.25 else _ORDERS[:1]:
+        for order in _ORDERS[:1] if self._right <= -_PATIENCE else _ORDERS:
             if len(text) >= order and (place := self._places.get(tuple(text[-order:]))):
                 before, start = place
                 guess = before[start : start + length]

@@ -172,7 +172,7 @@ class SequenceDecoder:
     def _settle(self, guess: Tensor, right: int, cache: KVCache | None, length: int) -> None:
         """After a pass with guesses of which so many were right: of the cache stays what has been written."""
         if guess.shape[1] and cache is not None:
-            cast(Drafts, self.drafts).came_true(right)
+            cast(Drafts, self.drafts).came_true(right, guess.shape[1])
             cache.keep(length)
 
     def _logits(self, string: Tensor, guess: Tensor, context: Context, cache: KVCache | None) -> Tensor:

@@ -19,14 +19,20 @@ Given = dict[str, dict[str, Tensor]]
 TEXTS = [name for name, step in STEPS.items() if step.scheme == "autoregressive"]
 
 
-def written(*texts: list[int], hits: float = 10.0) -> Drafts:
-    """Drafts that have seen texts, the last of which is being written."""
+def learn(drafts: Drafts, right: int) -> None:
+    """So many guesses come true; where negative, nothing of so many does."""
+    for _ in range(abs(right)):
+        drafts.came_true(2 if right > 0 else 0, of=2)
+
+
+def written(*texts: list[int], right: int = 10) -> Drafts:
+    """Drafts that have seen texts, the last of which is being written, and have been right so often."""
     drafts = Drafts()
     for text in texts:
         drafts.begin([text[0]])
         for token in text[1:]:
             drafts.add([token])
-    drafts.hits = hits
+    learn(drafts, right)
     return drafts
 
 
@@ -52,21 +58,27 @@ def test_all_samples_get_equally_many_and_ended_ones_do_not_count() -> None:
     drafts.begin([1, 2, 3])
     for tokens in ([5, 6, 9], [5, 7, 9], [5, 6, 9], [5, 7, 8]):
         drafts.add(tokens)
-    drafts.hits = 10.0
+    learn(drafts, 10)
     assert drafts.guess(3, [True, True, True]) == [[], [], []]
     assert drafts.guess(3, [True, True, False]) == [[5, 5, 5], [6, 7, 6], [0, 0, 0]]
 
 
-def test_guesses_grow_while_they_come_true_and_need_long_matches_while_they_do_not() -> None:
-    drafts = written([1, 8, 9] + list(range(20, 40)), [2, 8, 9], hits=1.0)
-    assert len(drafts.guess(20, [True])[0]) == 2
-    for _ in range(20):
-        drafts.came_true(12)
-    assert len(drafts.guess(20, [True])[0]) == 15
-    for _ in range(30):
-        drafts.came_true(0)
-    assert drafts.guess(20, [True]) == [[]]
-    assert written([1, 6, 7, 8, 9, 4], [6, 7, 8, 9], hits=0.0001).guess(3, [True]) == [[4]]
+def test_guesses_grow_while_they_come_true_and_need_long_matches_while_nothing_does() -> None:
+    drafts = written([1, 8, 9, *range(20, 40)], [2, 8, 9], right=0)
+
+    def length() -> int:
+        return len(drafts.guess(20, [True])[0])
+
+    lengths = [length()]
+    for _ in range(4):
+        drafts.came_true(3, of=3)
+        lengths.append(length())
+    drafts.came_true(2, of=3)
+    lengths.append(length())
+    learn(drafts, -3)
+    lengths.append(length())
+    assert lengths == [2, 4, 9, 15, 15, 2, 0]
+    assert written([1, 6, 7, 8, 9, 4], [6, 7, 8, 9], right=-5).guess(3, [True]) == [[4]]
 
 
 @examples(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(0, 20))
