@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_LAZY = dict.fromkeys(("backbone", "load_model", "load_tokenizer"), "fourm.recipe")
+_LAZY = dict.fromkeys(("backbone", "load_model", "load_network", "load_tokenizer"), "fourm.recipe")
 _PACKAGES = ("generate",)
 """Folders that are functions too."""
 
 if TYPE_CHECKING:
     from fourm import generate
-    from fourm.recipe import backbone, load_model, load_tokenizer
+    from fourm.recipe import backbone, load_model, load_network, load_tokenizer
 
-__all__ = ["__version__", "backbone", "generate", "load_model", "load_tokenizer"]
+__all__ = ["__version__", "backbone", "generate", "load_model", "load_network", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

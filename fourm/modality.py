@@ -11,7 +11,7 @@ from fourm.config import build
 from fourm.errors import ConfigError, did_you_mean
 
 Direction = Literal["both", "input", "output"]
-Positions = Literal["sincos", "learned"]
+Positions = Literal["sincos", "sincos_xy", "learned"]
 Unit = Literal["token", "chunk"]
 Normalization = Literal["imagenet", "half", "standardize", "log", "mask", "none"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -123,7 +123,8 @@ class Modality:
         tokenizer: for tokens of an image-like modality, the raw modality its tokenizer encodes; `text` for WordPiece
             sequences.
         direction: whether a model may read it, predict it, or both.
-        positions: fixed sine-cosine or learned position embeddings.
+        positions: fixed sine-cosine or learned position embeddings; `sincos_xy` encodes the column of a grid before its
+            row, as MAE and AIM do.
         unit: what span masking hides: single tokens, or whole chunks such as `v1=3 v0=10`.
         teacher: name of the frozen network that makes its values of RGB images while they are used; files, `channels`
             and `normalization` are then those of the images, `content.dim` is the length of the network's vectors, and
@@ -200,6 +201,11 @@ class Modality:
     @property
     def is_discrete(self) -> bool:
         return isinstance(self.content, Discrete)
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether its tokens have places in the image: codes of a single vector have not, though they lie on a grid."""
+        return self.is_grid and self.num_tokens > 1 and (self.positions != "learned" or not self.is_discrete)
 
     @property
     def grid(self) -> Grid:

@@ -246,6 +246,7 @@ class TokenRow:
         reach: end of what the token may see (`AttentionPattern`).
         group: its attention group.
         values: modality name -> (n_m, dim) vectors read, in table order.
+        prefix: modality of pixels -> patches of its image that see one another in the trunk that reads them first.
         target_modality: number of the modality asked at this place, -1 where nothing is; None: what is asked is of the
             place's own modality, and discrete.
         target_values: modality name -> (n_m, dim) vectors asked, in table order.
@@ -263,6 +264,7 @@ class TokenRow:
     runs: tuple[tuple[int, bool], ...] | None = None
     target_modality: np.ndarray | None = None
     target_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prefix: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.modality)
@@ -303,6 +305,8 @@ class TokenBatch:
         target_rows: modality -> (n_m,) int64, the tokens asked of each output modality. Sizes are known on the host, so
             a step that uses them needs no synchronisation with the device.
         target_values: modality -> (n_m, dim) float32 vectors asked, in the order of its `target_rows`.
+        prefix: modality of pixels -> (B,) int64 patches of each image that see one another in the trunk that reads them
+            first, while later ones see those before them; without an entry, all see all.
     """
 
     modality: Tensor
@@ -314,6 +318,7 @@ class TokenBatch:
     value_rows: dict[str, Tensor] = field(default_factory=dict)
     target_rows: dict[str, Tensor] = field(default_factory=dict)
     target_values: dict[str, Tensor] = field(default_factory=dict)
+    prefix: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def valid(self) -> Tensor:
@@ -417,6 +422,10 @@ def collate(
             name: _stack([row.target_values[name] for row in rows if name in row.target_values], modalities[name])
             for name in asked
             if not modalities[name].is_discrete
+        },
+        prefix={
+            name: torch.tensor([row.prefix.get(name, 0) for row in rows])
+            for name in dict.fromkeys(name for row in rows for name in row.prefix)
         },
     )
 

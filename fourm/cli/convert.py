@@ -67,6 +67,45 @@ def vqgan(source: str, out: Path) -> None:
     _say(from_vqgan(source, out))
 
 
+_LAYERS = "Blocks the probe averages: last, best, or numbers such as 14-19. [default: found, or the last six]"
+_HEADS = "Attention heads, where there is no config. [default: one for each 128 channels, as published]"
+
+
+@convert.command("aim")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--head", type=click.Path(path_type=Path), default=None, help="File of the probe, published apart.")
+@click.option("--layers", default=None, help=_LAYERS)
+@click.option("--heads", type=click.IntRange(1), default=None, help=_HEADS)
+def aim(source: str, out: Path, head: Path | None, layers: str | None, heads: int | None) -> None:
+    """Convert a published AIM encoder SRC to the folder DST, which fourm.backbone reads and finetune starts from.
+
+    SRC is a folder with config.json and model.safetensors, a .safetensors file, a .pth file or a repository.
+
+    \b
+      fourm convert aim aim_600m_2bimgs_attnprobe_backbone.pth aim_600m \\
+        --head aim_600m_2bimgs_attnprobe_head_best_layers.pth
+    """
+    from fourm.recipe.aim import convert as write
+
+    _say(write(source, out, version="aim", head=head, layers=layers, num_heads=heads))
+
+
+@convert.command("aimv2")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--heads", type=click.IntRange(1), default=None, help=_HEADS)
+def aimv2(source: str, out: Path, heads: int | None) -> None:
+    """Convert a published AIMv2 encoder SRC, with learned or native positions, to the folder DST.
+
+    \b
+      fourm convert aimv2 apple/aimv2-large-patch14-224 aimv2_large
+    """
+    from fourm.recipe.aim import convert as write
+
+    _say(write(source, out, version="aimv2", num_heads=heads))
+
+
 @convert.command("to-ml4m")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DST", type=click.Path(path_type=Path))

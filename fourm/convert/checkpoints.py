@@ -8,6 +8,7 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 SAMPLE_CODE = "Apple Sample Code License (LICENSE_WEIGHTS of github.com/apple/ml-4m)"
+RESEARCH = "Apple Machine Learning Research Model License (apple-amlr)"
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,16 @@ def _tokenizer(name: str, modality: str, content: str) -> Checkpoint:
     return Checkpoint(f"EPFL-VILAB/4M_tokenizers_{name}", content, modality)
 
 
+def _aimv2(size: str, suffix: str, content: str) -> Checkpoint:
+    return Checkpoint(f"apple/aimv2-{size}-patch14-{suffix}", f"AIMv2 {size}, {content}", licence=RESEARCH)
+
+
 CHECKPOINTS: dict[str, Checkpoint] = {
     one.repository: one
     for one in [
+        Checkpoint("apple/AIM", "AIM 600M to 7B with attentive probes, a .pth file each", licence=RESEARCH),
+        *(_aimv2(s, str(r), f"{r} pixels") for s in ("large", "huge", "1B", "3B") for r in (224, 336, 448)),
+        _aimv2("large", "native", "any size and shape"),
         *(
             _model(f"4M-7_{s}_{d}", f"4M-7 {s}, trained on {d}")
             for d in ("CC12M", "COYO700M")

@@ -47,7 +47,7 @@ def load_published_model(published: Published, *, keep: bool = False) -> Loaded:
     if not published.is_transformer:
         raise CheckpointError(f"{published.source} is a tokenizer; load it with load_tokenizer")
     checkpoints.tell_licence(published.source)
-    with _naming(published.source):
+    with naming(published.source):
         config = ml4m.complete_config(published.config, published.tensors)
         modalities = ml4m.model_modalities(config, published.modalities)
         with torch.device("meta"):
@@ -76,7 +76,7 @@ def load_published_tokenizer(
     checkpoints.tell_licence(published.source)
     if published.is_vqgan:
         return _load_vqgan(published, modality, keep)
-    with _naming(published.source):
+    with naming(published.source):
         config = ml4m_tokenizer_configs.tokenizer_config(published.config, published.tensors)
         if modality is None:
             known = next(iter((published.modalities).items()), None)
@@ -96,7 +96,7 @@ def load_published_tokenizer(
 
 
 def _load_vqgan(published: Published, modality: str | Modality | None, keep: bool) -> Loaded:
-    with _naming(published.source):
+    with naming(published.source):
         config = vqgan.tokenizer_config(published.config)
         raw = catalog.get(modality) if isinstance(modality, str) else modality
         with torch.device("meta"):
@@ -107,7 +107,7 @@ def _load_vqgan(published: Published, modality: str | Modality | None, keep: boo
 
 
 @contextlib.contextmanager
-def _naming(source: str) -> Iterator[None]:
+def naming(source: str) -> Iterator[None]:
     """Errors inside the block name the checkpoint."""
     try:
         yield

@@ -74,6 +74,18 @@ def open_published(source: str | Path) -> Published:
         CheckpointError: if there is none, if it is damaged, or if it is of another kind; the message says what was
             found and what it looks like.
     """
+    found = open_checkpoint(source)
+    if not (found.is_transformer or found.is_tokenizer):
+        raise CheckpointError(f"{source} is not a published 4M checkpoint or tokenizer of LVM. {_what(found.tensors)}")
+    return found
+
+
+def open_checkpoint(source: str | Path) -> Published:
+    """A checkpoint of any kind; see `open_published`.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
     path = Path(source)
     if not path.exists() and is_hub_id(source):
         path = download(str(source))
@@ -90,8 +102,6 @@ def open_published(source: str | Path) -> Published:
             f"{source} {state}: a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, a .safetensors file, a .pth file, or a "
             "repository on the Hub such as EPFL-VILAB/4M-7_B_CC12M"
         )
-    if not (found.is_transformer or found.is_tokenizer):
-        raise CheckpointError(f"{source} is not a published 4M checkpoint or tokenizer of LVM. {_what(found.tensors)}")
     return found
 
 

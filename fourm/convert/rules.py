@@ -29,6 +29,7 @@ class Rule:
         twins: other published names of the same values, of which a file may hold only one.
         constant: what it always is, so that it is computed here and not stored.
         checked: whether a published tensor has to be that constant.
+        axes: order in which the axes of the published tensor follow one another here, where it is another.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Rule:
     twins: tuple[str, ...] = ()
     constant: Tensor | None = None
     checked: bool = True
+    axes: tuple[int, ...] | None = None
 
     @property
     def is_unread(self) -> bool:
@@ -96,7 +98,10 @@ def read(
             result.absent.append(rule.key)
         if rule.targets or rule.constant is not None or (keep and name == rule.key):
             value = _shaped(rule, name, published[name])
-            for target, part in zip(rule.targets, value.chunk(max(len(rule.targets), 1))):
+            if rule.axes is not None:
+                value = value.reshape(rule.shape).permute(rule.axes).contiguous()
+            parts = value.chunk(len(rule.targets)) if len(rule.targets) > 1 else (value,)
+            for target, part in zip(rule.targets, parts):
                 _place(result.state, covered, rule, target, part, own)
             if keep and name == rule.key:
                 _keep(result, rule, value)
@@ -135,6 +140,9 @@ def write(
             value = torch.cat(parts) if len(parts) > 1 else parts[0] if rule.rows is None else parts[0][rule.rows]
         else:
             value = torch.zeros(rule.shape)
+        if rule.axes is not None and rule.key not in kept:
+            turned = [rule.shape[axis] for axis in rule.axes]
+            value = value.reshape(turned).permute([rule.axes.index(axis) for axis in range(len(turned))])
         dtype = getattr(torch, (dtypes or {}).get(rule.key, ""), value.dtype)
         result[rule.key] = value.to(dtype, copy=True).reshape(rule.shape).contiguous()
     for rule in rules:  # only what a twin still says; either may have been trained since

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fourm.config import slot
+from fourm.config import slot, slots
 from fourm.errors import ConfigError, did_you_mean
+from fourm.models.presets import PRESETS
 from fourm.nn.configs import Activation, Backend, Norm, TrunkConfig
 from fourm.ranges import check_range
 from fourm.registry import Registry
@@ -31,13 +32,51 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class LinearHeadConfig:
-    """Vectors predicted by one linear layer."""
+    """Vectors predicted by one linear layer.
+
+    Args:
+        bias: whether it has one.
+    """
 
     target: ClassVar[str] = "fourm.models.heads:LinearHead"
 
+    bias: bool = True
 
-VECTOR_HEADS = Registry("vector_head", {"linear": "fourm.models.configs:LinearHeadConfig"})
+
+@dataclass
+class MlpHeadConfig:
+    """Vectors predicted by a stack of MLPs, token by token (AIM, El-Nouby et al. 2024, sec. 3.2).
+
+    Args:
+        dim, depth, mlp_ratio: sizes.
+        norm_eps: of its layer norms.
+        residual_norm: each block adds the normalised features before its MLP, as the published training does.
+    """
+
+    target: ClassVar[str] = "fourm.models.heads:MlpHead"
+
+    dim: int = 2048
+    depth: int = 12
+    mlp_ratio: float = 4.0
+    norm_eps: float = 1e-5
+    residual_norm: bool = True
+
+    def __post_init__(self) -> None:
+        check_range(self, "dim", "depth", least=1)
+        check_range(self, "mlp_ratio", "norm_eps", above=0)
+        if self.dim % 4:
+            raise ConfigError(f"dim is {self.dim}; two-dimensional sine-cosine positions need a multiple of 4")
+
+
+VECTOR_HEADS = Registry(
+    "vector_head",
+    {"linear": "fourm.models.configs:LinearHeadConfig", "mlp": "fourm.models.configs:MlpHeadConfig"},
+)
 """A config's `target(modality, dim, config)` maps (n, dim) hidden states and (n,) positions to (n, content.dim)."""
+
+
+MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig"})
+"""A config's `target(modalities, config, seed)` is a module that scores an `Example` and keeps both as attributes."""
 
 
 @dataclass
@@ -48,13 +87,16 @@ class MultimodalConfig:
     al. 2023; AIM, El-Nouby et al. 2024).
 
     `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or
-    `_swiglu_qknorm_nobias` appended, fills the sizes and options of the published models; other keys override it.
+    `_swiglu_qknorm_nobias` appended, fills the sizes and options of the published models; other keys override it. So do
+    those of `fourm.models.presets`, such as `aim_600m`.
 
     Args:
         dim, encoder_depth, decoder_depth, num_heads: sizes.
         num_kv_heads, mlp_ratio, mlp_hidden_dim, activation, rope_theta, norm, norm_eps, qk_norm and the biases: see
             `TrunkConfig`.
         num_register_tokens: learned tokens the encoder sees beside its inputs (Darcet et al. 2024).
+        patch_bias, patch_norm: whether the projection of patches has a bias, and is normalised before their positions
+            are added (AIM).
         drop_path: stochastic depth of both trunks.
         activation_checkpointing: recompute activations in the backward pass.
         tie_heads: sequence heads share their weights with the decoder's token embeddings; without an encoder, all heads
@@ -64,6 +106,8 @@ class MultimodalConfig:
             have none.
         modality_embeddings: tokens carry an embedding of their modality.
         vector_head: how continuous modalities are predicted whose direction is not `input`; None: they are not.
+        feeders: modality of pixels -> trunk that reads its patches first, `kind: multimodal` with `encoder_depth: 0`;
+            its outputs are the tokens of that modality, without embeddings (AIMv2, Fini et al. 2024).
         init_std: standard deviation of new linear layers (LLaMA: .02); None: Xavier-uniform.
         embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
             position table, learns far sooner in short runs.
@@ -92,6 +136,8 @@ class MultimodalConfig:
     norm_bias: bool = False
     norm_eps: float = 1e-6
     qk_norm: bool = False
+    patch_bias: bool = False
+    patch_norm: bool = False
     num_register_tokens: int = 0
     drop_path: float = 0.0
     activation_checkpointing: bool = False
@@ -100,6 +146,7 @@ class MultimodalConfig:
     position_tables: bool = True
     modality_embeddings: bool = True
     vector_head: Any = slot(VECTOR_HEADS, optional=True)
+    feeders: dict[str, Any] = slots(MODELS)
     embedding_std: float = 0.02
     init_std: float | None = None
     codebook_init: bool = False
@@ -126,12 +173,19 @@ class MultimodalConfig:
         name = values.get("preset")
         if name is None:
             return own
+        if name in PRESETS:
+            return {**PRESETS[name], **own}
         size, _, variant = str(name).partition("_")
         variant = variant or "swiglu_nobias"
         if size not in SIZES or variant not in VARIANTS:
-            known = [f"{s}_{v}" for s in SIZES for v in VARIANTS] + list(SIZES)
+            known = [f"{s}_{v}" for s in SIZES for v in VARIANTS] + list(SIZES) + list(PRESETS)
             raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), known)}")
         return {**SIZES[size], **VARIANTS[variant], **own}
+
+    @property
+    def reading_depth(self) -> int:
+        """Blocks of the trunk that reads the inputs: the encoder, or the decoder of a model without one."""
+        return self.encoder_depth or self.decoder_depth
 
     def trunk(self, depth: int, *, cross_attention: bool) -> TrunkConfig:
         """The config of the encoder (no cross-attention) or decoder trunk."""
@@ -156,7 +210,3 @@ class MultimodalConfig:
             activation_checkpointing=self.activation_checkpointing,
             backend=self.backend,
         )
-
-
-MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig"})
-"""A config's `target(modalities, config, seed)` is a module that scores an `Example` and keeps both as attributes."""

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.models.configs import MultimodalConfig
 from fourm.nn.init import fill_normal, fill_xavier
 from fourm.nn.position import sincos
+from fourm.nn.trunk import make_norm
 from fourm.tokens import TokenBatch
 
 
@@ -60,7 +62,7 @@ class PositionTable(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities, self.used, self.dim, self.std = modalities, tuple(used), dim, std
-        fixed = [m for m in self.used if m.positions == "sincos"]
+        fixed = [m for m in self.used if m.positions != "learned"]
         learned = [m for m in self.used if m.positions == "learned"]
         self.map = RowMap(ModalitySet([*fixed, *learned]), {m.name: m.layout.num_positions for m in (*fixed, *learned)})
         self.num_fixed = sum(m.layout.num_positions for m in fixed)
@@ -84,12 +86,13 @@ class PositionTable(nn.Module):
 
     def table_of(self, name: str) -> Tensor:
         """(num_positions, dim) fixed rows of a modality, computed anew."""
-        return sincos(self.modalities[name].layout, self.dim)
+        modality = self.modalities[name]
+        return sincos(modality.layout, self.dim, columns_first=modality.positions == "sincos_xy")
 
     def fill_tables(self) -> None:
         """Compute the fixed rows, and where each modality's rows begin and end."""
         self.start, self.limit = torch.tensor(self.starts), torch.tensor(self.limits)
-        fixed = [self.table_of(m.name) for m in self.used if m.positions == "sincos"]
+        fixed = [self.table_of(m.name) for m in self.used if m.positions != "learned"]
         self.fixed = torch.cat(fixed) if fixed else torch.empty(0, self.dim)
 
     def fill_parameters(self, generator: torch.Generator) -> None:
@@ -143,6 +146,33 @@ class TokenTable(nn.Module):
         return self.weight[self.map.slice(name)]
 
 
+class PatchProjection(nn.Module):
+    """A linear layer and a norm on patches, as in AIM (El-Nouby et al. 2024); either part of it as the config says.
+
+    Args:
+        dim: of a patch.
+        config: of the model.
+    """
+
+    def __init__(self, dim: int, config: MultimodalConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, config.dim, bias=config.patch_bias)
+        self.norm = make_norm(config.trunk(0, cross_attention=False)) if config.patch_norm else nn.Identity()
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(..., dim of a patch) -> (..., dim of the model)."""
+        return cast(Tensor, self.norm(self.linear(patches)))
+
+
+def patch_projections(modalities: ModalitySet, config: MultimodalConfig) -> dict[str, nn.Module]:
+    """What makes tokens of patches, where it is more than a matrix."""
+    return {
+        m.name: PatchProjection(m.content.dim, config)
+        for m in modalities.inputs
+        if isinstance(m.content, Continuous) and m.is_grid and (config.patch_bias or config.patch_norm)
+    }
+
+
 class InputEmbedder(nn.Module):
     """Embeds what the model reads; content apart from position plus modality, which a decoder may need alone.
 
@@ -153,6 +183,8 @@ class InputEmbedder(nn.Module):
         modality_embedding: of each modality; None: tokens carry none.
         positions: whether tokens carry embeddings of their positions.
         table: rows that embed the ids; None: rows of its own.
+        projections: continuous modality -> what makes tokens of its vectors, where it is no plain linear layer.
+        feeders: modality -> trunk that makes tokens of its patches; these carry no embeddings of ours.
     """
 
     def __init__(
@@ -164,19 +196,24 @@ class InputEmbedder(nn.Module):
         *,
         positions: bool = True,
         table: TokenTable | None = None,
+        projections: Mapping[str, nn.Module] | None = None,
+        feeders: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        self.feeders = nn.ModuleDict(feeders or {})
+        self.fed = [modalities.index(name) for name in self.feeders]
         inputs = modalities.inputs
         self.table = TokenTable(modalities, [m for m in inputs if m.is_discrete], dim, std) if table is None else table
-        self.positions = PositionTable(modalities, inputs, dim, std) if positions else None
+        placed = [m for m in inputs if m.name not in self.feeders]
+        self.positions = PositionTable(modalities, placed, dim, std) if positions else None
         self.modality_embedding = modality_embedding
         self.projections = nn.ModuleDict()
         for m in inputs:
-            if isinstance(m.content, Continuous):
+            if isinstance(m.content, Continuous) and m.name not in self.feeders:
                 # 4M: pixel patches have no bias, projected caption embeddings have one
                 projection = nn.Linear(m.content.dim, dim, bias=not m.is_grid)
                 try:
-                    self.projections[m.name] = projection
+                    self.projections[m.name] = (projections or {}).get(m.name, projection)
                 except KeyError as error:  # `values` and the like are methods of torch's modules
                     raise ConfigError(
                         f"modality '{m.name}' cannot be called so ({error}): give it another name, for instance "
@@ -196,7 +233,17 @@ class InputEmbedder(nn.Module):
             vectors = projection(batch.values[name].to(next(projection.parameters()).dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
         place = place_of(batch, self.positions, self.modality_embedding)
-        return flat.view(shape), place * batch.valid[..., None]
+        placed = batch.valid
+        for name, feeder in self.feeders.items():
+            rows = batch.value_rows[name]
+            sample = torch.div(rows, shape[1], rounding_mode="floor")
+            vectors = feeder(
+                batch.values[name], sample, batch.position.flatten()[rows], shape[0], batch.prefix.get(name)
+            )
+            flat = flat.index_put((rows,), vectors.to(flat.dtype))
+        for number in self.fed:
+            placed = placed & (batch.modality != number)
+        return flat.view(shape), place * placed[..., None]
 
 
 def place_of(batch: TokenBatch, positions: PositionTable | None, modalities: ModalityEmbedding | None) -> Tensor:
@@ -273,6 +320,8 @@ class Heads(TokenTable):
     def __init__(self, modalities: ModalitySet, dim: int, std: float, embedded: Iterable[Modality] = ()) -> None:
         super().__init__(modalities, modalities.outputs, dim, std)
         self.embedded = {m.name for m in embedded}
+        if not self.map.total:  # pixels alone are predicted: ranks would wait for the gradient of the row
+            self.weight.requires_grad_(False)
 
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw rows that give logits of about unit size on a normalised hidden state."""
@@ -283,6 +332,8 @@ class Heads(TokenTable):
 
     def scores(self, hidden: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""
+        if not rows:
+            return {}
         # Split once: each slice of its own would have a gradient as large as the whole table, zero but for its rows.
         weights = dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))
         return {name: F.linear(hidden[own], weights[name]) for name, own in rows.items()}

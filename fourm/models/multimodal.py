@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, PositionTable, TargetEmbedder, TokenTable
+from fourm.models.embed import (
+    Heads,
+    InputEmbedder,
+    ModalityEmbedding,
+    PositionTable,
+    TargetEmbedder,
+    TokenTable,
+    patch_projections,
+)
+from fourm.models.feeders import build_feeders
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.registry import implementation
@@ -47,7 +56,8 @@ class Multimodal(nn.Module):
 
     def __init__(self, modalities: ModalitySet, config: MultimodalConfig, seed: int = 0) -> None:
         super().__init__()
-        if not modalities.inputs or not modalities.outputs:
+        vectors = [m for m in modalities.values() if config.vector_head is not None and m.is_predicted]
+        if not modalities.inputs or not (modalities.outputs or vectors):
             raise ConfigError(
                 f"a model needs at least one input and one output modality; given: {', '.join(modalities) or 'none'}"
             )
@@ -59,6 +69,7 @@ class Multimodal(nn.Module):
         self.input_embedder = InputEmbedder(
             modalities, dim, std, input_modality, positions=config.position_tables,
             table=self._tied() if alone and config.tie_heads else None,
+            projections=patch_projections(modalities, config), feeders=build_feeders(modalities, config),
         )  # fmt: skip
         self.target_embedder: TargetEmbedder | None = None if alone else self._target_embedder(input_modality)
         self.registers = (

@@ -40,21 +40,26 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10_000.0) 
     return sincos_places(_steps(height), _steps(width), dim, temperature)
 
 
-def sincos_places(rows: Tensor, columns: Tensor, dim: int, temperature: float = 10_000.0) -> Tensor:
+def sincos_places(
+    rows: Tensor, columns: Tensor, dim: int, temperature: float = 10_000.0, *, columns_first: bool = False
+) -> Tensor:
     """The table of `sincos_2d` at any places, also between those of a grid.
 
     Args:
         rows: (H,) float64.
         columns: (W,) float64.
         dim: channels, a multiple of 4.
+        columns_first: the first half of the channels encodes the column, as in MAE and AIM.
 
     Returns:
         (H * W, dim) float32.
     """
-    first, second = _angles(rows, dim // 2, temperature), _angles(columns, dim // 2, temperature)
     shape = (len(rows), len(columns), dim // 2)
-    table = torch.cat([first[:, None].expand(shape), second[None].expand(shape)], dim=-1)
-    return table.reshape(-1, dim).float()
+    halves = [
+        _angles(rows, dim // 2, temperature)[:, None].expand(shape),
+        _angles(columns, dim // 2, temperature)[None].expand(shape),
+    ]
+    return torch.cat(halves[::-1] if columns_first else halves, dim=-1).reshape(-1, dim).float()
 
 
 def fitted_places(count: int, trained: int) -> Tensor:
@@ -103,10 +108,10 @@ def places(start: int, length: int, device: torch.device) -> Tensor:
     return torch.ones(length, device=device).cumsum(0) + (start - 1)
 
 
-def sincos(layout: Grid | Sequence, dim: int) -> Tensor:
-    """(num_positions, dim) sine-cosine table of a layout."""
+def sincos(layout: Grid | Sequence, dim: int, *, columns_first: bool = False) -> Tensor:
+    """(num_positions, dim) sine-cosine table of a layout; see `sincos_places`."""
     if isinstance(layout, Grid):
-        return sincos_2d(layout.height, layout.width, dim)
+        return sincos_places(_steps(layout.height), _steps(layout.width), dim, columns_first=columns_first)
     return sincos_1d(layout.num_positions, dim)
 
 

@@ -218,6 +218,8 @@ class Trunk(nn.Module):
                 x = block(x, masks[i], context, cross_mask, block_cache, rotary)
             if layers is not None and i in layers:
                 outputs.append(x)
+                if i == max(layers):
+                    break
         return outputs if layers is not None else self.norm(x)
 
     def _rotary(self, x: Tensor, rows: Sequence[int], start: int = 0) -> Rotary | None:

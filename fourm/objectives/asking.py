@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
-from fourm.objectives.base import Loss
+from fourm.objectives.base import Loss, Reduction
 from fourm.tokens import Example, SpecialIds
 
 T = TypeVar("T")
@@ -35,14 +35,14 @@ class Asking:
         self,
         modalities: ModalitySet,
         parts: Iterable[str],
-        reduction: Literal["token", "modality", "mod"],
+        reduction: Literal["token", "modality", "mod", "weighted"],
         weights: Mapping[str, float],
         special: SpecialIds | None,
     ) -> None:
         self.modalities, self.special = modalities, special or SpecialIds()
         self.names, self.parts = tuple(modalities), tuple(parts)
         self.frozen: dict[str, nn.Module] = {}
-        self.reduction: Literal["token", "modality"] = "token" if reduction == "token" else "modality"
+        self.reduction: Reduction = "modality" if reduction == "mod" else reduction
         self.loss_weights = self._by_modality("modality_weights", weights)
 
     def check_data(self, train: Mapping[str, Iterable[str]], val: Mapping[str, Iterable[str]]) -> None:

@@ -58,11 +58,13 @@ class Autoregressive(Asking):
             DataError: if the sample does not fit the modalities, or a row of documents its budget.
         """
         row, prefix = _Row(), rng if self.config.prefix == "uniform" else None
+        fed = rng if self.config.prefix == "fed" else None
         if isinstance(sample, Mapping):
-            row.add(map(self._tokens, self._segments(sample, rng)), prefix, self.budget + 1)
+            segments = self._segments(sample, rng)
+            row.add((self._tokens(segment, fed) for segment in segments), prefix, self.budget + 1)
         else:
             for document in sample:
-                row.add(map(self._tokens, document), prefix)
+                row.add((self._tokens(segment, fed) for segment in document), prefix)
             if row.length > self.budget:
                 raise DataError(
                     f"a row of documents has {row.length} tokens to read, more than the {self.budget} of the "
@@ -103,8 +105,13 @@ class Autoregressive(Asking):
             return np.concatenate([np.asarray(value, np.int64), end])[: modality.num_tokens]
         return np.concatenate([np.zeros(0, np.int64), *leading_chunks([*value, end], modality.num_tokens)])
 
-    def _tokens(self, segment: Segment) -> _Tokens:
-        """What a segment puts into the row. Where the id of a grid is -1 (no label), a place is left out."""
+    def _tokens(self, segment: Segment, fed: np.random.Generator | None = None) -> _Tokens:
+        """What a segment puts into the row. Where the id of a grid is -1 (no label), a place is left out.
+
+        Args:
+            segment: what is to be read.
+            fed: draws the patches of an image that see one another in the trunk that reads it first.
+        """
         modality = self.modalities[segment.modality]
         index, asked = self.modalities.index(modality.name), segment.asked and modality.is_predicted
         if not modality.is_discrete:
@@ -112,7 +119,8 @@ class Autoregressive(Asking):
                 vectors = select_patches(segment.value, modality, np.arange(modality.num_tokens))
             else:
                 vectors = vectors_of(modality, segment.value)
-            return _Tokens(modality.name, index, np.arange(len(vectors)), asked, vectors=vectors)
+            prefix = 0 if fed is None or not modality.is_grid else int(fed.integers(1, max(len(vectors), 2)))
+            return _Tokens(modality.name, index, np.arange(len(vectors)), asked, vectors=vectors, prefix=prefix)
         ids = grid_ids(modality, segment.value) if modality.is_grid else np.asarray(segment.value, np.int64)
         position = np.flatnonzero(ids != PADDING) if modality.is_grid else np.arange(len(ids))
         check_vocabulary(modality, ids[position])
@@ -134,6 +142,8 @@ class _Tokens:
         asked: whether they are predicted.
         ids: (n,) ids, or
         vectors: (n, dim) vectors.
+        prefix: how many at the beginning see one another in a trunk that reads them first, and are not asked; 0: there
+            is no such trunk.
     """
 
     name: str
@@ -142,11 +152,12 @@ class _Tokens:
     asked: bool
     ids: np.ndarray | None = None
     vectors: np.ndarray | None = None
+    prefix: int = 0
 
     def first(self, count: int) -> _Tokens:
         """At most so many of them."""
         ids, vectors = (None if column is None else column[:count] for column in (self.ids, self.vectors))
-        return _Tokens(self.name, self.index, self.position[:count], self.asked, ids, vectors)
+        return _Tokens(self.name, self.index, self.position[:count], self.asked, ids, vectors, self.prefix)
 
 
 def _concatenate(columns: Iterable[np.ndarray]) -> np.ndarray:
@@ -192,6 +203,8 @@ class _Row:
         is_asked = np.repeat(np.array([part.asked for part in self.parts], bool), counts) & (
             place >= prefixes[document]
         )
+        for start, part in zip(np.cumsum(counts) - counts, self.parts):
+            is_asked[start : start + part.prefix] = False
         read = np.flatnonzero(is_read)
         asked = is_asked[read + 1]
 
@@ -211,7 +224,20 @@ class _Row:
             runs=tuple((n, True) for n in reads.tolist() if n) if (prefixes == 1).all() else None,
             target_modality=np.where(asked, modality[read + 1], PADDING),
             target_values=self._vectors(counts, is_asked),
+            prefix=self._prefix(),
         )
+
+    def _prefix(self) -> dict[str, int]:
+        """Modality -> patches of its image that see one another in the trunk that reads them first.
+
+        Raises:
+            DataError: if there are several images of a modality, which such a trunk does not read.
+        """
+        fed = [part for part in self.parts if part.prefix]
+        found = {part.name: part.prefix for part in fed}
+        if len(found) < len(fed):
+            raise DataError("a row has several images of one modality, of which objective.prefix fed takes one")
+        return found
 
     def _vectors(self, counts: list[int], chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Modality -> the vectors of the chosen tokens (T,), in order."""

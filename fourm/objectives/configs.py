@@ -102,9 +102,12 @@ class AutoregressiveConfig:
         shuffle: draw another order for each sample.
         max_tokens: most tokens that a row reads; samples are cut to it. None: what the modalities can have.
         prefix: `uniform`: the first tokens of a document see one another and are not asked, from one to all but one of
-            them (AIM, sec. 3.3); `none`: every token sees what comes before it.
+            them (AIM, sec. 3.3); `none`: every token sees what comes before it; `fed`: so it is in the row, but in the
+            trunk that reads an image first (`model.feeders`) the first patches see one another, and are not asked
+            (AIMv2, Fini et al. 2024).
         standardize: predict vectors less their mean, over their standard deviation, as AIM predicts patches of pixels.
-        reduction, modality_weights: of the loss, see `MaskedConfig`.
+        reduction, modality_weights: of the loss, see `MaskedConfig`; `weighted` is the sum over modalities of weight
+            times mean.
     """
 
     target: ClassVar[str] = "fourm.objectives.autoregressive:Autoregressive"
@@ -112,9 +115,9 @@ class AutoregressiveConfig:
     order: list[str] = field(default_factory=list)
     shuffle: bool = False
     max_tokens: int | None = None
-    prefix: Literal["none", "uniform"] = "none"
+    prefix: Literal["none", "uniform", "fed"] = "none"
     standardize: bool = False
-    reduction: Literal["token", "modality", "mod"] = "token"
+    reduction: Literal["token", "modality", "mod", "weighted"] = "token"
     modality_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

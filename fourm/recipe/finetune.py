@@ -30,13 +30,14 @@ from fourm.recipe.bundle import Bundle, load_bundle
 from fourm.recipe.encoders import text_encoders
 from fourm.recipe.finetune_schema import FinetuneRecipe, class_folders, resized
 from fourm.recipe.job import TrainingJob, train_config
+from fourm.recipe.pretrained import load_encoder
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokenizers.deferred import Deferred
 from fourm.train.configs import ParameterRule
 from fourm.train.distributed import session
 from fourm.transfer.backbone import Backbone, choose
-from fourm.transfer.folder import load_network, save_network
+from fourm.transfer.folder import is_network, load_network, save_network
 from fourm.transfer.lora import add_lora
 from fourm.transfer.network import TransferNetwork
 from fourm.transfer.predicted import Predictor
@@ -101,9 +102,13 @@ def assemble(recipe: FinetuneRecipe) -> Parts:
         CheckpointError: if the checkpoint is damaged, or does not read a modality that is asked for.
         DataError: if data is missing.
     """
-    bundle = load_bundle(recipe.init_from) if recipe.init_from is not None else None
+    source, bundle = open_source(recipe.init_from)
+    if recipe.predict and bundle is None:
+        raise ConfigError(
+            f"predict asks the decoder of the checkpoint, which {recipe.init_from} has not: it is an encoder alone"
+        )
     answer = recipe.answer(find_classes(recipe))
-    network, task = build_network(recipe, answer, bundle.model if bundle else None)
+    network, task = build_network(recipe, answer, source)
     inputs = ModalitySet(
         resized(m, recipe.backbone.image_size)
         for m in network.backbone.modalities.values()
@@ -121,6 +126,16 @@ def assemble(recipe: FinetuneRecipe) -> Parts:
     )  # fmt: skip
 
 
+def open_source(path: str | None) -> tuple[Any, Bundle | None]:
+    """What the encoder comes from, and for a model what belongs to it."""
+    if path is None:
+        return None, None
+    if is_network(path):
+        return load_encoder(path), None
+    bundle = load_bundle(path)
+    return bundle.model, bundle
+
+
 def build_network(recipe: FinetuneRecipe, answer: Modality, model: Any = None) -> tuple[TransferNetwork, Task]:
     """The network of a recipe with its initial weights, and its task.
 
@@ -133,11 +148,12 @@ def build_network(recipe: FinetuneRecipe, answer: Modality, model: Any = None) -
     task: Task = implementation(recipe.objective.target)(recipe.objective, answer)
     new = recipe.new_modalities()
     if model is not None:
-        if recipe.model is not None and recipe.model.trunk(1, cross_attention=False) != model.config.trunk(
+        trained = model.model_config if isinstance(model, Backbone) else model.config
+        if recipe.model is not None and recipe.model.trunk(1, cross_attention=False) != trained.trunk(
             1, cross_attention=False
         ):
             raise CheckpointError(
-                f"{recipe.init_from} has another network than `model` describes (width {model.config.dim}, not "
+                f"{recipe.init_from} has another network than `model` describes (width {trained.dim}, not "
                 f"{recipe.model.dim}, or other options); leave `model` out to take the checkpoint's"
             )
         backbone = Backbone.from_model(model, recipe.backbone, new=new, pretrained=recipe.pretrained, seed=recipe.seed)

@@ -22,9 +22,9 @@ def meta_network(recipe: FinetuneRecipe) -> TransferNetwork:
     """
     model: Any = None
     if recipe.model is None:
-        from fourm.recipe.bundle import load_model
+        from fourm.recipe.pretrained import load_encoder
 
-        model = load_model(recipe.init_from or "").to("meta")
+        model = load_encoder(recipe.init_from or "").to("meta")
     classes = tuple(getattr(recipe.objective, "classes", ()))
     with torch.device("meta"):
         network, _ = build_network(recipe, recipe.answer(classes), model)

@@ -31,15 +31,18 @@ class Tokens(NamedTuple):
         x: (B, R + N, dim), registers first.
         valid: (B, R + N) bool; None: all are tokens.
         grids: spatial modality -> (first column, (rows, columns)).
+        prefix: (B,) tokens at the front that see one another, while later ones see what comes before them; None: all
+            see all.
     """
 
     x: Tensor
     valid: Tensor | None
     grids: dict[str, tuple[int, tuple[int, int]]]
+    prefix: Tensor | None = None
 
 
 class Backbone(nn.Module):
-    """The encoder of a model with the embedders of some of its modalities.
+    """The encoder of a model with the embedders of some of its modalities; of a model without one, its decoder.
 
     Args:
         modalities: what it reads, the most important one first.
@@ -71,15 +74,12 @@ class Backbone(nn.Module):
         if config.backend is not None:
             options["backend"] = config.backend
         self.model_config = replace(model, **options)
-        dim, depth = model.dim, model.encoder_depth
+        dim, depth = model.dim, model.reading_depth
         self.embedding_std = model.embedding_std
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "backbone"))
             self.stems = nn.ModuleDict(
-                {
-                    m.name: build_stem(m, dim, model.embedding_std, config.channels.get(m.name))
-                    for m in modalities.values()
-                }
+                {m.name: build_stem(m, model, config.channels.get(m.name)) for m in modalities.values()}
             )
             count = model.num_register_tokens
             self.registers = nn.Parameter(torch.empty(count, dim)) if count else None
@@ -87,8 +87,14 @@ class Backbone(nn.Module):
             self.pyramid = SimplePyramid(dim, config.out_channels) if config.pyramid is not None else None
         self.num_features, self.num_prefix_tokens = dim, count
         self.out_channels = dim if self.pyramid is None else config.out_channels
-        self.out_layers = _layers(config.out_layers, depth)
-        spatial = [name for name in modalities if self._stem(name).is_spatial]
+        for stem in self.stems.values():
+            cast(Stem, stem).counted = config.places == "counted"
+        self.out_layers = _layers("out_layers", config.out_layers, depth)
+        self.average_layers = _layers("average_layers", config.average_layers, depth)
+        if self.average_layers is not None and self.out_layers is None:
+            for part in (*self.encoder.blocks[max(self.average_layers) + 1 :], self.encoder.norm):
+                part.requires_grad_(False)  # nothing reads it; ranks would wait for its gradient
+        spatial = [m.name for m in modalities.values() if m.is_spatial]
         self.patch_size = modalities[spatial[0]].grid.patch_size if spatial else 1
         self.global_blocks = global_blocks(config.window, config.global_blocks, depth)
         self._check_size(spatial)
@@ -108,7 +114,7 @@ class Backbone(nn.Module):
         """The encoder of a trained model.
 
         Args:
-            model: a `Multimodal`; its weights are copied.
+            model: a `Multimodal`, or a trained backbone; its weights are copied.
             config: how it is used.
             new: modalities that `config.new` may name.
             pretrained: false leaves all weights at random, for training from scratch.
@@ -117,22 +123,28 @@ class Backbone(nn.Module):
         Raises:
             CheckpointError: if the model does not read a modality that is asked for.
         """
+        model = _reader(model, config)
         chosen = [choose(name, model.modalities, new if name in config.new else None) for name in config.modalities]
         named = dict(zip(config.modalities, chosen))
         channels = {named[key].name if key in named else key: value for key, value in config.channels.items()}
-        backbone = cls(ModalitySet(chosen), model.config, replace(config, channels=channels), seed)
+        of = model.model_config if isinstance(model, Backbone) else model.config
+        backbone = cls(ModalitySet(chosen), of, replace(config, channels=channels), seed)
         if pretrained:
             backbone.adopt(model, [m.name for name, m in named.items() if name not in config.new])
         return backbone
 
     @torch.no_grad()
     def adopt(self, model: Any, names: Sequence[str]) -> None:
-        """Copy the encoder of a trained model, and the embedders of the modalities `names`."""
-        self.encoder.load_state_dict(model.encoder.state_dict())
+        """Copy the trunk of a trained model or backbone, and the embedders of the modalities `names`."""
+        trained = isinstance(model, Backbone)
+        trunk = model.decoder if model.encoder is None else model.encoder
+        self.encoder.load_state_dict(trunk.state_dict())
         if self.registers is not None:
             self.registers.copy_(model.registers)
         for name in names:
-            self._stem(name).adopt(model)
+            self._stem(name).take(model._stem(name)) if trained else self._stem(name).adopt(model)
+        if trained and self.pyramid is not None and self.config.out_channels == model.out_channels and model.pyramid:
+            self.pyramid.load_state_dict(model.pyramid.state_dict())
 
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw the register tokens."""
@@ -142,7 +154,7 @@ class Backbone(nn.Module):
     @property
     def num_layers(self) -> int:
         """How many numbers `layer_of` can give."""
-        return self.model_config.encoder_depth + 2
+        return self.model_config.reading_depth + 2
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter of this module, for learning rates that decay with it (Bao et al. 2022, BEiT).
@@ -158,7 +170,10 @@ class Backbone(nn.Module):
         return self.num_layers - 1
 
     def forward(
-        self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        prefix_lengths: Tensor | None = None,
     ) -> OrderedDict[str, Tensor]:
         """Maps of features, as torchvision's detectors read them.
 
@@ -166,6 +181,8 @@ class Backbone(nn.Module):
             x: modality -> its values: images (B, C, H, W) normalised as the modality says, ids (B, rows, columns) or
                 (B, n), vectors (B, n, d). A tensor alone is the first modality. Modalities may be missing.
             present: modality -> (B,) bool, for samples that lack some of the modalities.
+            prefix_lengths: (B,) tokens at the front that see one another, while each later one sees those before it and
+                itself, as AIM is trained; None: all see all.
 
         Returns:
             "0", "1", ... -> (B, out_channels, h, w): with a pyramid at strides patch / 4, patch / 2, patch and
@@ -174,7 +191,7 @@ class Backbone(nn.Module):
         Raises:
             DataError: if an input is none of its modalities or has another shape, or none has places in the image.
         """
-        tokens = self.embed(x, present)
+        tokens = self.embed(x, present, prefix_lengths)
         if not tokens.grids:
             raise DataError(
                 f"none of the inputs {', '.join(self._named(x))} has places in the image, so there is no map"
@@ -183,14 +200,19 @@ class Backbone(nn.Module):
         maps = maps if self.pyramid is None else self.pyramid(maps)
         return OrderedDict((str(level), value) for level, value in enumerate(maps))
 
-    def forward_features(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, R + N, D) normalised outputs of the last block for all tokens, registers first, then modality by modality
-        in the order of `modalities`.
+    def forward_features(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        prefix_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """(B, R + N, D) outputs of `encode` for all tokens, registers first, then modality by modality in the order of
+        `modalities`; arguments as for `forward`.
         """
-        return self.encode(self.embed(x, present))
+        return self.encode(self.embed(x, present, prefix_lengths))
 
     def pooled(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, D) mean of the normalised outputs of all tokens, registers left out."""
+        """(B, D) mean over all tokens of what `encode` gives, registers left out."""
         tokens = self.embed(x, present)
         hidden = self.encode(tokens)[:, self.num_prefix_tokens :]
         if tokens.valid is None:
@@ -198,8 +220,13 @@ class Backbone(nn.Module):
         valid = tokens.valid[:, self.num_prefix_tokens :, None].to(hidden.dtype)
         return (hidden * valid).sum(1) / valid.sum(1).clamp(min=1)
 
-    def embed(self, x: Tensor | Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tokens:
-        """The encoder's input."""
+    def embed(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        prefix_lengths: Tensor | None = None,
+    ) -> Tokens:
+        """The encoder's input; arguments as for `forward`."""
         given, present = self._named(x), present or {}
         parts: dict[str, Embedded] = {name: self._stem(name)(given[name]) for name in self.modalities if name in given}
         if not parts:
@@ -207,7 +234,7 @@ class Backbone(nn.Module):
         first = next(iter(parts.values())).x
         grids, start = {}, self.num_prefix_tokens
         for name, part in parts.items():
-            if part.size is not None and self._stem(name).is_spatial:
+            if part.size is not None and self.modalities[name].is_spatial:
                 grids[name] = (start, part.size)
             start += part.x.shape[1]
         joined = [part.x for part in parts.values()]
@@ -220,23 +247,35 @@ class Backbone(nn.Module):
             valid = torch.cat(
                 [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(joined, masks)], 1
             )
-        return Tokens(torch.cat(joined, 1), valid, grids)
+        prefix = None if prefix_lengths is None else prefix_lengths + self.num_prefix_tokens
+        return Tokens(torch.cat(joined, 1), valid, grids, prefix)
 
     def encode(self, tokens: Tokens) -> Tensor:
-        """(B, R + N, D) normalised outputs of the last block."""
+        """(B, R + N, D) normalised outputs of the last block, or the mean of those of `average_layers`."""
+        if self.average_layers is not None:
+            return torch.stack(self._blocks(tokens, self.average_layers)).mean(0)
+        if not self.config.normalize:
+            return self._blocks(tokens, [len(self.encoder.blocks) - 1])[0]
         return cast(Tensor, self.encoder(tokens.x, attention=self._patterns(tokens)))
 
     def _encode(self, tokens: Tokens) -> list[Tensor]:
-        """The normalised outputs of the chosen blocks."""
+        """The outputs of the chosen blocks."""
         if self.out_layers is None:
             return [self.encode(tokens)]
-        wanted = tuple(self.out_layers)
-        found = self.encoder(tokens.x, attention=self._patterns(tokens), layers=wanted)
+        found = self._blocks(tokens, self.out_layers)
+        return [self.encoder.norm(hidden) for hidden in found] if self.config.normalize else found
+
+    def _blocks(self, tokens: Tokens, wanted: Sequence[int]) -> list[Tensor]:
+        """The outputs of some blocks as they are."""
+        found = self.encoder(tokens.x, attention=self._patterns(tokens), layers=tuple(wanted))
         by_block = dict(zip(sorted(set(wanted)), cast(list[Tensor], found)))
-        return [self.encoder.norm(by_block[block]) for block in wanted]
+        return [by_block[block] for block in wanted]
 
     def _patterns(self, tokens: Tokens) -> AttentionPattern | list[AttentionPattern | None] | None:
         full = None if tokens.valid is None else AttentionPattern.full(tokens.valid)
+        if tokens.prefix is not None:
+            valid = tokens.x.new_ones(tokens.x.shape[:2], dtype=torch.bool) if tokens.valid is None else tokens.valid
+            full = AttentionPattern.prefix_causal(valid, tokens.prefix.to(valid.device))
         if not self.config.window:
             return full
         numbers = window_numbers(tokens.x.shape[1], tokens.grids.values(), self.config.window).to(tokens.x.device)
@@ -289,6 +328,19 @@ class Backbone(nn.Module):
             )
 
 
+def _reader(model: Any, config: BackboneConfig) -> Any:
+    """What reads the modalities: a model, or the trunk that reads one of them first."""
+    feeders = {} if isinstance(model, Backbone) else model.input_embedder.feeders
+    known = [name for name in config.modalities if name not in config.new] if len(feeders) else []
+    fed = [name for name in known if choose(name, model.modalities).name in feeders]
+    if fed and len(config.modalities) > 1:
+        raise ConfigError(
+            f"backbone.modalities names {', '.join(config.modalities)}, but in this model '{fed[0]}' is read by a "
+            f"trunk of its own: write modalities: [{fed[0]}]"
+        )
+    return feeders[choose(fed[0], model.modalities).name] if fed else model
+
+
 def choose(name: str, modalities: ModalitySet, new: ModalitySet | None = None) -> Modality:
     """The modality that is meant by its full name, an alias, or its name without the resolution.
 
@@ -317,14 +369,12 @@ def choose(name: str, modalities: ModalitySet, new: ModalitySet | None = None) -
     )
 
 
-def _layers(layers: Sequence[int] | None, depth: int) -> list[int] | None:
+def _layers(key: str, layers: Sequence[int] | None, depth: int) -> list[int] | None:
     if layers is None:
         return None
     wrong = [layer for layer in layers if not -depth <= layer < depth]
     if wrong:
-        raise ConfigError(
-            f"out_layers names block {wrong[0]}; the encoder has {depth}: 0 to {depth - 1}, or -1 and down"
-        )
+        raise ConfigError(f"{key} names block {wrong[0]}; the encoder has {depth}: 0 to {depth - 1}, or -1 and down")
     return [layer % depth for layer in layers]
 
 

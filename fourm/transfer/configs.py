@@ -21,6 +21,11 @@ class BackboneConfig:
         image_size: pixels per side of the images it will be used for, if that is known beforehand. Other sizes can
             still be read.
         out_layers: blocks whose outputs become maps, from 0, negative ones from the end; None: the last one.
+        normalize: the last norm of the encoder is applied to what blocks give; false gives it as it is.
+        average_layers: blocks whose outputs, as they are, are averaged for heads on tokens, in place of the last
+            block's normalised one (AIM, El-Nouby et al. 2024, sec. 4). Nothing behind them is computed or trained.
+        places: how sine-cosine positions follow the size of an image: `fitted` to the grid of the training, or
+            `counted` from 0, as native AIMv2 encoders do.
         pyramid: `simple` makes maps of four strides (ViTDet, Li et al. 2022); null leaves them at that of the patches.
         out_channels: of the maps of a pyramid.
         window: tokens per side of the windows within which blocks attend; 0: all blocks attend globally.
@@ -36,6 +41,9 @@ class BackboneConfig:
     channels: dict[str, list[int]] = field(default_factory=dict)
     image_size: int | None = None
     out_layers: list[int] | None = None
+    normalize: bool = True
+    average_layers: list[int] | None = None
+    places: Literal["fitted", "counted"] = "fitted"
     pyramid: Literal["simple"] | None = None
     out_channels: int = 256
     window: int = 0
@@ -51,8 +59,9 @@ class BackboneConfig:
         check_range(self, "drop_path", least=0, below=1)
         if not self.modalities:
             raise ConfigError("modalities is empty; name what the backbone reads, for instance modalities: [rgb]")
-        if self.out_layers is not None and not self.out_layers:
-            raise ConfigError("out_layers is empty; name blocks, or leave it out for the last one")
+        for key in ("out_layers", "average_layers"):
+            if getattr(self, key) == []:
+                raise ConfigError(f"{key} is empty; name blocks, or leave it out for the last one")
         if self.pyramid is not None and self.out_layers is not None and len(self.out_layers) not in (1, 4):
             raise ConfigError(
                 f"out_layers names {len(self.out_layers)} blocks; a pyramid is made of one of them, or of four, one "

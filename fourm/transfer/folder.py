@@ -1,4 +1,4 @@
-"""A fine-tuned network as a self-contained folder: `config.json` and `model.safetensors`."""
+"""A fine-tuned network, or a backbone alone, as a self-contained folder: `config.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fourm import config as configs
 from fourm.errors import CheckpointError, ConfigError
@@ -34,9 +35,9 @@ class TransferFacts:
     Args:
         format, version: of the folder.
         modalities: name -> facts of the inputs, the most important one first.
-        answer: name -> facts of what is answered.
+        answer: name -> facts of what is answered; empty for a backbone alone.
         model: config of the model that the encoder comes from.
-        backbone, head, task: configs.
+        backbone, head, task: configs; a backbone alone has neither head nor task.
     """
 
     format: str
@@ -45,8 +46,8 @@ class TransferFacts:
     answer: dict[str, Any]
     backbone: BackboneConfig
     model: Any = configs.slot(MODELS)
-    head: Any = configs.slot(HEADS)
-    task: Any = configs.slot(TASKS)
+    head: Any = configs.slot(HEADS, optional=True)
+    task: Any = configs.slot(TASKS, optional=True)
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,34 @@ def save_network(network: TransferNetwork, task: Any, answer: Modality, folder: 
     """
     from copy import deepcopy
 
+    plain = deepcopy(network)
+    merge_lora(plain)
+    _save(plain, plain.backbone, {answer.name: to_dict(answer)}, plain.head_config, task, folder)
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> None:
+    """Write a backbone without a head.
+
+    Raises:
+        CheckpointError: if the disk is full.
+    """
+    _save(backbone, backbone, {}, None, None, folder)
+
+
+def _save(module: nn.Module, backbone: Backbone, answer: dict[str, Any], head: Any, task: Any, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = deepcopy(network)
-    merge_lora(plain)
-    backbone = plain.backbone
     facts = TransferFacts(
-        FORMAT, VERSION, {name: to_dict(m) for name, m in backbone.modalities.items()}, {answer.name: to_dict(answer)},
-        backbone.config, backbone.model_config, plain.head_config, task,
+        FORMAT, VERSION, {name: to_dict(m) for name, m in backbone.modalities.items()}, answer,
+        backbone.config, backbone.model_config, head, task,
     )  # fmt: skip
+    prefix = "backbone." if module is backbone else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
         with replacing(folder / "model.safetensors") as path:
-            save_file({k: v.contiguous() for k, v in plain.state_dict().items()}, str(path))
+            save_file({prefix + k: v.contiguous() for k, v in module.state_dict().items()}, str(path))
         publish(folder / "config.json", json.dumps(configs.to_dict(facts), indent=1) + "\n")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -103,7 +117,40 @@ def load_network(path: str | Path) -> FineTuned:
     Raises:
         CheckpointError: if it is missing, damaged or something else.
     """
-    folder = next((p for p in (Path(path) / "model", Path(path)) if (p / "config.json").is_file()), None)
+    network, facts = _load(path)
+    if not isinstance(network, TransferNetwork):
+        raise CheckpointError(
+            f"{path} is a backbone without a head, which answers nothing: read it with fourm.backbone, or train a head "
+            "with `fourm finetune` and init_from"
+        )
+    return FineTuned(network.eval(), facts.task, from_dict(*next(iter(facts.answer.items()))))
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """The backbone of a fine-tuned network, or one that was saved alone, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: as `load_network`.
+    """
+    network, _ = _load(path)
+    return (network.backbone if isinstance(network, TransferNetwork) else network).eval()
+
+
+def is_network(path: str | Path) -> bool:
+    """Whether a folder holds a fine-tuned network or a backbone, instead of a model."""
+    folder = _folder(path)
+    try:
+        return folder is not None and json.loads((folder / "config.json").read_text()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _folder(path: str | Path) -> Path | None:
+    return next((p for p in (Path(path) / "model", Path(path)) if (p / "config.json").is_file()), None)
+
+
+def _load(path: str | Path) -> tuple[TransferNetwork | Backbone, TransferFacts]:
+    folder = _folder(path)
     if folder is None:
         raise CheckpointError(f"there is no fine-tuned network in {path}: expected the output of `fourm finetune`")
     try:
@@ -114,12 +161,14 @@ def load_network(path: str | Path) -> FineTuned:
                 "`fourm finetune` makes networks of them"
             )
         facts = configs.build(TransferFacts, plain, where=str(folder / "config.json"))
-        answer = from_dict(*next(iter(facts.answer.items())))
         modalities = ModalitySet(from_dict(name, m) for name, m in facts.modalities.items())
-        task = implementation(facts.task.target)(facts.task, answer)
+        network: TransferNetwork | Backbone
         with torch.device("meta"):
-            backbone = Backbone(modalities, facts.model, facts.backbone)
-            network = TransferNetwork(backbone, facts.head, task.num_outputs, task.is_dense)
+            network = Backbone(modalities, facts.model, facts.backbone)
+        if facts.head is not None and facts.task is not None:
+            task = implementation(facts.task.target)(facts.task, from_dict(*next(iter(facts.answer.items()))))
+            with torch.device("meta"):
+                network = TransferNetwork(network, facts.head, task.num_outputs, task.is_dense)
     except (ConfigError, ValueError, StopIteration) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -129,9 +178,11 @@ def load_network(path: str | Path) -> FineTuned:
     try:
         from safetensors.torch import load_file
 
-        adopt_weights(network, load_file(folder / "model.safetensors"))
+        prefix = "" if isinstance(network, TransferNetwork) else "backbone."
+        state = {name.removeprefix(prefix): value for name, value in load_file(folder / "model.safetensors").items()}
+        adopt_weights(network, state)
     except Exception as error:  # what is missing, cut off or of another shape
         raise CheckpointError(
             f"{folder / 'model.safetensors'} does not fit its config.json or is damaged: {error}"
         ) from None
-    return FineTuned(network.eval(), facts.task, answer)
+    return network, facts

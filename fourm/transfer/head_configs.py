@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError
 from fourm.ranges import check_range
@@ -33,14 +33,17 @@ class AttentiveConfig:
     """A learned query that attends to all tokens, and a linear layer (AIM, El-Nouby et al. 2024, sec. 4).
 
     Args:
-        num_heads: of the attention.
+        num_heads: of the attention; None: as many as the encoder's.
         num_queries: whose outputs are averaged.
+        form: `block` normalises each token, projects queries and outputs and has biases. `aim` is the published one:
+            tokens normalised by the statistics of the batch (of each rank), keys and values projected, no biases.
     """
 
-    target: ClassVar[str] = "fourm.transfer.heads:AttentiveHead"
+    target: ClassVar[str] = "fourm.transfer.heads:attentive"
 
-    num_heads: int = 8
+    num_heads: int | None = 8
     num_queries: int = 1
+    form: Literal["block", "aim"] = "block"
 
     def __post_init__(self) -> None:
         check_range(self, "num_heads", "num_queries", least=1)
@@ -101,13 +104,18 @@ class LoRAConfig:
         rank: of the change.
         alpha: the change counts alpha / rank; None: as much as the rank, so that it counts once.
         match: patterns of the names of the layers within the backbone.
+        fused: which of queries, keys and values change in layers that hold all three (`qkv`), each by a change of its
+            own: `qv` for AIM (El-Nouby et al. 2024, sec. 5). None: one change of the whole layer.
     """
 
     rank: int = 8
     alpha: float | None = None
     match: list[str] = field(default_factory=lambda: ["encoder.blocks.*.attn.qkv", "encoder.blocks.*.attn.proj"])
+    fused: str | None = None
 
     def __post_init__(self) -> None:
+        if self.fused is not None and (not self.fused or set(self.fused) - set("qkv")):
+            raise ConfigError(f"fused is '{self.fused}'; expected letters of q, k and v, such as qv")
         check_range(self, "rank", least=1)
         check_range(self, "alpha", above=0)
 

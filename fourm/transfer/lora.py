@@ -7,6 +7,7 @@ checkpoints and loading go by name.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +24,52 @@ class LoRALinear(nn.Linear):
         base: whose weights it takes over, frozen.
         rank: of the change.
         scale: of the change.
+        parts: rows of the weight, and whether they change; those that do have changes of their own. None: all as one.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float) -> None:
+    def __init__(
+        self, base: nn.Linear, rank: int, scale: float, parts: Sequence[tuple[int, bool]] | None = None
+    ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.scale = scale
+        self.scale, self.rank = scale, rank
+        self.parts = [(base.out_features, True)] if parts is None else list(parts)
+        changing = [rows for rows, changes in self.parts if changes]
         device = base.weight.device
-        self.lora_down = nn.Parameter(torch.empty(rank, base.in_features, device=device))
-        self.lora_up = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+        self.lora_down = nn.Parameter(torch.empty(rank * len(changing), base.in_features, device=device))
+        self.lora_up = nn.Parameter(torch.zeros(sum(changing), rank, device=device))
         nn.init.kaiming_uniform_(self.lora_down, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
+        low = F.linear(x, self.lora_down)
+        if len(self.parts) == 1:
+            return super().forward(x) + self.scale * F.linear(low, self.lora_up)
+        ups, lows = iter(self._ups()), iter(low.split(self.rank, -1))
+        change = [
+            F.linear(next(lows), next(ups)) if changes else low.new_zeros(*x.shape[:-1], rows)
+            for rows, changes in self.parts
+        ]
+        return super().forward(x) + self.scale * torch.cat(change, -1)
+
+    def _ups(self) -> Sequence[Tensor]:
+        return self.lora_up.split([rows for rows, changes in self.parts if changes])
+
+    def change(self) -> Tensor:
+        """(out, in) what is added to the weight."""
+        ups, downs = iter(self._ups()), iter(self.lora_down.split(self.rank))
+        return self.scale * torch.cat(
+            [
+                next(ups) @ next(downs) if changes else self.weight.new_zeros(rows, self.in_features)
+                for rows, changes in self.parts
+            ]
+        )
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """A plain layer that computes the same."""
         plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        plain.weight = nn.Parameter(self.weight + self.scale * self.lora_up @ self.lora_down)
+        plain.weight = nn.Parameter(self.weight + self.change())
         plain.bias = self.bias
         return plain
 
@@ -64,12 +91,20 @@ def add_lora(module: nn.Module, config: LoRAConfig) -> int:
             raise ConfigError(
                 f"lora.match: '{pattern}' is no linear layer of the backbone.{did_you_mean(pattern, layers)}"
             )
-        chosen.update(dict.fromkeys(hits))
+        chosen.update({name: None for name in hits if layers[name].weight.requires_grad})  # others are not read
     module.requires_grad_(False)
     scale = 1.0 if config.alpha is None else config.alpha / config.rank
     for name in chosen:
-        _replace(module, name, LoRALinear(layers[name], config.rank, scale))
+        _replace(module, name, LoRALinear(layers[name], config.rank, scale, _parts(name, layers[name], config.fused)))
     return len(chosen)
+
+
+def _parts(name: str, layer: nn.Linear, fused: str | None) -> list[tuple[int, bool]] | None:
+    """Rows of queries, keys and values of a layer that holds all three, and which of them change."""
+    if fused is None or name.rpartition(".")[2] != "qkv":
+        return None
+    keys = (layer.out_features - layer.in_features) // 2
+    return [(rows, part in fused) for part, rows in (("q", layer.in_features), ("k", keys), ("v", keys))]
 
 
 def merge_lora(module: nn.Module) -> None:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.errors import ConfigError, DataError
+from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.modality import Continuous, Modality
 from fourm.models.ask import patchify
+from fourm.models.configs import MultimodalConfig
 from fourm.nn.init import fill_normal
 from fourm.nn.position import fitted_places, resize_table, sincos_1d, sincos_places
+from fourm.nn.trunk import make_norm
 
 
 class Embedded(NamedTuple):
@@ -37,21 +39,19 @@ class Stem(nn.Module):
 
     Args:
         modality: whose.
-        dim: width.
-        std: deviation of new embeddings.
+        model: config of the model that it belongs to.
+
+    Attributes:
+        counted: sine-cosine positions are counted from 0 at any size instead.
     """
 
-    def __init__(self, modality: Modality, dim: int, std: float) -> None:
+    def __init__(self, modality: Modality, model: MultimodalConfig) -> None:
         super().__init__()
-        self.source, self.dim, self.std = modality, dim, std
-        self.modality = nn.Parameter(torch.empty(dim))
-        learned = modality.positions == "learned"
+        self.source, self.dim, self.std, self.counted = modality, model.dim, model.embedding_std, False
+        self.has_positions, dim = model.position_tables, model.dim
+        self.modality = nn.Parameter(torch.empty(dim)) if model.modality_embeddings else None
+        learned = modality.positions == "learned" and self.has_positions
         self.positions = nn.Parameter(torch.empty(modality.layout.num_positions, dim)) if learned else None
-
-    @property
-    def is_spatial(self) -> bool:
-        """Whether its tokens have places in the image: codes of a single vector have not, though they lie on a grid."""
-        return self.source.is_grid and self.source.num_tokens > 1 and self.source.positions == "sincos"
 
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw new embeddings."""
@@ -59,33 +59,42 @@ class Stem(nn.Module):
             fill_normal(parameter, generator, self.std)
 
     @torch.no_grad()
+    def take(self, other: Stem) -> None:
+        """Take the weights of another embedder of this modality."""
+        self.load_state_dict(other.state_dict())
+
+    @torch.no_grad()
     def adopt(self, model: Any) -> None:
         """Take the weights of this modality from a trained model with an `input_embedder`."""
         embedder, name = model.input_embedder, self.source.name
-        self.modality.copy_(embedder.modality_embedding.weight[model.modalities.index(name)])
+        if self.modality is not None:
+            self.modality.copy_(embedder.modality_embedding.weight[model.modalities.index(name)])
         if self.positions is not None:
             table = embedder.positions
             start, stop = (edge - table.num_fixed for edge in table.map.rows[name])
             self.positions.copy_(table.learned[start:stop])
 
-    def place(self, size: tuple[int, int] | int) -> Tensor:
+    def place(self, size: tuple[int, int] | int, device: torch.device | None = None) -> Tensor:
         """(n, dim) position and modality of the tokens of a grid of (rows, columns), or of a sequence."""
+        where = self._where(size).to(device) if self.has_positions else torch.zeros(1, self.dim, device=device)
+        return where if self.modality is None else where + self.modality
+
+    def _where(self, size: tuple[int, int] | int) -> Tensor:
+        """(n, dim) positions."""
         table = self.positions
         if isinstance(size, int):
-            where = sincos_1d(size, self.dim) if table is None else table[:size]
-        else:
-            grid = self.source.grid
-            if table is None:
-                rows, columns = fitted_places(size[0], grid.height), fitted_places(size[1], grid.width)
-                where = sincos_places(rows, columns, self.dim)
-            else:
-                maps = table.T.reshape(1, self.dim, grid.height, grid.width)
-                where = resize_table(maps, *size).flatten(2)[0].T
-        return where.to(self.modality.device) + self.modality
+            return sincos_1d(size, self.dim) if table is None else table[:size]
+        grid = self.source.grid
+        if table is not None:
+            maps = table.T.reshape(1, self.dim, grid.height, grid.width)
+            return resize_table(maps, *size).flatten(2)[0].T
+        trained = size if self.counted else (grid.height, grid.width)
+        rows, columns = (fitted_places(n, full) for n, full in zip(size, trained))
+        return sincos_places(rows, columns, self.dim, columns_first=self.source.positions == "sincos_xy")
 
     def located(self, content: Tensor, size: tuple[int, int] | None, valid: Tensor | None = None) -> Embedded:
         """Content (B, n, dim) with its places."""
-        x = content + self.place(size or content.shape[1])
+        x = content + self.place(size or content.shape[1], content.device)
         return Embedded(x if valid is None else x * valid[..., None], size, valid)
 
     def wrong(self, value: Tensor, expected: str) -> DataError:
@@ -99,14 +108,15 @@ class PatchStem(Stem):
     """Patches of pixels, or single vectors of features; images whose sides do not divide are padded with zeros.
 
     Args:
+        model: config of the model, for how it projects patches.
         channels: those of the image that are read; None: all.
 
     Raises:
         ConfigError: if the modality has no such channels.
     """
 
-    def __init__(self, modality: Modality, dim: int, std: float, channels: list[int] | None = None) -> None:
-        super().__init__(modality, dim, std)
+    def __init__(self, modality: Modality, model: MultimodalConfig, channels: list[int] | None = None) -> None:
+        super().__init__(modality, model)
         self.patch_size = modality.grid.patch_size
         self.all_channels = modality.channels or 1
         self.channels = list(range(self.all_channels)) if channels is None else channels
@@ -115,14 +125,43 @@ class PatchStem(Stem):
                 f"channels.{modality.name} is {self.channels}; expected some of its channels, 0 to "
                 f"{self.all_channels - 1}"
             )
-        self.projection = nn.Linear(self.patch_size**2 * len(self.channels), dim, bias=False)
+        self.projection = nn.Linear(self.patch_size**2 * len(self.channels), model.dim, bias=model.patch_bias)
+        self.norm = make_norm(model.trunk(0, cross_attention=False)) if model.patch_norm else nn.Identity()
 
     @torch.no_grad()
     def adopt(self, model: Any) -> None:
         """Take the patch weights too; those of channels that are not read stay behind."""
         super().adopt(model)
-        weight = model.input_embedder.projections[self.source.name].weight
-        self.projection.weight.copy_(weight.unflatten(1, (-1, self.all_channels))[..., self.channels].flatten(1))
+        name = self.source.name
+        trained = model.input_embedder.projections[name]
+        plain = isinstance(trained, nn.Linear)
+        self._adopt_patches(trained if plain else trained.linear, list(range(self.all_channels)))
+        if not plain:
+            self.norm.load_state_dict(trained.norm.state_dict())
+
+    @torch.no_grad()
+    def take(self, other: Stem) -> None:
+        """Take the weights of another embedder of this modality; those of channels that are not read stay behind.
+
+        Raises:
+            CheckpointError: if it does not read a channel that this one reads.
+        """
+        assert isinstance(other, PatchStem)
+        self._adopt_patches(other.projection, other.channels)
+        rest = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith("projection.")}
+        self.load_state_dict(rest, strict=False)
+
+    def _adopt_patches(self, projection: nn.Linear, channels: list[int]) -> None:
+        lacking = sorted(set(self.channels) - set(channels))
+        if lacking:
+            raise CheckpointError(
+                f"channels.{self.source.name} asks for channel {lacking[0]}; the trained network reads {channels}"
+            )
+        chosen = [channels.index(channel) for channel in self.channels]
+        weight = projection.weight.unflatten(1, (-1, len(channels)))[..., chosen].flatten(1)
+        self.projection.weight.copy_(weight)
+        if self.projection.bias is not None:
+            self.projection.bias.copy_(projection.bias)
 
     def forward(self, images: Tensor) -> Embedded:
         """(B, C, H, W) normalised images, with all channels or those that are read."""
@@ -135,15 +174,15 @@ class PatchStem(Stem):
         if height % p or width % p:
             images = F.pad(images, (0, -width % p, 0, -height % p))
         size = images.shape[-2] // p, images.shape[-1] // p
-        return self.located(self.projection(patchify(images.to(self.projection.weight.dtype), p)), size)
+        return self.located(self.norm(self.projection(patchify(images.to(self.projection.weight.dtype), p))), size)
 
 
 class TokenStem(Stem):
     """Token ids of a grid or a sequence."""
 
-    def __init__(self, modality: Modality, dim: int, std: float) -> None:
-        super().__init__(modality, dim, std)
-        self.weight = nn.Parameter(torch.empty(modality.vocab_size, dim))
+    def __init__(self, modality: Modality, model: MultimodalConfig) -> None:
+        super().__init__(modality, model)
+        self.weight = nn.Parameter(torch.empty(modality.vocab_size, model.dim))
 
     @torch.no_grad()
     def adopt(self, model: Any) -> None:
@@ -171,10 +210,10 @@ class TokenStem(Stem):
 class VectorStem(Stem):
     """A sequence of vectors made by another network, such as embedded captions."""
 
-    def __init__(self, modality: Modality, dim: int, std: float) -> None:
-        super().__init__(modality, dim, std)
+    def __init__(self, modality: Modality, model: MultimodalConfig) -> None:
+        super().__init__(modality, model)
         assert isinstance(modality.content, Continuous)
-        self.projection = nn.Linear(modality.content.dim, dim)
+        self.projection = nn.Linear(modality.content.dim, model.dim)
 
     @torch.no_grad()
     def adopt(self, model: Any) -> None:
@@ -190,12 +229,18 @@ class VectorStem(Stem):
         return self.located(self.projection(vectors.to(self.projection.weight.dtype)), None)
 
 
-def build_stem(modality: Modality, dim: int, std: float, channels: list[int] | None = None) -> Stem:
+def build_stem(modality: Modality, model: MultimodalConfig, channels: list[int] | None = None) -> Stem:
     """The embedder of a modality, with new weights.
+
+    Args:
+        modality: whose.
+        model: config of the model that it belongs to.
+        channels: those of an image that are read; None: all.
 
     Raises:
         ConfigError: if the modality has no such channels.
     """
-    if modality.is_discrete:
-        return TokenStem(modality, dim, std)
-    return PatchStem(modality, dim, std, channels) if modality.is_grid else VectorStem(modality, dim, std)
+    if modality.is_grid and not modality.is_discrete:
+        return PatchStem(modality, model, channels)
+    kind = TokenStem if modality.is_discrete else VectorStem
+    return kind(modality, model)

@@ -75,6 +75,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         (fsdp() | {"optimizer": MUON}, {"options": {"share_modality_embeddings": True}}),
         ({"parallel": {"kind": "ddp"}, "accumulation": 2}, {"options": {"alone": True}}),
         (fsdp() | {"optimizer": MUON}, {"options": {"alone": True}}),
+        ({"parallel": {"kind": "ddp"}}, {"options": {"alone": True, "fed": True}}),
+        (fsdp(), {"options": {"alone": True, "fed": True}}),
     ],
     ids=[
         "ddp",
@@ -86,6 +88,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         "fsdp muon",
         "decoder ddp",
         "decoder fsdp muon",
+        "fed ddp",
+        "fed fsdp",
     ],
 )
 def test_two_ranks_without_a_common_modality_train_as_one(tmp_path: Path, config: Any, options: Any) -> None:

@@ -43,6 +43,31 @@ ALONE = (
     .replace("{kind: masked, num_input_tokens: 32, num_target_tokens: 32}", "{kind: autoregressive, prefix: uniform}")
 )
 """The same for a decoder alone."""
+AIM = (
+    RECIPE.replace("rgb@64: {}", "rgb@64: {direction: both, positions: sincos_xy}")
+    .replace("  tok_depth@64: {}\n  caption: {layout: {max_tokens: 40}}\n", "")
+    .replace("tokenizers:\n  tok_depth@64: ${variables.root}/tokenizers/depth/model\n", "")
+    .replace("  text: ${variables.root}/tokenizers/text.json\n", "")
+    .replace(
+        "encoder_depth: 1", "encoder_depth: 0, patch_norm: true, patch_bias: true, vector_head: {kind: mlp, dim: 16}"
+    )
+    .replace("{kind: masked, num_input_tokens: 32, num_target_tokens: 32}", "{kind: autoregressive, prefix: uniform}")
+)
+"""AIM: pixels alone."""
+AIMV2 = (
+    RECIPE.replace("rgb@64: {}", "rgb@64: {direction: both, positions: learned}")
+    .replace("  tok_depth@64: {}\n", "")
+    .replace("  tok_depth@64: ${variables.root}/tokenizers/depth/model\n", "")
+    .replace(
+        "encoder_depth: 1", "encoder_depth: 0, tie_heads: false, vector_head: {kind: linear}, feeders: {rgb@64: FED}"
+    )
+    .replace("FED", "{kind: multimodal, dim: 48, encoder_depth: 0, decoder_depth: 1, num_heads: 3, norm: rmsnorm}")
+    .replace(
+        "{kind: masked, num_input_tokens: 32, num_target_tokens: 32}",
+        "{kind: autoregressive, prefix: fed, reduction: weighted, modality_weights: {rgb@64: 0.4}}",
+    )
+)
+"""AIMv2: a trunk for the pixels, and a decoder that goes on to the caption."""
 TOKENIZER = [
     "train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.max_steps=2", "train.batch_size=4",
     "tokenizer.quantizer.codebook_size=512", "train.log_every_steps=1",
@@ -110,7 +135,8 @@ def world(made: Path, tmp_path: Path) -> Path:
     root = tmp_path / "world"
     shutil.copytree(made, root)
     (root / "tiny.yaml").write_text(RECIPE.replace("???", str(root)))
-    (root / "alone.yaml").write_text(ALONE.replace("???", str(root)))
+    for name, recipe in (("alone", ALONE), ("aim", AIM), ("aimv2", AIMV2)):
+        (root / f"{name}.yaml").write_text(recipe.replace("???", str(root)))
     return root
 
 

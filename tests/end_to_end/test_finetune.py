@@ -19,11 +19,13 @@ from fourm.models.configs import MultimodalConfig
 from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal
 from fourm.paths import recipe_folder
+from fourm.recipe.schema import PretrainRecipe
 from fourm.train.tracking import read_log
 from fourm.transfer.folder import load_network
 
 pytestmark = pytest.mark.slow
-TOYS = sorted(p.stem for p in (recipe_folder() / "finetune").glob("*.yaml") if p.stem.startswith(("rooms", "fashion")))
+SHIPPED = sorted(p.stem for p in (recipe_folder() / "finetune").glob("*.yaml"))
+TOYS = [name for name in SHIPPED if name.startswith(("rooms", "fashion", "aim_fashion"))]
 DETECTION = "rooms_detection"
 SHORT = [
     "train.max_steps=3", "train.batch_size=4", "train.precision=fp32", "train.device=cpu", "train.tensorboard=false",
@@ -86,6 +88,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("fashion", ["image@28", "tok_image@28"], 28),
     ):
         save_model(Multimodal(resolve(modalities), config), root / name / "model" / "model")
+        if name == "fashion":
+            pixels = resolve({"image@28": {"direction": "both", "positions": "sincos_xy"}})
+            model = configs.load("aim_fashion", PretrainRecipe, ["model.dim=32"], folder="pretrain").model
+            save_model(Multimodal(pixels, model), root / name / "aim" / "model")
         for split, number in (("train", 12), ("test", 5)):
             write(root / name / "data" / split, side, number)
             if name == "rooms":
@@ -94,7 +100,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(toys: Path, toy: str, output: Path) -> list[str]:
-    data = toys / toy.partition("_")[0]
+    data = toys / ("fashion" if "fashion" in toy else "rooms")
     places = [f"variables.root={data}", f"output={output}"]
     return [toy, *places, *([f"variables.data={data}/data"] if toy.startswith("rooms") else []), *SHORT]
 

@@ -23,7 +23,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-RECIPES = ["tiny", "alone"]
+RECIPES = ["tiny", "alone", "aim", "aimv2"]
 
 
 def command(world: Path, recipe: str, output: Path, *more: str) -> list[str]:

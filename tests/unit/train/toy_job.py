@@ -98,8 +98,8 @@ def fine_tuning(config: TrainConfig, world: World, options: dict[str, Any]) -> t
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The same of the any-to-any model; sharded, it is built on the meta device where its weights are not needed."""
-    alone = options.get("options", {}).get("alone", False)
-    objective = toy_multimodal.objective(options.get("reduction", "modality"), alone=alone)
+    kind = {name: options.get("options", {}).get(name, False) for name in ("alone", "fed")}
+    objective = toy_multimodal.objective(options.get("reduction", "modality"), **kind)
     meta = config.parallel.kind == "fsdp" and not world.is_main
     with torch.device("meta") if meta else contextlib.nullcontext():
         model = toy_multimodal.model(**options.get("options", {}))

@@ -38,13 +38,17 @@ def model(seed: int = 0, **options: Any) -> Multimodal:
     if options.pop("alone", False):
         llama = {"num_kv_heads": 1, "norm": "rmsnorm", "rope_theta": 100.0, "tie_heads": False}
         alone = {**sizes, **llama, "encoder_depth": 0, "vector_head": LinearHeadConfig(), **options}
+        if alone.pop("fed", False):
+            tower = {"dim": 24, "encoder_depth": 0, "decoder_depth": 2, "num_heads": 2, "norm": "rmsnorm"}
+            alone["feeders"] = {"rgb": MultimodalConfig(**tower, patch_norm=True, modality_embeddings=False)}
         return Multimodal(READABLE, MultimodalConfig(**alone), seed)
     return Multimodal(MODALITIES, MultimodalConfig(**{**sizes, "num_register_tokens": 1, **options}), seed)
 
 
-def objective(reduction: Any = "modality", *, alone: bool = False) -> Asking:
+def objective(reduction: Any = "modality", *, alone: bool = False, fed: bool = False) -> Asking:
     if alone:
-        return Autoregressive(AutoregressiveConfig(shuffle=True, prefix="uniform", reduction=reduction), READABLE)
+        prefix: Any = "fed" if fed else "uniform"
+        return Autoregressive(AutoregressiveConfig(shuffle=True, prefix=prefix, reduction=reduction), READABLE)
     return Masked(MaskedConfig(num_input_tokens=12, num_target_tokens=12, reduction=reduction), MODALITIES)
 
 

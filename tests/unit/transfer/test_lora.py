@@ -38,6 +38,26 @@ def test_adapters_start_as_nothing_and_merge_into_what_they_became(make: Make) -
         torch.testing.assert_close(backbone.forward_features(images), after)
 
 
+def test_queries_and_values_of_a_fused_layer_change_by_themselves_and_keys_stay(make: Make) -> None:
+    backbone, x = make("rgb"), torch.randn(3, 16)
+    base = backbone.encoder.blocks[0].attn.qkv
+    before = base(x)
+
+    add_lora(backbone, LoRAConfig(rank=2, fused="qv"))
+
+    layer = backbone.encoder.blocks[0].attn.qkv
+    assert isinstance(layer, LoRALinear)
+    assert layer.lora_down.numel() + layer.lora_up.numel() == 2 * (2 * 16 + 2 * 16)
+    with torch.no_grad():
+        layer.lora_up.normal_()
+    query, key, value = (layer(x) - before).chunk(3, -1)
+    assert not key.any()
+    rank_of = torch.linalg.matrix_rank
+    assert (rank_of(layer.change()[:16]), rank_of(layer.change()[32:]), rank_of(layer.change())) == (2, 2, 4)
+    torch.testing.assert_close(torch.cat([query, value], -1), x @ layer.change()[[*range(16), *range(32, 48)]].T)
+    torch.testing.assert_close(layer.merged()(x), layer(x))
+
+
 def test_alpha_scales_the_change() -> None:
     base = torch.nn.Linear(3, 2)
     layer = LoRALinear(base, 1, 0.5)
