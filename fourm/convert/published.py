@@ -29,7 +29,7 @@ _STRANGERS = {
     "heads.weight": "a model of fourm: give the folder that holds it, with its config.json",
     "quantizer.": "a tokenizer of fourm: give the folder that holds it, with its config.json",
     "model.layers.": "a language model of transformers",
-    "trunk.blocks.": "AIM",
+    "trunk.blocks.": "AIM, which `fourm convert aim` or `aimv2` reads",
     "down_blocks.": "a U-Net of diffusers",
     "vision_model.": "a vision tower of transformers",
     "patch_embed.": "a vision transformer of timm",
