@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -155,42 +156,50 @@ class DocumentWriter:
         path: ends in `.bin`.
 
     Raises:
-        DataError: on exit, if the disk is full or the folder is not writable.
+        DataError: if the disk is full or the folder is not writable.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._lines: list[bytes] = []
         self._rows: list[tuple[int, int]] = []
         self._offset = 0
 
     def __enter__(self) -> DocumentWriter:
+        self._publishing = replacing(self.path)
+        with self._naming():
+            self._file = self._publishing.__enter__().open("wb")
         return self
 
     def write(self, ids: Sequence[int] | NDArray[Any]) -> None:
         """Add a document of (n,) ids."""
         numbers = np.asarray(ids).tolist()
         line = json.dumps({_KEY: numbers}, separators=(",", ":")).encode() + b"\n"
+        with self._naming():
+            self._file.write(line)
         self._rows.append((self._offset, len(numbers)))
-        self._lines.append(line)
         self._offset += len(line)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            return
         index = io.BytesIO()
         np.save(index, np.array(self._rows, np.int64).reshape(-1, 2))
+        with self._naming():
+            try:
+                self._file.close()
+                if kind is None:  # before the documents, which are complete when they are there
+                    publish(meta_path(self.path), index.getvalue())
+            finally:
+                self._publishing.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
         try:
-            # The index goes first: beside documents without it, they would be read as a whole each time.
-            with replacing(self.path) as path:
-                path.write_bytes(b"".join(self._lines))
-                publish(meta_path(self.path), index.getvalue())
-        except OSError as problem:
+            yield
+        except OSError as error:
             raise DataError(
-                f"cannot write {self.path}: {problem.strerror}. Free space or choose another folder"
-            ) from problem
+                f"cannot write {self.path}: {error.strerror}. Free space or choose another folder"
+            ) from error
 
 
 def concatenate(documents: Iterable[Ids], num: int) -> Iterable[Ids]:

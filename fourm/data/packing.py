@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from fourm.rng import generator
 from fourm.tokens import Document, Segment
 
 _KEPT = 4
-_OPEN_FILES = 256
+_KEPT_DOCUMENTS = 256
 
 
 class Piece(NamedTuple):
@@ -191,7 +190,7 @@ class PackedDocuments:
         if not len(self):
             raise DataError(f"data set '{name}' ({path}) is empty: its files hold no documents. Make its data first")
         self._key: tuple[Any, ...] = (0, name, 0)
-        self._read = lru_cache(maxsize=_OPEN_FILES)(self._document)
+        self._recent: OrderedDict[tuple[int, int], Ids] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -250,6 +249,15 @@ class PackedDocuments:
             raise IndexError(f"row {n} of {len(self)} in {self.path}")
         shard = int(np.searchsorted(self._starts, n, side="right")) - 1
         return shard, n - int(self._starts[shard])
+
+    def _read(self, shard: int, number: int) -> Ids:
+        """The same as `_document`; a document that is cut is read for each of its rows, which often come together."""
+        found = self._recent.get((shard, number))
+        if found is None:
+            found = self._recent[shard, number] = self._document(shard, number)
+            if len(self._recent) > _KEPT_DOCUMENTS:
+                self._recent.popitem(last=False)
+        return found
 
     def _document(self, shard: int, number: int) -> Ids:
         """A document with its added tokens."""

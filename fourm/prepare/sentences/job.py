@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class _Writer:
         total = sum(map(len, self.chunks))
         with progress_bar("samples", total) as advance:
             for number, rows in enumerate(self.chunks):
-                missing = [task for task in self.recipe.sentences if not meta_path(self._path(task, number)).is_file()]
+                missing = [task for task in self.recipe.sentences if not self._is_complete(task, number)]
                 if missing:
                     self._write(number, missing)
                 advance(len(rows))
@@ -151,7 +152,11 @@ class _Writer:
         for row, own in by_row.items():
             yield from self.pictures.draw(row, own).items()
 
-    def _path(self, task: str, chunk: int) -> Any:
+    def _is_complete(self, task: str, chunk: int) -> bool:
+        path = self._path(task, chunk)
+        return path.is_file() and meta_path(path).is_file()
+
+    def _path(self, task: str, chunk: int) -> Path:
         return self.recipe.output / task / f"part-{chunk:05d}.bin"
 
     def _write_facts(self, task: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,20 @@ def test_nothing_appears_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write .*train.bin"):
+        written(tmp_path / "file" / "train.bin", [1])
+
+
+def test_an_open_data_set_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    written(tmp_path / "train.bin", list(range(90)))
+    rows, rng = dataset(tmp_path, packing={"kind": "stream", "num_tokens": 16}), np.random.default_rng(0)
+    before = rows.sample(2, rng)[0][0].value  # type: ignore[attr-defined]
+    copy = pickle.loads(pickle.dumps(rows))
+    assert copy.sample(2, rng)[0][0].value.tolist() == before.tolist()
 
 
 def test_pairs_are_joined(tmp_path: Path) -> None:
