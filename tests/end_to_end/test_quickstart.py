@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,22 @@ def test_results_are_reported_beside_their_baselines(quickstart: Path) -> None:
     report = (output / "report.html").read_text()
     assert "data:image/png;base64," in report
     assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_ways_to_decode_in_few_steps_are_compared(
+    quickstart: Path, checkout: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(quickstart)
+    tokenizer, data = "outputs/quickstart/tokenizers/rgb_divae/model", "outputs/quickstart/rooms/test"
+    monkeypatch.setattr(sys, "argv", ["few_steps.py", tokenizer, data, "--num-samples", "6", "--batch", "4", "--json"])
+    runpy.run_path(str(checkout / "benchmarks" / "few_steps.py"), run_name="__main__")
+    rows = json.loads(capsys.readouterr().out)
+    assert next(iter(rows)) == "ddim 50"
+    assert rows["ddim 50"]["times_as_fast"] == 1
+    for row in rows.values():
+        assert row["seconds"] > 0
+        assert 5 < row["psnr"] < 40
+        assert row["another_seed"] > 0
 
 
 def test_a_second_run_finds_everything_complete(quickstart: Path) -> None:
