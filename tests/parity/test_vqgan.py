@@ -128,3 +128,4 @@ def test_the_shipped_recipe_has_the_published_size():
         model = build_tokenizer(configs.load("vqgan_lvm_f16", TokenizerRecipe, folder="tokenizers"))
     assert (model.grid.num_tokens, model.vocab_size) == (256, 8192)
     assert sum(value.numel() for value in stored(model).values()) == expected_size(VQGANConfig(), 3, 8192, 256)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 71_879_555
