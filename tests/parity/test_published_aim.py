@@ -12,8 +12,11 @@ from torch import Tensor
 
 import fourm
 from fourm.cli import main
+from fourm.config import build
 from fourm.errors import CheckpointError
 from fourm.recipe import aim as aims
+from fourm.recipe.finetune import build_network, open_source
+from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.transfer.folder import load_network
 from tests.parity.rebuild import golden, tensors, values
 
@@ -168,6 +171,26 @@ def test_an_encoder_alone_gives_the_same_features(aim: Path, tmp_path: Path) -> 
     torch.testing.assert_close(alone(pixels)["0"], whole)
     with pytest.raises(CheckpointError, match="without a head"):
         fourm.load_network(tmp_path / "out")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("version", ["aim", "aimv2"])
+def test_fine_tuning_begins_with_the_converted_encoder(version: str, request: Any) -> None:
+    folder = request.getfixturevalue(version)
+    values = {
+        "name": "probe", "init_from": str(folder), "frozen": True, "backbone": {"modalities": ["rgb"]},
+        "objective": {"kind": "classification", "num_classes": 3}, "head": {"kind": "attentive", "form": "aim"},
+        "data": {"train": {"datasets": {"some": {"path": "nowhere"}}}}, "train": {"max_steps": 1},
+    }  # fmt: skip
+    values["head"]["num_heads"] = None
+    recipe = build(FinetuneRecipe, values)
+    network, _ = build_network(recipe, recipe.answer(), open_source(recipe.init_from)[0])
+    pixels = images(golden({"aim": "aim_v1_tiny", "aimv2": "aim_v2_tiny"}[version])["name"])
+
+    last = fourm.backbone(folder, out_layers=[-1])(pixels)["0"].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(network.eval().backbone.forward_features(pixels), last)
+    assert network(pixels).shape == (2, 3)
+    assert {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad} == {"head"}
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,62 @@ def test_a_benchmark_that_cannot_be_run_says_why_at_once(
         generate(*words)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def aim_scaling(checkout: Path, monkeypatch: Any) -> Any:
+    """`benchmarks/aim_scaling.py` with one size, its commands run in this process; and the commands."""
+    from fourm.cli import main
+
+    module = runpy.run_path(str(checkout / "benchmarks" / "aim_scaling.py"))
+    scope, called = module["main"].__globals__, []
+
+    def call(*words: object) -> None:
+        called.append(words[0])
+        main([*map(str, words), *(["train.device=cpu", "train.threads=1"] if words[0] != "export" else [])])
+
+    scope["fourm"], scope["SIZES"] = call, {"small": {"dim": 16, "decoder_depth": 4, "num_heads": 1}}
+
+    def run(*words: str) -> list[object]:
+        called.clear()
+        monkeypatch.setattr(sys, "argv", ["aim_scaling.py", *words])
+        module["main"]()
+        return list(called)
+
+    return run
+
+
+def test_the_scaling_of_aim_is_measured_and_goes_on_where_it_was(aim_scaling: Any, tmp_path: Path) -> None:
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+    from fourm.cli import main
+
+    main(["prepare", "fashion", str(tmp_path / "data"), "--num-train", "64", "--num-test", "20"])
+    words = [
+        str(tmp_path),
+        str(tmp_path / "out"),
+        "--steps",
+        "8",
+        "--points",
+        "2",
+        "--batch",
+        "8",
+        "--probe-steps",
+        "2",
+    ]
+
+    assert aim_scaling(*words).count("export") == 2
+    (found,) = json.loads((tmp_path / "out" / "aim_scaling.json").read_text())
+    again = aim_scaling(*words)
+
+    assert "export" not in again
+    assert json.loads((tmp_path / "out" / "aim_scaling.json").read_text()) == [found]
+    assert found["tokens"] == 8 * 8 * 48
+    assert [len(found[kind]) for kind in ("attentive", "linear")] == [2, 2]
+    assert (tmp_path / "out" / "aim_probes.svg").read_text().startswith("<svg")
+
+
+def test_steps_that_do_not_divide_are_refused(aim_scaling: Any, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        aim_scaling(str(tmp_path), str(tmp_path), "--steps", "10", "--points", "3")
+    assert "--steps 10 is no multiple" in capsys.readouterr().err

@@ -119,6 +119,18 @@ def test_samples_without_an_image_do_not_change_the_others(model: Multimodal) ->
     torch.testing.assert_close(together[:1], alone)
 
 
+@torch.no_grad()
+def test_the_loss_is_the_weighted_sum_of_the_means_of_patches_and_words(model: Multimodal) -> None:
+    config = AutoregressiveConfig(prefix="fed", reduction="weighted", modality_weights={"rgb@16": 0.4})
+    task, example = Autoregressive(config, MODALITIES), batch(0, 1)
+
+    loss = task.loss(model, example)
+
+    means = {name: (total / count).item() for name, (total, count) in loss.parts.items()}
+    expected = 0.4 * means["rgb@16"] + means["caption"]
+    assert loss.scalar(task.counts(example)).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_gradients_reach_the_trunk_from_both_losses(model: Multimodal) -> None:
     task, example = objective(), batch(0, 1)
     for name in ("rgb@16", "caption"):
