@@ -1,30 +1,39 @@
 """What the pretrained encoders of the quick start and of Fashion-MNIST are worth as backbones, with three seeds.
 
-    python benchmarks/transfer.py --quickstart outputs/quickstart --fashion outputs/fashion
+    python benchmarks/transfer.py --quickstart outputs/quickstart --fashion outputs/fashion --jobs 2
     python benchmarks/transfer.py --only rooms/semseg --seeds 0
     python benchmarks/transfer.py --list
 
-Every run is a `fourm finetune` of its own, at the same budget for the pretrained network and the same one from
-scratch. Results are added to `benchmarks/results/transfer.json` after each run, and a run that is there is not done
-again: the same command goes on where it was stopped. At the end comes a table of means and spreads. The rooms are
-rendered first, with seeds that no pretraining data has.
+Every run is a `fourm finetune` of its own on one core, with the same data, steps and peak rate for the pretrained
+network and the same one from scratch. Results are added to `benchmarks/results/transfer.json` after each run, and a run
+that is there is not done again: the same command goes on where it was stopped, in the middle of a run too. At the end
+tables of means and spreads are written into docs/transfer.md. The rooms are rendered first, with seeds that no
+pretraining data has.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCRATCH = ("pretrained=false",)
+from transfer_tables import tables, write_into
+
+HERE = Path(__file__).resolve().parent
+# Layers of a network from scratch have no reason to learn at different rates.
+SCRATCH = ("pretrained=false", "layer_decay=1.0")
 ROOMS = {"train": (1000, 100), "test": (200, 101)}
-LABELS = (600, 6000, 60000)
+LABELS = {600: 100, 6000: 200, 60000: 400}
+"""Labels of Fashion-MNIST -> steps."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,11 @@ def runs() -> list[Run]:
         found.append(Run(f"rooms/semseg_rgbd/{variant}", "rooms_semseg_rgbd", extra))
     found.append(Run("rooms/semseg_rgbd/without_depth", "rooms_semseg_rgbd", ("evaluation.hidden=[depth@64]",)))
     found.append(Run("rooms/semseg_predicted_depth/pretrained", "rooms_semseg_predicted"))
-    for count in LABELS:
-        limit = f"data.train.datasets.fashion.max_samples={count}"
-        # A part of the labels needs fewer steps; the budget is the same for both networks.
-        steps = f"train.max_steps={min(3000, max(300, count // 20))}"
+    for count, steps in LABELS.items():
+        part = (f"data.train.datasets.fashion.max_samples={count}", f"train.max_steps={steps}")
         found += [
-            Run(f"fashion/{count}_labels/pretrained", "fashion", (limit, steps)),
-            Run(f"fashion/{count}_labels/scratch", "fashion", (limit, steps, *SCRATCH)),
+            Run(f"fashion/{count}_labels/pretrained", "fashion", part),
+            Run(f"fashion/{count}_labels/scratch", "fashion", (*part, *SCRATCH)),
         ]
     found += [
         Run("fashion/60000_labels/linear_probe", "fashion_linear"),
@@ -89,57 +96,105 @@ def command(run: Run, seed: int, options: argparse.Namespace, output: Path) -> l
 def prepare(options: argparse.Namespace) -> None:
     """Render the rooms; what is complete stays."""
     for split, (number, seed) in ROOMS.items():
-        words = ["prepare", "rooms", f"{options.work}/rooms/{split}", "--num", str(number), "--seed", str(seed)]
-        subprocess.run([sys.executable, "-m", "fourm", *words], check=True)
-        words = ["prepare", "coco", f"{options.work}/rooms/{split}", f"{options.work}/coco/{split}"]
-        subprocess.run([sys.executable, "-m", "fourm", *words], check=True)
+        rooms = f"{options.work}/rooms/{split}"
+        for words in (
+            ["rooms", rooms, "--num", str(number), "--seed", str(seed)],
+            ["coco", rooms, f"{options.work}/coco/{split}"],
+        ):
+            subprocess.run([sys.executable, "-m", "fourm", "prepare", *words], check=True)
 
 
-def measure(run: Run, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train, and read the last evaluation."""
-    output = options.work / "runs" / run.name / str(seed)
-    began = time.perf_counter()
-    done = subprocess.run(
-        command(run, seed, options, output),
-        check=True,
-        stdout=subprocess.PIPE if "knn" in run.recipe else None,
-        text=True,
-    )
-    if run.recipe.startswith("knn "):
-        metrics = {
-            line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("knn/")
-        }
-    else:
-        metrics = json.loads((output / "completed.json").read_text())["metrics"]
-    return {"seconds": round(time.perf_counter() - began, 1), "metrics": metrics}
+@dataclass
+class Study:
+    """Results so far, and what is running.
 
+    Args:
+        options: of the command line.
+        results: run -> seed -> metrics and seconds.
+    """
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: mean and spread over seeds of every metric but the loss."""
-    lines = ["| run | seeds | results (mean +- standard deviation) | seconds |", "|---|---|---|---|"]
-    for name, seeds in results.items():
-        cells = []
-        for metric in next(iter(seeds.values()))["metrics"]:
-            if metric != "loss":
-                values = [entry["metrics"][metric] for entry in seeds.values()]
-                mean = sum(values) / len(values)
-                spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-                cells.append(f"{metric} {mean:.4g} +- {spread:.2g}")
-        seconds = sum(entry["seconds"] for entry in seeds.values()) / len(seeds)
-        lines.append(f"| {name} | {len(seeds)} | {', '.join(cells)} | {seconds:.0f} |")
-    return "\n".join(lines)
+    options: argparse.Namespace
+    results: dict[str, dict[str, Any]]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: set[subprocess.Popen[str]] = field(default_factory=set)
+    stopped: bool = False
+
+    def missing(self, chosen: list[Run]) -> list[tuple[Run, int]]:
+        """What is to be done, seed by seed."""
+        seeds = [int(seed) for seed in self.options.seeds.split(",")]
+        return [
+            (run, seed)
+            for seed in seeds
+            for run in chosen
+            if str(seed) not in self.results.get(run.name, {}) and (run.seeded or seed == seeds[0])
+        ]
+
+    def measure(self, run: Run, seed: int) -> None:
+        """Train, read the last evaluation, and keep it.
+
+        Raises:
+            RuntimeError: if the run fails.
+        """
+        output = self.options.work / "runs" / run.name / str(seed)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        log = output.with_name(f"{seed}.log")
+        began = time.perf_counter()
+        with log.open("w") as stream:
+            with self.lock:
+                if self.stopped:
+                    return
+                process = subprocess.Popen(
+                    command(run, seed, self.options, output), stdout=subprocess.PIPE, stderr=stream, text=True,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                )  # fmt: skip
+                self.running.add(process)
+            said, _ = process.communicate()
+            stream.write(said)
+        with self.lock:
+            self.running.discard(process)
+        if process.returncode:
+            raise RuntimeError(f"{run.name}, seed {seed}: ended with status {process.returncode}, see {log}")
+        if run.recipe.startswith("knn "):
+            pairs = (line.split() for line in said.splitlines() if line.startswith("knn/"))
+            metrics = {name.partition("/")[2]: float(value) for name, value in pairs}
+        else:
+            metrics = json.loads((output / "completed.json").read_text())["metrics"]
+        self.keep(run, seed, {"seconds": round(time.perf_counter() - began, 1), "metrics": metrics})
+
+    def keep(self, run: Run, seed: int, entry: dict[str, Any]) -> None:
+        """Add a result to the file, whole or not at all."""
+        path = self.options.results
+        with self.lock:
+            self.results.setdefault(run.name, {})[str(seed)] = entry
+            order = [known.name for known in runs()]
+            ordered = {name: dict(sorted(self.results[name].items())) for name in order if name in self.results}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".tmp")
+            partial.write_text(json.dumps(ordered, indent=1) + "\n")
+            partial.replace(path)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in entry["metrics"].items())
+        print(f"{run.name}, seed {seed}: {entry['seconds']:.0f} s, {shown}", flush=True)
+
+    def stop(self) -> None:
+        """End what is running; it keeps a checkpoint and goes on from there."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                process.terminate()
 
 
 def main() -> None:
-    """Do what is missing, and print the table."""
+    """Do what is missing, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quickstart", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--fashion", type=Path, default=Path("outputs/fashion"))
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/transfer"), help="rendered rooms and trained networks"
     )
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "transfer.json")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "transfer.json")
+    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "transfer.md", help="page with the tables")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one core")
     parser.add_argument("--only", default="", help="runs whose name begins so")
     parser.add_argument("--override", action="append", default=[], help="KEY=VALUE for every run")
     parser.add_argument("--list", action="store_true", help="show the runs and stop")
@@ -148,21 +203,24 @@ def main() -> None:
     if options.list:
         print("\n".join(run.name for run in chosen))
         return
-    results = json.loads(options.results.read_text()) if options.results.is_file() else {}
-    if any(run.name.startswith("rooms/") for run in chosen):
+    study = Study(options, json.loads(options.results.read_text()) if options.results.is_file() else {})
+    missing = study.missing(chosen)
+    if any(run.name.startswith("rooms/") for run, _ in missing):
         prepare(options)
-    for seed in map(int, options.seeds.split(",")):
-        for run in chosen:
-            seeds = results.setdefault(run.name, {})
-            if str(seed) in seeds or (seeds and not run.seeded):
-                continue
-            print(f"{run.name}, seed {seed}", flush=True)
-            seeds[str(seed)] = measure(run, seed, options)
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            partial = options.results.with_suffix(".tmp")
-            partial.write_text(json.dumps(results, indent=1) + "\n")
-            partial.replace(options.results)
-    print(table({name: seeds for name, seeds in results.items() if seeds}))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    failures = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            for done in as_completed([pool.submit(study.measure, *one) for one in missing]):
+                if done.exception() is not None:
+                    failures.append(str(done.exception()))
+                    print(failures[-1], file=sys.stderr, flush=True)
+        finally:
+            study.stop()
+    print(tables(study.results))
+    write_into(options.docs, study.results)
+    if failures:
+        sys.exit(f"{len(failures)} runs failed; the same command tries them again")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Tables of `benchmarks/transfer.py` for docs/transfer.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BEGIN, END = "<!-- results of benchmarks/transfer.py -->", "<!-- end of results -->"
+Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Run -> seed -> `metrics` and `seconds`."""
+
+
+class Metric(NamedTuple):
+    """How a metric is shown.
+
+    Args:
+        key: among a run's metrics.
+        title: in the table.
+        factor: 100 for shares that are shown in percent.
+        digits: behind the point.
+        better: 1 if more of it is better, -1 if less.
+    """
+
+    key: str
+    title: str
+    factor: float = 100.0
+    digits: int = 1
+    better: int = 1
+
+
+MIOU = Metric("miou", "mIoU, %")
+TOP1 = Metric("top1", "top-1, %")
+ROOMS = (
+    ("segmentation", "semseg", MIOU),
+    ("segmentation of RGB + depth", "semseg_rgbd", MIOU),
+    ("depth", "depth", Metric("abs_rel", "abs_rel", 1.0, 4, -1)),
+    ("depth", "depth", Metric("delta1", "delta1, %")),
+    ("normals", "normal", Metric("mean_angle", "mean angle, degrees", 1.0, 2, -1)),
+    ("detection", "detection", Metric("box_ap", "box AP, %")),
+    ("detection", "detection", Metric("box_ap50", "box AP50, %")),
+    ("instance segmentation", "detection", Metric("mask_ap", "mask AP, %")),
+)
+INPUTS = (
+    ("RGB", "semseg/pretrained"),
+    ("RGB + depth", "semseg_rgbd/pretrained"),
+    ("RGB + depth, measured without depth", "semseg_rgbd/without_depth"),
+    ("RGB + depth predicted by the model", "semseg_predicted_depth/pretrained"),
+)
+PROBES = ("linear_probe", "attentive_probe", "nearest_neighbours")
+Rows = Sequence[Sequence[str]]
+
+
+def tables(results: Results) -> str:
+    """Markdown of all that is there: means and standard deviations over seeds."""
+    rooms = [_versus(results, title, f"rooms/{task}", metric) for title, task, metric in ROOMS]
+    inputs = [[title, _cell(results, f"rooms/{name}", MIOU)] for title, name in INPUTS]
+    labels = sorted({name.split("/")[1] for name in results if name.startswith("fashion/")}, key=_number)
+    fashion = [_versus(results, f"{_number(name):,} labels", f"fashion/{name}", TOP1) for name in labels]
+    probes = [
+        [name.replace("_", " "), _cell(results, f"fashion/{all_of}/{name}", TOP1)]
+        for all_of in labels[-1:]
+        for name in PROBES
+    ]
+    versus = ("metric", "pretrained", "from scratch", "better in", "seconds a run")
+    return "\n\n".join(
+        [
+            _table(("rooms", *versus), rooms),
+            _table(("input of the pretrained network", "segmentation of rooms, mIoU, %"), inputs),
+            _table(("Fashion-MNIST", *versus), fashion),
+            _table(("frozen encoder, all labels", "top-1, %"), probes),
+            f"The longest run took {_longest(results):.0f} seconds on one core.",
+        ]
+    )
+
+
+def write_into(page: Path, results: Results) -> None:
+    """Put the tables between the marks of a page.
+
+    Raises:
+        ValueError: if it has no marks.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no lines '{BEGIN}' and '{END}' to put the tables between")
+    page.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
+
+
+def _versus(results: Results, title: str, name: str, metric: Metric) -> list[str]:
+    """A row that compares a pretrained network with the same one from scratch, seed by seed."""
+    own, other = (results.get(f"{name}/{variant}", {}) for variant in ("pretrained", "scratch"))
+    both = [seed for seed in own if seed in other]
+    gains = [metric.better * (_value(own[seed], metric) - _value(other[seed], metric)) for seed in both]
+    seconds = [entry["seconds"] for entries in (own, other) for entry in entries.values()]
+    return [
+        title, metric.title, _cell(results, f"{name}/pretrained", metric), _cell(results, f"{name}/scratch", metric),
+        f"{sum(gain > 0 for gain in gains)} of {len(gains)} seeds" if gains else "-",
+        f"{sum(seconds) / len(seconds):.0f}" if seconds else "-",
+    ]  # fmt: skip
+
+
+def _cell(results: Results, name: str, metric: Metric) -> str:
+    values = [metric.factor * _value(entry, metric) for entry in results.get(name, {}).values()]
+    if not values:
+        return "-"
+    mean = sum(values) / len(values)
+    shown = f"{mean:.{metric.digits}f}"
+    if len(values) == 1:
+        return shown
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return f"{shown} ± {spread:.{metric.digits}f}"
+
+
+def _value(entry: Mapping[str, Any], metric: Metric) -> float:
+    return float(entry["metrics"][metric.key])
+
+
+def _longest(results: Results) -> float:
+    return max((entry["seconds"] for seeds in results.values() for entry in seeds.values()), default=0.0)
+
+
+def _number(name: str) -> int:
+    return int(name.partition("_")[0])
+
+
+def _table(head: Sequence[str], rows: Rows) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
