@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +13,7 @@ from torch import nn
 from fourm.data.coco import CocoImages
 from fourm.data.coco_config import CocoDataConfig, ScaleJitterConfig
 from fourm.data.configs import DatasetConfig
-from fourm.data.detection import DetectionBatch, DetectionDataset
-from fourm.data.loader import evaluate_batches
+from fourm.data.detection import DetectionDataset
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.detections import DetectionScore
 from fourm.machine import use_bf16
@@ -149,7 +147,7 @@ def evaluate(job: TrainingJob, classes: tuple[str, ...], model: nn.Module) -> di
         score = DetectionScore(classes, masks=dataset.source.masks)
         asked = DetectionEvaluation(job.objective.modality)  # type: ignore[attr-defined]
         bf16 = use_bf16(job.config.precision, job.world.device)
-        for batch in _batches(job, dataset, asked):
+        for batch in job.validation_batches(dataset, asked):
             with torch.autocast(job.world.device.type, torch.bfloat16, enabled=bf16):
                 score.add(asked.answer(model, batch), batch.targets)
         score.pairs = job.world.gather(score.pairs)
@@ -157,13 +155,3 @@ def evaluate(job: TrainingJob, classes: tuple[str, ...], model: nn.Module) -> di
         prefix = f"{dataset.name}/" if len(job.validation) > 1 else ""
         found |= {f"{prefix}{name}": value for name, value in values.items()}
     return found
-
-
-def _batches(job: TrainingJob, dataset: Any, asked: DetectionEvaluation) -> Iterator[DetectionBatch]:
-    recipe, world = job.recipe, job.world
-    for batch in evaluate_batches(
-        dataset, asked.prepare, asked.collate,
-        batch_size=recipe.evaluation.batch_size, rank=world.rank, world_size=world.size,
-        num_workers=recipe.data.num_workers, seed=recipe.seed, max_samples=recipe.evaluation.max_samples,
-    ):  # fmt: skip
-        yield batch.to(world.device)

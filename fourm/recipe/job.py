@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -144,20 +144,29 @@ class TrainingJob:
     def _mean_losses(self, model: nn.Module, objective: Any) -> dict[str, float]:
         loss = MeanLoss(objective, self.world, bf16=use_bf16(self.config.precision, self.world.device))
         for dataset in self.validation:
-            batches = evaluate_batches(
-                dataset,
-                _for_dataset(objective, dataset.name).prepare,
-                objective.collate,
-                batch_size=self.recipe.evaluation.batch_size,
-                rank=self.world.rank,
-                world_size=self.world.size,
-                num_workers=self.recipe.data.num_workers,
-                seed=self.recipe.seed,
-                max_samples=self.recipe.evaluation.max_samples,
-            )
-            for batch in batches:
+            for batch in self.validation_batches(dataset, _for_dataset(objective, dataset.name)):
                 loss.add(model, batch)
         return loss.result()
+
+    def validation_batches(self, dataset: Any, asked: Any) -> Iterator[Any]:
+        """This rank's share of a validation set on its device, with the same crops and masks each time.
+
+        Args:
+            dataset: one of `validation`.
+            asked: an objective, or whatever else prepares its samples and collates them.
+        """
+        for batch in evaluate_batches(
+            dataset,
+            asked.prepare,
+            asked.collate,
+            batch_size=self.recipe.evaluation.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            num_workers=self.recipe.data.num_workers,
+            seed=self.recipe.seed,
+            max_samples=self.recipe.evaluation.max_samples,
+        ):
+            yield batch.to(self.world.device)
 
 
 def _for_dataset(objective: Any, name: str) -> Any:

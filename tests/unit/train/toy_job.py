@@ -1,10 +1,10 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
-`transfer`, or a kind of tokenizer), `options` of the multimodal one, `gradients` (whether those of the first step are
-kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`,
-`die_in`, `die_step`, `fail`, `slow_save` (seconds), `break_at` and `stall_at` (micro-batches at which the loader of
-`bad_rank` fails, hangs).
+`transfer`, `detection`, or a kind of tokenizer), `options` of the multimodal one, `drawn` of the detector, `gradients`
+(whether those of the first step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`,
+`by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `break_at` and `stall_at`
+(micro-batches at which the loader of `bad_rank` fails, hangs).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig,
 from fourm.train.distributed import World, session
 from fourm.train.shards import whole
 from fourm.train.trainer import Trainer
-from tests.unit.train import toy_multimodal, toy_tokenizer, toy_transfer
+from tests.unit.train import toy_detection, toy_multimodal, toy_tokenizer, toy_transfer
 from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
 
 
@@ -94,6 +94,13 @@ def fine_tuning(config: TrainConfig, world: World, options: dict[str, Any]) -> t
     objective = toy_transfer.supervised()
     loader = toy_transfer.WavesLoader(config, world, objective, options.get("num_workers", 0))
     return toy_transfer.network(options.get("dropout", 0.0)), objective, loader
+
+
+def detecting(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of a detector; `drawn` false leaves out what each rank draws itself."""
+    model = toy_detection.network(drawn=options.get("drawn", True), drop_path=options.get("dropout", 0.0))
+    objective = toy_detection.objective(model)
+    return model, objective, toy_detection.SquaresLoader(config, world, objective, options.get("num_workers", 0))
 
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -170,7 +177,7 @@ def run(options: dict[str, Any]) -> None:
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
-        makers = {"linear": linear, "multimodal": multimodal, "transfer": fine_tuning}
+        makers = {"linear": linear, "multimodal": multimodal, "transfer": fine_tuning, "detection": detecting}
         make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
         evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
