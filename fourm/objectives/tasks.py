@@ -127,7 +127,8 @@ class Depth:
             case "log_l1":
                 return error.abs().sum(1) / count
             case "berhu":
-                return berhu(self.answer(logs) - true, known, count)
+                # Not the answer: where that ends, nothing would be learned any more.
+                return berhu(logs.clamp(max=float(np.log(high)) + 1).exp() - true, known, count)
         raise ConfigError(f"objective.loss '{self.config.loss}' is not known")
 
     def answer(self, output: Tensor) -> Tensor:

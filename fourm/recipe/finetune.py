@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fourm.data.configs import DatasetConfig
 from fourm.data.dataset import AlignedDataset, check_tokens
-from fourm.data.loader import evaluate_batches
 from fourm.data.paths import source_folder
 from fourm.data.transforms import is_image
 from fourm.errors import CheckpointError, ConfigError, DataError
@@ -169,6 +168,9 @@ def build_network(recipe: FinetuneRecipe, answer: Modality, model: Any = None) -
             add_lora(network.backbone, recipe.lora)
     if recipe.frozen:
         network.backbone.requires_grad_(False)
+    for name, parameter in network.backbone.named_parameters():
+        if network.backbone.is_new(name):  # nobody has trained it before
+            parameter.requires_grad_(True)
     return network, task
 
 
@@ -259,14 +261,18 @@ def _objective(recipe: FinetuneRecipe, task: Task, inputs: ModalitySet) -> Super
     if isinstance(config, ClassificationConfig) and (config.mixup or config.cutmix):
         mix = Mix(config.mixup, config.cutmix, config.cutmix_probability)
     objective = Supervised(task, inputs, config.modality_dropout, mix=mix)
+    window = recipe.evaluation.window
+    if recipe.predict and window and any(m.grid.image_size != (window, window) for m in inputs.values() if m.is_grid):
+        raise ConfigError(f"predict: the model that predicts cannot read windows of {window} pixels; give its own size")
     strange = [m.name for m in inputs.values() if recipe.evaluation.window is not None and not is_image(m)]
     if strange:
         raise ConfigError(f"evaluation.window slides over images, which '{strange[0]}' is not: leave it out")
-    objective.for_evaluation(_hidden(recipe, inputs))  # so that what contradicts itself is told now
+    objective.for_evaluation(hidden_inputs(recipe, inputs))  # so that what contradicts itself is told now
     return objective
 
 
-def _hidden(recipe: FinetuneRecipe, inputs: ModalitySet) -> list[str]:
+def hidden_inputs(recipe: FinetuneRecipe, inputs: ModalitySet) -> list[str]:
+    """Full names of the inputs that are not shown when measuring."""
     return [choose(name, inputs).name for name in recipe.evaluation.hidden]
 
 
@@ -312,11 +318,11 @@ def evaluate(job: TrainingJob, model: Any) -> dict[str, float]:
     recipe, world = job.recipe, job.world
     assert isinstance(recipe, FinetuneRecipe)
     assert isinstance(job.objective, Supervised)
-    objective = job.objective.for_evaluation(_hidden(recipe, job.objective.inputs))
+    objective = job.objective.for_evaluation(hidden_inputs(recipe, job.objective.inputs))
     found: dict[str, float] = {}
     for dataset in job.validation:
         score, loss = score_of(objective.task), torch.zeros(2, dtype=torch.float64)
-        for batch in _batches(job, dataset, objective):
+        for batch in job.validation_batches(dataset, objective):
             with torch.autocast(
                 world.device.type, torch.bfloat16, enabled=use_bf16(job.config.precision, world.device)
             ):
@@ -330,16 +336,6 @@ def evaluate(job: TrainingJob, model: Any) -> dict[str, float]:
         prefix = f"{dataset.name}/" if len(job.validation) > 1 else ""
         found |= {f"{prefix}{name}": value for name, value in results.items()}
     return found
-
-
-def _batches(job: TrainingJob, dataset: AlignedDataset, objective: Supervised) -> Iterator[LabelledBatch]:
-    recipe, world = job.recipe, job.world
-    for batch in evaluate_batches(
-        dataset, objective.prepare, objective.collate,
-        batch_size=recipe.evaluation.batch_size, rank=world.rank, world_size=world.size,
-        num_workers=recipe.data.num_workers, seed=recipe.seed, max_samples=recipe.evaluation.max_samples,
-    ):  # fmt: skip
-        yield batch.to(world.device)
 
 
 def answers(

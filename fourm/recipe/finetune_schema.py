@@ -72,7 +72,7 @@ class FinetuneRecipe:
         predict: token modalities among the backbone's that the checkpoint's own decoder predicts from the other inputs
             first, in place of data.
         lora: train low-rank changes of the encoder instead of its weights.
-        frozen: train the head alone.
+        frozen: leave the encoder as it is. With either, a pyramid and the embedders of `new` modalities are trained.
         layer_decay: factor of the learning rate for each layer further down (Bao et al. 2022, BEiT).
         train: optimizer, schedule, length, checkpoints.
         evaluation: how it is measured.
@@ -111,6 +111,12 @@ class FinetuneRecipe:
         unknown = [name for name in self.predict if name not in self.backbone.modalities]
         if unknown:
             raise ConfigError(f"predict names '{unknown[0]}', which is not among backbone.modalities")
+        hides: Any = getattr(self.objective, "modality_dropout", 0.0)
+        if self.predict and (self.evaluation.hidden or hides):
+            raise ConfigError(
+                "predict makes inputs of all others, so that what is hidden would still be seen in them: leave out "
+                "objective.modality_dropout and evaluation.hidden"
+            )
         if self.data.resolutions:
             raise ConfigError("data.resolutions is for `fourm train-tokenizer`; set backbone.image_size")
         self._check_dense()

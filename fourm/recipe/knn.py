@@ -15,7 +15,7 @@ from fourm.evaluate.knn import knn_scores
 from fourm.evaluate.tasks import ClassificationScore
 from fourm.machine import choose_device
 from fourm.objectives.supervised_configs import ClassificationConfig
-from fourm.recipe.finetune import Parts, assemble, look_at
+from fourm.recipe.finetune import Parts, assemble, hidden_inputs, look_at
 from fourm.recipe.finetune_schema import FinetuneRecipe
 
 
@@ -49,7 +49,9 @@ def _features(recipe: FinetuneRecipe, parts: Parts, split: str) -> tuple[Tensor,
     """(N, D) pooled features and (N,) classes of all samples of a split."""
     device = choose_device(recipe.train.device)
     backbone = parts.network.backbone.eval().to(device)
-    objective = parts.objective.for_evaluation()
+    objective = parts.objective.for_evaluation(hidden_inputs(recipe, parts.objective.inputs))
+    for module in objective.frozen.values():
+        module.eval().to(device)
     features, labels = [], []
     for dataset in _datasets(recipe, parts, split):
         look_at(dataset, objective)
@@ -57,8 +59,9 @@ def _features(recipe: FinetuneRecipe, parts: Parts, split: str) -> tuple[Tensor,
             dataset, objective.prepare, objective.collate,
             batch_size=recipe.evaluation.batch_size, num_workers=recipe.data.num_workers,
         ):  # fmt: skip
-            features.append(backbone.pooled(batch.to(device).inputs).cpu())
-            labels.append(batch.target)
+            batch = batch.to(device)
+            features.append(backbone.pooled(objective.complete(batch.inputs), batch.present or None).cpu())
+            labels.append(batch.target.cpu())
     return torch.cat(features), torch.cat(labels)
 
 
@@ -67,5 +70,7 @@ def _datasets(recipe: FinetuneRecipe, parts: Parts, split: str) -> Iterable[Alig
     seen = next(iter(recipe.data.val.datasets.values())).crop
 
     for name, config in getattr(recipe.data, split).datasets.items():
+        if split == "train" and config.weight == 0:
+            continue
         plain = replace(config, crop=seen, hflip=0.0, jitter=0.0, rand_augment=None, erase=0.0)
         yield build_dataset(name, plain, parts.data_modalities, parts.encoders)

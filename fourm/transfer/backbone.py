@@ -97,6 +97,7 @@ class Backbone(nn.Module):
         spatial = [m.name for m in modalities.values() if m.is_spatial]
         self.patch_size = modalities[spatial[0]].grid.patch_size if spatial else 1
         self.global_blocks = global_blocks(config.window, config.global_blocks, depth)
+        self._new_stems = {m.name for m in modalities.values() if {m.name, m.key, *m.aliases} & set(config.new)}
         self._check_size(spatial)
         if self.encoder.norm.weight.device.type != "meta":
             initialise(self, seed)
@@ -160,14 +161,22 @@ class Backbone(nn.Module):
         """Depth of a parameter of this module, for learning rates that decay with it (Bao et al. 2022, BEiT).
 
         Returns:
-            0 for embedders and registers, i + 1 for block i, `num_layers` - 1 for all behind the blocks.
+            0 for embedders and registers, i + 1 for block i, `num_layers` - 1 for all behind the blocks, and for the
+            embedders of new modalities, which have everything to learn.
         """
         part, *rest = name.split(".")
+        if self.is_new(name):
+            return self.num_layers - 1
         if part in ("stems", "registers"):
             return 0
         if part == "encoder" and rest[0] == "blocks":
             return int(rest[1]) + 1
         return self.num_layers - 1
+
+    def is_new(self, name: str) -> bool:
+        """Whether no checkpoint has a parameter of this module: those of the pyramid, and of new modalities."""
+        part, *rest = name.split(".")
+        return part == "pyramid" or (part == "stems" and rest[0] in self._new_stems)
 
     def forward(
         self,

@@ -59,6 +59,9 @@ class BackboneConfig:
         check_range(self, "drop_path", least=0, below=1)
         if not self.modalities:
             raise ConfigError("modalities is empty; name what the backbone reads, for instance modalities: [rgb]")
+        strange = [name for name in self.new if name not in self.modalities]
+        if strange:
+            raise ConfigError(f"new names '{strange[0]}', which is not among modalities: {', '.join(self.modalities)}")
         for key in ("out_layers", "average_layers"):
             if getattr(self, key) == []:
                 raise ConfigError(f"{key} is empty; name blocks, or leave it out for the last one")

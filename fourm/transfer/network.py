@@ -55,7 +55,7 @@ class TransferNetwork(nn.Module):
 
 
 def _pattern(name: str) -> str:
-    """`encoder.blocks.3.*` for all parameters of a block, `stems.*` for those of the embedders."""
+    """`encoder.blocks.3.*` for all parameters of a block, `stems.rgb@224.*` for those of an embedder."""
     parts = name.split(".")
-    depth = 3 if parts[:2] == ["encoder", "blocks"] else 1
+    depth = {"encoder": 3 if parts[1:2] == ["blocks"] else 1, "stems": 2}.get(parts[0], 1)
     return name if len(parts) <= depth else ".".join([*parts[:depth], "*"])

@@ -173,6 +173,16 @@ def test_berhu_is_absolute_below_a_fifth_of_the_largest_error_and_squared_beyond
     assert berhu(error, known, torch.tensor([3.0])).tolist() == pytest.approx([(0.5 + 1.0 + 13.0) / 3])
 
 
+def test_berhu_still_teaches_where_answers_lie_outside_the_range() -> None:
+    task = Depth(DepthConfig("depth", loss="berhu", min_depth=2.0, max_depth=4.0), DEPTH)
+    logs = torch.zeros(1, 1, 2, 2, requires_grad=True)  # 1 m everywhere, as a new network says
+
+    task.loss(logs, torch.full((1, 1, 2, 2), 3.0)).sum().backward()
+
+    assert logs.grad is not None
+    assert (logs.grad < 0).all()
+
+
 def test_normals_are_scored_by_their_angle_where_there_are_any() -> None:
     task = Normals(NormalsConfig("normal"), NORMAL)
     true = torch.zeros(1, 3, 1, 3)

@@ -21,12 +21,18 @@ from fourm.errors import CheckpointError, ConfigError, DataError, FourmError
 from fourm.models.configs import MultimodalConfig
 from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal
-from fourm.recipe import finetune
+from fourm.recipe import finetune, knn
 from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.train.configs import ParameterRule
+from fourm.transfer.backbone import Backbone
 
 SMALL = {"kind": "multimodal", "dim": 32, "encoder_depth": 2, "decoder_depth": 1, "num_heads": 2}
 CLASSES = ("bag", "boot", "coat")
+PREDICTED: dict[str, Any] = {
+    "backbone": {"modalities": ["rgb@64", "tok_depth@64"]},
+    "predict": ["tok_depth@64"],
+}
+DROPPING = {"kind": "segmentation", "modality": "semseg@64", "modality_dropout": 0.1}
 
 
 def png(array: np.ndarray) -> bytes:
@@ -214,6 +220,40 @@ def test_frozen_and_adapted_encoders_train_what_they_should(rooms: Path, checkpo
     assert sum(".lora_" in n for n in names) == 8
 
 
+@pytest.mark.parametrize("kept", [{"frozen": True}, {"lora": {"rank": 2}}], ids=["frozen", "lora"])
+def test_what_no_checkpoint_has_is_trained_beside_an_encoder_that_stays(
+    rooms: Path, checkpoint: Path, kept: dict[str, Any]
+) -> None:
+    backbone = {"modalities": ["rgb", "depth@64"], "new": ["depth@64"], "pyramid": "simple", "out_channels": 8}
+    network = finetune.assemble(recipe(sets(rooms), checkpoint, backbone=backbone, **kept)).network.backbone
+
+    trained = {name for name, p in network.named_parameters() if p.requires_grad and "lora" not in name}
+
+    assert trained == {n for n, _ in network.named_parameters() if n.startswith(("pyramid.", "stems.depth@64."))}
+
+
+def test_neighbours_see_what_a_fine_tuned_network_would(
+    rooms: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], dict[str, Any]]] = []
+    pooled = Backbone.pooled
+
+    def watched(self: Backbone, inputs: dict[str, Any], present: Any = None) -> Any:
+        seen.append((set(inputs), {name: there.tolist() for name, there in (present or {}).items()}))
+        return pooled(self, inputs, present)
+
+    monkeypatch.setattr(Backbone, "pooled", watched)
+    objective = {"kind": "classification", "source": "label", "num_classes": 3}
+    both = {"modalities": ["rgb@64", "tok_depth@64"]}
+    new = {"modalities": ["rgb@64", "depth@64"], "new": ["depth@64"]}
+    knn.run(recipe(sets(rooms), checkpoint, objective=objective, backbone=both, predict=["tok_depth@64"]), k=1)
+    hidden = {"hidden": ["depth@64"]}
+    knn.run(recipe(sets(rooms), checkpoint, objective=objective, backbone=new, evaluation=hidden), k=1)
+
+    assert seen[0] == ({"rgb@64", "tok_depth@64"}, {})
+    assert seen[-1][1] == {"rgb@64": [True] * 4, "depth@64": [False] * 4}
+
+
 def test_rates_decay_behind_the_recipes_own_rules(rooms: Path, checkpoint: Path) -> None:
     own = {"match": "backbone.encoder.blocks.1.*", "lr_scale": 0.3}
     made = recipe(
@@ -224,7 +264,7 @@ def test_rates_decay_behind_the_recipes_own_rules(rooms: Path, checkpoint: Path)
 
     assert rules[0] == ParameterRule("backbone.encoder.blocks.1.*", lr_scale=0.3)
     assert ParameterRule("backbone.encoder.blocks.0.*", lr_scale=0.25) in rules
-    assert ParameterRule("backbone.stems.*", lr_scale=0.125) in rules
+    assert ParameterRule("backbone.stems.rgb@64.*", lr_scale=0.125) in rules
 
 
 def test_an_earlier_fine_tuning_is_a_start(rooms: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -313,6 +353,7 @@ def test_data_that_does_not_fit_is_told_before_training(
             ConfigError,
             "slides over images, which 'tok_depth@64' is not",
         ),
+        ({**PREDICTED, "evaluation": {"window": 32}}, ConfigError, "cannot read windows of 32 pixels"),
         ({"weights_from": "nowhere"}, CheckpointError, "no fine-tuned network in nowhere"),
     ],
 )
@@ -329,6 +370,8 @@ def test_recipes_that_contradict_their_checkpoint_are_told(
         ({"init_from": None, "model": None}, "init_from is missing"),
         ({"frozen": True, "lora": {"rank": 2}}, "frozen trains the head alone"),
         ({"predict": ["tok_depth@64"]}, "which is not among backbone.modalities"),
+        ({**PREDICTED, "evaluation": {"hidden": ["rgb@64"]}}, "what is hidden would still be seen"),
+        ({**PREDICTED, "objective": DROPPING}, "what is hidden would still be seen"),
         ({"data": sets(Path("x"), rand_augment="rand-m9")}, "rand_augment and erase change photographs alone"),
         ({"evaluation": {"stride": 9}}, "it would leave gaps"),
         ({"objective": {"kind": "segmentation"}}, "objective.modality is missing"),

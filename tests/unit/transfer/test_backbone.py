@@ -253,6 +253,19 @@ def test_layers_are_numbered_from_the_embedders_to_what_follows_the_blocks(make:
     assert {layers[n] for n in layers if n.startswith(("pyramid.", "encoder.norm"))} == {5}
 
 
+def test_embedders_of_new_modalities_learn_as_fast_as_a_head(model: Multimodal) -> None:
+    config = BackboneConfig(modalities=["rgb", "codes"], new=["codes"])
+    backbone = Backbone.from_model(model, config, new=model.modalities.subset(["codes"]))
+
+    assert backbone.layer_of("stems.codes.weight") == backbone.num_layers - 1
+    assert backbone.layer_of("stems.rgb@16.projection.weight") == 0
+
+
+def test_new_modalities_that_are_not_read_are_told() -> None:
+    with pytest.raises(ConfigError, match="new names 'depth', which is not among modalities: rgb"):
+        BackboneConfig(modalities=["rgb"], new=["depth"])
+
+
 def test_maps_need_no_host_synchronisation(model: Multimodal) -> None:
     """On meta tensors everything that would wait for the device raises."""
     with torch.device("meta"):

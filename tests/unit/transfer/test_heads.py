@@ -78,5 +78,5 @@ def test_rates_fall_from_the_head_to_the_embedders(make: Make) -> None:
 
     assert scales["backbone.encoder.blocks.3.*"] == 0.5
     assert scales["backbone.encoder.blocks.0.*"] == 0.5**4
-    assert scales["backbone.stems.*"] == 0.5**5
+    assert scales["backbone.stems.rgb@16.*"] == 0.5**5
     assert not any("head" in name for name in scales)

@@ -28,14 +28,14 @@ def test_adapters_start_as_nothing_and_merge_into_what_they_became(make: Make) -
     with torch.no_grad():
         for name, parameter in backbone.named_parameters():
             if name.endswith("lora_up"):
-                parameter.normal_()
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
         after = backbone.forward_features(images)
         assert not torch.allclose(after, before)
 
         names = set(make("rgb").state_dict())
         merge_lora(backbone)
         assert set(backbone.state_dict()) == names
-        torch.testing.assert_close(backbone.forward_features(images), after)
+        torch.testing.assert_close(backbone.forward_features(images), after, rtol=1e-4, atol=1e-4)
 
 
 def test_queries_and_values_of_a_fused_layer_change_by_themselves_and_keys_stay(make: Make) -> None:
