@@ -25,6 +25,7 @@ _OF_A_PERSON = {
     "pose_tokenized": ("pose_tokens", 8),
     "pose_tokenized_mirrored": ("mirrored_pose_tokens", 8),
     "keypoints": ("keypoints", 51),
+    "body_pose": ("body_pose", 207),
 }
 _INSTANCE_ARRAYS = ("points", "num_points", "bbox", "token_ids", "num_instances")
 
@@ -78,8 +79,8 @@ def poses(data: bytes, modality: Modality) -> list[dict[str, Any]]:
 
     `bbox_xyxy` in pixels of the image; `pred_smpl_params` with `global_orient` (3 x 3) and `betas` (10); `pred_cam`
     (3); `pose_tokenized` (8 ids); and, optionally, `pose_tokenized_mirrored`, the ids of the mirrored body, and
-    `keypoints`, COCO's 17 rows of x, y in pixels and a score. All but the boxes may be missing; `body_pose` is not
-    read, since its ids stand for it.
+    `keypoints`, COCO's 17 rows of x, y in pixels and a score. All but the boxes may be missing. What ids stand for is
+    measured against `body_pose` (23 x 3 x 3); in any other form that is passed over, since nothing is trained on it.
     """
     value = json.loads(unzip(data))
     if not value and isinstance(value, list | dict):
@@ -95,6 +96,8 @@ def poses(data: bytes, modality: Modality) -> list[dict[str, Any]]:
         if facts.get(name) is None:
             continue
         rows = _finite(facts[name], name)
+        if rows.size != len(people) * count and name == "body_pose":
+            continue
         if rows.size != len(people) * count:
             raise ValueError(f"{name} has {rows.size} numbers; expected {count} for each of {len(people)} people")
         rows = rows.reshape(len(people), count)

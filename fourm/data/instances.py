@@ -71,6 +71,7 @@ def mirror_person(person: Mapping[str, Any]) -> dict[str, Any]:
 def _mirror_body(person: Mapping[str, Any]) -> dict[str, Any]:
     seen = {**person}
     ids, mirrored = seen.pop("pose_tokens", None), seen.pop("mirrored_pose_tokens", None)
+    seen.pop("body_pose", None)  # its ids stand for it
     if mirrored is not None:
         seen |= {"pose_tokens": mirrored} | ({} if ids is None else {"mirrored_pose_tokens": ids})
     if "global_orient" in seen:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fourm.errors import ConfigError, DataError
-from fourm.evaluate import metrics
+from fourm.evaluate import instances, metrics, people
 from fourm.evaluate.answer_scores import BoxScore, CaptionScore, DepthErrors
 from fourm.evaluate.configs import AnswersEvaluation, RetrievalConfig, TextToImageConfig
 from fourm.evaluate.networks import NetworkScore, clip_score, fid
@@ -27,6 +27,9 @@ from fourm.modality import Modality
 
 DENSE = ("depth", "normal", "semseg")
 TEXTS = ("det", "caption")
+STRUCTURED = (people.KEY, instances.KEY)
+"""Texts that hold codes, which tokenizers of the texts' names decode."""
+ALL = (*DENSE, *TEXTS, *STRUCTURED)
 
 
 def evaluate_answers(config: AnswersEvaluation, predictor: Predictor) -> Outcome:
@@ -38,14 +41,14 @@ def evaluate_answers(config: AnswersEvaluation, predictor: Predictor) -> Outcome
     """
     raw = _modalities(config, predictor)
     data = _open(config, raw)
-    asked = [key for key in raw if key in (*DENSE, *TEXTS) and key != config.given and key in data.modalities]
+    asked = [key for key in raw if key in ALL and key != config.given and key in data.modalities]
     num_bins = int(getattr(predictor.text, "num_coordinates", 1000))
-    scores = {key: _score(key, raw[key], config, num_bins) for key in asked}
+    scores = {key: _score(key, raw[key], config, predictor) for key in asked}
     finding = Retrieval(config.retrieval, config.given, predictor) if config.retrieval else None
     painting = TextToImage(config.text_to_image, predictor) if config.text_to_image else None
     if not scores and finding is None and painting is None:
         raise ConfigError(
-            f"there is nothing to measure: {config.data} has none of {', '.join((*DENSE, *TEXTS))} that the model "
+            f"there is nothing to measure: {config.data} has none of {', '.join(ALL)} that the model "
             "predicts. Name other data, or ask for retrieval or text_to_image"
         )
     first: dict[str, Any] = {}
@@ -53,7 +56,10 @@ def evaluate_answers(config: AnswersEvaluation, predictor: Predictor) -> Outcome
     for start, batch in _progress(data, config.batch_size):
         answers = predict(config, predictor, asked, batch, start)
         for key, score in scores.items():
-            score.add(answers[key], batch[key])
+            if isinstance(score, instances.InstanceScore):
+                score.add(batch[key], _give(predictor, config.given, batch[config.given]), start)
+            else:
+                score.add(answers[key], batch[key])
         if finding is not None:
             finding.add(batch, start)
         if painting is not None:
@@ -77,12 +83,12 @@ def evaluate_answers(config: AnswersEvaluation, predictor: Predictor) -> Outcome
 def predict(
     config: AnswersEvaluation, predictor: Predictor, tasks: Sequence[str], batch: Batch, start: int
 ) -> dict[str, Any]:
-    """Task -> natural units on the host, or texts.
+    """Task -> natural units on the host, texts, or people.
 
     Args:
         config: how answers are drawn.
         predictor: the model.
-        tasks: keys such as `depth` and `caption`.
+        tasks: keys such as `depth` and `caption`. Instances are asked for by `InstanceScore`.
         batch: the samples.
         start: number of the first of them, which keys its draws.
     """
@@ -90,13 +96,19 @@ def predict(
         return {}
     given = _give(predictor, config.given, batch[config.given])
     dense = {key: predictor.need(f"tok_{key}", asked=True) for key in tasks if key in DENSE}
-    texts = {key: predictor.need(key, asked=True) for key in tasks if key in TEXTS}
+    texts = {key: predictor.need(key, asked=True) for key in tasks if key in (*TEXTS, people.KEY)}
     size = len(batch[config.given])
     seeds = predictor.seeds(start, size, "answers")
     answers: dict[str, Any] = {}
     if texts:
         written = predictor.run(list(map(greedy, texts.values())), given, seeds)
-        answers |= {key: predictor.texts(modality, written) for key, modality in texts.items()}
+        for key, modality in texts.items():
+            structured = key in STRUCTURED
+            answers[key] = (
+                outputs.decode(predictor.bundle, modality.name, written)
+                if structured
+                else predictor.texts(modality, written)
+            )
     if dense and config.ensemble == 1:
         generated = predictor.run(list(map(one_step, dense.values())), given, seeds)
         for key, modality in dense.items():
@@ -205,15 +217,18 @@ def _modalities(config: AnswersEvaluation, predictor: Predictor) -> dict[str, Mo
     """Key -> what is read from disk for it; what is given comes first."""
 
     def raw(key: str) -> Modality | None:
-        return predictor.find(key) if key in TEXTS else predictor.raw(key)
+        return predictor.find(key) if key in (*TEXTS, *STRUCTURED) else predictor.raw(key)
 
     found = {config.given: raw(config.given) or predictor.need(config.given, given=True)}
-    for key in config.tasks or (*DENSE, *TEXTS):
+    for key in config.tasks or ALL:
         modality = raw(key)
-        askable = predictor.find(key if key in TEXTS else f"tok_{key}", asked=True)
+        target = f"tok_{key}" if key in DENSE else key
+        askable = predictor.find(target, asked=True)
         if modality is None or askable is None:
             if config.tasks:
-                predictor.need(key if key in TEXTS else f"tok_{key}", asked=True)
+                predictor.need(target, asked=True)
+            continue
+        if key in STRUCTURED and not config.tasks and key not in predictor.tokenizers:
             continue
         found.setdefault(key, modality)
     for key in ["caption", "rgb"] if config.text_to_image else []:
@@ -236,14 +251,18 @@ def _open(config: AnswersEvaluation, raw: dict[str, Modality]) -> CentredSamples
     return CentredSamples(config.data, there, config.num_samples)
 
 
-def _score(key: str, modality: Modality, config: AnswersEvaluation, num_bins: int) -> Any:
+def _score(key: str, modality: Modality, config: AnswersEvaluation, predictor: Predictor) -> Any:
     if key == "depth":
         return DepthErrors(config.depth_alignment)
     if key == "normal":
         return NormalsScore()
     if key == "semseg":
         return IoUScore(modality.vocab_size)
-    return BoxScore(num_bins) if key == "det" else CaptionScore()
+    if key == instances.KEY:
+        return instances.InstanceScore(predictor, config.batch_size)
+    if key == people.KEY:
+        return people.pose_score(predictor, config.skeleton)
+    return BoxScore(int(getattr(predictor.text, "num_coordinates", 1000))) if key == "det" else CaptionScore()
 
 
 def _values(score: Any) -> dict[str, float]:

@@ -207,7 +207,7 @@ class TextToImageConfig:
         check_range(self, "top_p", above=0, most=1)
 
 
-AnswerTask = Literal["depth", "normal", "semseg", "det", "caption"]
+AnswerTask = Literal["depth", "normal", "semseg", "det", "caption", "human_poses", "sam_instance"]
 
 
 @dataclass
@@ -228,6 +228,8 @@ class AnswersEvaluation:
             decoded by `decoding`; more: drawn with `temperature` and `top_p` in `num_steps`.
         num_steps, temperature, top_p: of an ensemble's draws.
         decoding: see `EvaluateConfig`; label maps take the likeliest code.
+        skeleton: npz file with the joints of SMPL's body, which its licence forbids to ship, to measure the places of
+            joints; see docs/evaluation.md. None: people's turns alone are measured.
         depth_alignment: before depth is measured, each image gets the `scale_shift` that brings it closest to the
             truth, the `median` of the truth, or nothing (`none`), for models of metric depth.
         seed: of everything that is drawn.
@@ -250,6 +252,7 @@ class AnswersEvaluation:
     temperature: float = 1.0
     top_p: float | None = None
     decoding: Decoding = "expected"
+    skeleton: Path | None = None
     depth_alignment: Literal["scale_shift", "median", "none"] = "scale_shift"
     seed: int = 0
     batch_size: int = 16

@@ -79,7 +79,8 @@ class Samples:
 class CentredSamples(Samples):
     """The largest centred square (or what shape the modality has) of each sample, at the size that the model sees.
 
-    Texts stay as they are: a list holds alternatives.
+    Texts stay as they are: a list holds alternatives. Instances are all those of the first stored crop, which has to be
+    the centred one.
     """
 
     def read(self, numbers: Sequence[int], names: Sequence[str] | None = None) -> Batch:
@@ -95,7 +96,9 @@ class CentredSamples(Samples):
             cut = geometry.draw(CropConfig("center"), 0.0, generator("centre"), size, target)
             for name, modality in wanted.items():
                 value = decoded[name]
-                if modality.decode != "text":
+                if modality.decode == "sam":
+                    value = value[0]
+                elif modality.decode != "text":
                     plain = replace(modality, normalization="none")
                     try:
                         value = apply(value, plain, cut, generator("centre"))

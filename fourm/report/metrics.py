@@ -132,12 +132,20 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "encode_images_per_second": Meaning("images encoded per second", "Without reading them from disk.", "higher"),
     "decode_images_per_second": Meaning("images decoded per second", "All steps of the decoder together.", "higher"),
+    "joint_angle": Meaning("turn of the joints", "Mean angle by which joints are turned wrongly.", "lower", "degrees"),
+    "body_angle": Meaning("turn of the body", "Mean angle by which bodies are turned wrongly.", "lower", "degrees"),
+    "mpjpe": Meaning("MPJPE", "Mean distance of joints to the true ones in mm, counted from the pelvis.", "lower"),
+    "pa_mpjpe": Meaning("PA-MPJPE", "The same after bodies are moved, turned and scaled to fit best.", "lower"),
+    "found": Meaning("people found", "Share of the people of whom a box overlaps by half or more.", "higher", "%"),
+    "point_iou": Meaning(
+        "IoU at points", "Best overlap of the masks that are written at a point of each instance, on average.", "higher"
+    ),
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 
 _REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear", "direct_": "direct", "bicubic_": "bicubic"}
 _BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
-_NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes"}
+_NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes", "sam": "SAM"}
 
 
 def rows(metrics: Mapping[str, Mapping[str, float]]) -> list[MetricRow]:

@@ -75,8 +75,15 @@ def test_people_come_one_by_one_with_their_boxes_in_pixels() -> None:
         "betas": [0.1] * 10,
         "camera": [0.9, 0.1, -0.1],
         "pose_tokens": [1, *range(1017, 1024)],
+        "body_pose": np.eye(3).ravel().tolist() * 23,
     }
     assert first["bbox"][0] == 0.0
+
+
+def test_poses_in_another_form_are_passed_over() -> None:
+    value = people(1)
+    value["pred_smpl_params"]["body_pose"] = [[0.0] * 69]  # angles about axes
+    assert "body_pose" not in read("poses", value)[0]
 
 
 @pytest.mark.parametrize("value", [{}, []])

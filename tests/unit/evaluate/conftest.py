@@ -28,8 +28,8 @@ class ToyBundle:
     place: str = "toy"
 
 
-def toy_bundle(names: list[str]) -> ToyBundle:
-    """A tiny model over `names` with a tiny tokenizer for each grid of tokens."""
+def toy_bundle(names: list[str], texts: tuple[str, ...] = TEXTS, num_coordinates: int = 20) -> ToyBundle:
+    """A tiny model over `names` with a tiny tokenizer for each grid of tokens, and one of texts."""
     from fourm.models.configs import MultimodalConfig
     from fourm.models.multimodal import Multimodal
     from fourm.tokenizers.configs import VQVAEConfig
@@ -39,7 +39,11 @@ def toy_bundle(names: list[str]) -> ToyBundle:
     from fourm.tokenizers.vqvae import VQVAE
 
     text = train_wordpiece(
-        TEXTS, 400, classes=[*catalog.ROOM_CLASSES, *catalog.FASHION_CLASSES], num_sentinels=10, num_coordinates=20
+        texts,
+        320 + 4 * num_coordinates,
+        classes=[*catalog.ROOM_CLASSES, *catalog.FASHION_CLASSES],
+        num_sentinels=10,
+        num_coordinates=num_coordinates,
     )
     modalities, tokenizers = [], {}
     for modality in map(catalog.get, names):
