@@ -34,6 +34,7 @@ SCRATCH = ("pretrained=false", "layer_decay=1.0")
 ROOMS = {"train": (1000, 100), "test": (200, 101)}
 LABELS = {600: 200, 6000: 400, 60000: 2400}
 """Labels of Fashion-MNIST -> steps."""
+PROBE = ("train.max_steps=500",)
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def runs() -> list[Run]:
             Run(f"fashion/{count}_labels/scratch", "fashion", (*part, *SCRATCH)),
         ]
     found += [
-        Run("fashion/60000_labels/linear_probe", "fashion_linear"),
-        Run("fashion/60000_labels/attentive_probe", "fashion_attentive"),
+        Run("fashion/60000_labels/linear_probe", "fashion_linear", (*PROBE, "train.optimizer.lr=1e-2")),
+        Run("fashion/60000_labels/attentive_probe", "fashion_attentive", (*PROBE, "train.optimizer.lr=3e-3")),
         Run("fashion/60000_labels/nearest_neighbours", "knn fashion", seeded=False),
     ]
     return found
