@@ -123,12 +123,12 @@ class Study:
     def missing(self, chosen: list[Run]) -> list[tuple[Run, int]]:
         """What is to be done, seed by seed."""
         seeds = [int(seed) for seed in self.options.seeds.split(",")]
-        return [
-            (run, seed)
-            for seed in seeds
-            for run in chosen
-            if str(seed) not in self.results.get(run.name, {}) and (run.seeded or seed == seeds[0])
-        ]
+
+        def wanted(run: Run, seed: int) -> bool:
+            done = self.results.get(run.name, {})
+            return str(seed) not in done if run.seeded else not done and seed == seeds[0]
+
+        return [(run, seed) for seed in seeds for run in chosen if wanted(run, seed)]
 
     def measure(self, run: Run, seed: int) -> None:
         """Train, read the last evaluation, and keep it.

@@ -80,6 +80,18 @@ def test_a_run_that_fails_does_not_keep_others_from_being_done(
     assert study("--seeds=0", values={"pretrained": 0.5, "scratch": 0.0}) == ["rooms/semseg/pretrained 0"]
 
 
+def test_what_draws_nothing_is_done_once(transfer: Any) -> None:
+    runs = [transfer.Run("a/b/drawn", "fashion"), transfer.Run("a/b/nearest", "knn fashion", seeded=False)]
+    options = Namespace(seeds="1,2")
+
+    def missing(**results: Any) -> list[tuple[str, int]]:
+        found = transfer.Study(options, {f"a/b/{name}": seeds for name, seeds in results.items()}).missing(runs)
+        return [(run.name.split("/")[-1], seed) for run, seed in found]
+
+    assert missing() == [("drawn", 1), ("nearest", 1), ("drawn", 2)]
+    assert missing(drawn={"2": {}}, nearest={"0": {}}) == [("drawn", 1)]
+
+
 def test_every_run_names_a_recipe_that_is_shipped(transfer: Any, checkout: Path) -> None:
     for run in transfer.runs():
         assert (checkout / "cfgs" / "finetune" / f"{run.recipe.removeprefix('knn ')}.yaml").is_file()
