@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 # Layers of a network from scratch have no reason to learn at different rates.
 SCRATCH = ("pretrained=false", "layer_decay=1.0")
 ROOMS = {"train": (1000, 100), "test": (200, 101)}
-LABELS = {600: 200, 6000: 400, 60000: 2400}
+LABELS = {600: 200, 6000: 400, 60000: 3600}
 """Labels of Fashion-MNIST -> steps."""
 PROBE = ("train.max_steps=500",)
 
