@@ -13,7 +13,7 @@ from fourm.cli.evaluate import evaluate
 from fourm.cli.prepare import prepare
 from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
-from fourm.cli.use import generate, serve, tokenize
+from fourm.cli.use import generate, prompt, serve, tokenize
 from fourm.cli.watch import watch
 from fourm.errors import FourmError
 
@@ -41,7 +41,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
-    *(generate, serve, retrieve, evaluate, convert, export, upload, watch),
+    *(generate, prompt, serve, retrieve, evaluate, convert, export, upload, watch),
 ):
     cli.add_command(command)
 

@@ -106,6 +106,34 @@ def aimv2(source: str, out: Path, heads: int | None) -> None:
     _say(write(source, out, version="aimv2", num_heads=heads))
 
 
+@convert.command("llama")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--modality", default="visual", show_default=True, help="What its ids are called.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), default=None, help="Converted image tokenizer to copy.")
+def llama(source: str, out: Path, modality: str, tokenizer: Path | None) -> None:
+    """Convert a language model SRC of Llama's layout, such as LVM or DeLVM, to the folder DST.
+
+    SRC is a folder with config.json and model.safetensors, or a repository on the Hub.
+
+    \b
+      fourm convert llama Emma02/LVM_ckpts lvm_7b --tokenizer tokenizers/lvm
+    """
+    from fourm.convert.llama import from_llama
+
+    _say(from_llama(source, out, modality=modality, tokenizer=tokenizer))
+
+
+@convert.command("to-llama")
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+def to_llama(source: Path, out: Path) -> None:
+    """Write the decoder SRC of one modality as a folder DST that transformers loads as LlamaForCausalLM."""
+    from fourm.convert.llama import to_llama as write
+
+    _say(write(source, out))
+
+
 @convert.command("to-ml4m")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DST", type=click.Path(path_type=Path))

@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 """The same in older repositories; read as plain tensors."""
+INDEX_FILE = "model.safetensors.index.json"
+"""Of weights that are in several files."""
 MODALITIES_FILE = "modalities.json"
 """In folders that fourm exported: the facts of modalities, which the public code has in a table of its own."""
 _LONGEST_VALUE = 10_000
@@ -174,6 +177,8 @@ class SafetensorsState(Mapping[str, Tensor]):
 def _open_folder(path: Path, source: str) -> Published:
     if not (path / WEIGHTS_FILE).exists() and all((path / n).is_file() for n in (CONFIG_FILE, PICKLED_WEIGHTS)):
         return replace(_open_pickle(path / PICKLED_WEIGHTS, source), config=read_table(path / CONFIG_FILE))
+    if (path / INDEX_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        return Published(source, read_table(path / CONFIG_FILE), _in_parts(path))
     for needed in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / needed).is_file():
             held = sorted(entry.name for entry in path.iterdir())[:8]
@@ -183,6 +188,22 @@ def _open_folder(path: Path, source: str) -> Published:
             )
     modalities = read_table(path / MODALITIES_FILE) if (path / MODALITIES_FILE).is_file() else {}
     return Published(source, read_table(path / CONFIG_FILE), SafetensorsState(path / WEIGHTS_FILE), modalities)
+
+
+def _in_parts(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a folder whose weights are in several files.
+
+    Raises:
+        CheckpointError: if a part is missing or damaged.
+    """
+    parts = read_table(path / INDEX_FILE).get("weight_map")
+    names = sorted({str(name) for name in parts.values()}) if isinstance(parts, dict) else []
+    missing = [name for name in names if Path(name).name != name or not (path / name).is_file()]
+    if missing or not names:
+        raise CheckpointError(
+            f"{path} has no {missing[0] if missing else 'parts'}, which {INDEX_FILE} names; download it again"
+        )
+    return ChainMap(*(SafetensorsState(path / name) for name in names))  # type: ignore[arg-type]
 
 
 def read_table(path: Path) -> dict[str, Any]:

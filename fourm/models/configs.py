@@ -88,7 +88,7 @@ class MultimodalConfig:
 
     `preset: base` (tiny, small, base, large, xlarge), optionally with `_gelu`, `_swiglu_nobias` (the default) or
     `_swiglu_qknorm_nobias` appended, fills the sizes and options of the published models; other keys override it. So do
-    those of `fourm.models.presets`, such as `aim_600m`.
+    those of `fourm.models.presets`, such as `aim_600m` and `lvm_7b`.
 
     Args:
         dim, encoder_depth, decoder_depth, num_heads: sizes.

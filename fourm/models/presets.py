@@ -4,6 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
+LLAMA: dict[str, Any] = {
+    "activation": "swiglu",
+    "norm": "rmsnorm",
+    "norm_bias": False,
+    "position_tables": False,
+    "modality_embeddings": False,
+}
+"""What all language models of this family have (Touvron et al. 2023)."""
+
+
+def _llama(dim: int, hidden: int, depth: int, num_heads: int, *, eps: float, bias: bool = False) -> dict[str, Any]:
+    return {
+        **LLAMA,
+        "dim": dim,
+        "encoder_depth": 0,
+        "decoder_depth": depth,
+        "num_heads": num_heads,
+        "mlp_hidden_dim": hidden,
+        "qkv_bias": bias,
+        "proj_bias": bias,
+        "norm_eps": eps,
+        "rope_theta": 10_000.0,
+        "tie_heads": False,
+        "init_std": 0.02,
+    }
+
+
+_LVM = {
+    "debug": (128, 256, 2, 4),
+    "100m": (640, 1664, 22, 10),
+    "300m": (1024, 2688, 22, 8),
+    "600m": (1536, 4096, 22, 16),
+    "1b": (2048, 5504, 22, 16),
+    "3b": (3200, 8640, 26, 32),
+    "7b": (4096, 11008, 32, 32),
+    "13b": (5120, 13824, 40, 40),
+    "20b": (6144, 16128, 46, 48),
+    "30b": (6656, 17920, 60, 52),
+}
+_DELVM = {"300m": (1024, 2816, 22, 8), "1b": (2048, 5632, 22, 16)}
+
+
 _NO_BIAS = {"qkv_bias": False, "proj_bias": False, "mlp_bias": False}
 _PATCHES = {"encoder_depth": 0, "modality_embeddings": False, "patch_bias": True, "patch_norm": True, **_NO_BIAS}
 _AIM = {**_PATCHES, "activation": "gelu", "norm": "layernorm", "norm_bias": True}
@@ -21,6 +63,7 @@ def _aimv2(dim: int, mlp_hidden_dim: int, depth: int, num_heads: int) -> dict[st
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # AIM, El-Nouby et al. 2024, and AIMv2, Fini et al. 2024
     "aim_600m": _aim(1536, 24, 12),
     "aim_1b": _aim(2048, 24, 16),
     "aim_3b": _aim(3072, 24, 24),
@@ -30,4 +73,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "aimv2_huge": _aimv2(1536, 4096, 24, 12),
     "aimv2_1b": _aimv2(2048, 5632, 24, 16),
     "aimv2_3b": _aimv2(3072, 8192, 24, 24),
+    # LVM, Bai et al. 2023, and the sizes of its published code
+    **{f"lvm_{name}": _llama(*sizes, eps=1e-6) for name, sizes in _LVM.items()},
+    # DeLVM, Guo et al. 2024
+    **{f"delvm_{name}": _llama(*sizes, eps=1e-5, bias=True) for name, sizes in _DELVM.items()},
 }

@@ -115,3 +115,23 @@ def test_a_preset_is_gone_from_the_resolved_config() -> None:
 def test_wrong_configs_are_explained(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**values)
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocab_size", "millions"),
+    [
+        # The sizes of LVM's code with its 8,192 codes and 100 special ids
+        ("lvm_100m", 8292, 117), ("lvm_300m", 8292, 291), ("lvm_600m", 8292, 648), ("lvm_1b", 8292, 1147),
+        ("lvm_3b", 8292, 3275), ("lvm_7b", 8292, 6544),
+    ],
+)  # fmt: skip
+def test_language_models_have_the_published_sizes(preset: str, vocab_size: int, millions: int) -> None:
+    import torch
+
+    from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+    from fourm.models.multimodal import Multimodal
+
+    row = Modality("visual", Sequence(4097, 4097), Discrete(vocab_size), "visual", "tokens")
+    with torch.device("meta"):
+        model = Multimodal(ModalitySet([row]), MultimodalConfig(**MultimodalConfig.expand({"preset": preset})))
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions

@@ -1,0 +1,242 @@
+"""Language models of Hugging Face's Llama layout as decoders of one modality, both ways: LVM, DeLVM and their like.
+
+Weights are those of `LlamaForCausalLM`, with biases of queries, keys, values and outputs where the config has them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourm.convert import checkpoints
+from fourm.convert.load import Loaded, naming
+from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
+from fourm.convert.rules import Rule, read, write
+from fourm.errors import CheckpointError
+from fourm.files import publish, replacing
+from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.models import folder as folders
+from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.models.presets import LLAMA
+from fourm.nn.init import adopt_weights
+
+NAME = "visual"
+"""Of the modality, unless it is given another one."""
+_TOKENIZER = "rgb_unit@256"
+
+
+def from_llama(source: str | Path, out: Path, *, modality: str = NAME, tokenizer: Path | None = None) -> list[str]:
+    """Turn a language model into a model folder of fourm.
+
+    Args:
+        source: folder with `config.json` and `model.safetensors` (or its parts and their index), or a repository on
+            the Hub.
+        out: folder of the model.
+        modality: what its ids are called here.
+        tokenizer: folder of the converted tokenizer of its images, to be copied along.
+
+    Returns:
+        what was done, in lines for people.
+
+    Raises:
+        CheckpointError: if it cannot be converted; nothing is written then.
+    """
+    loaded = load_llama(source, modality)
+    folders.save_model(loaded.network, out, {} if tokenizer is None else {modality: tokenizer})
+    numbers = sum(p.numel() for p in loaded.network.parameters()) / 1e6
+    return [
+        f"{source} -> {out}",
+        f"{len(loaded.published.tensors)} published tensors, {numbers:.1f} M parameters here",
+        f"reads and predicts {modality}, of {loaded.network.modalities[modality].vocab_size:,} ids",
+    ]
+
+
+def to_llama(source: Path, out: Path) -> list[str]:
+    """Write a decoder of one modality as `LlamaForCausalLM` reads it.
+
+    Args:
+        source: folder of a model, or the output folder of its training.
+        out: folder for `config.json` and `model.safetensors`.
+
+    Returns:
+        what was done, in lines for people.
+
+    Raises:
+        CheckpointError: if Llama has no place for a part of the model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    folder = source if (source / CONFIG_FILE).is_file() else source / "model"
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"there is no model of fourm in {source}")
+    model = folders.load_model(folder)
+    config = published_config(model)
+    state = write(rules(model), _stored(model))
+    try:
+        with replacing(out / WEIGHTS_FILE) as path:
+            save_file(state, path, metadata={"format": "pt"})
+        publish(out / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {out}: {error}. Free space or choose another place") from error
+    return [f"{len(state)} tensors, {sum(t.numel() for t in state.values()) / 1e6:.1f} M numbers -> {out}"]
+
+
+def load_llama(source: str | Path, modality: str = NAME) -> Loaded:
+    """A language model as a model of ours, in memory; see `from_llama`.
+
+    Raises:
+        CheckpointError: if weights are missing, left over or of another shape, or its config asks for what a trunk has
+            not.
+    """
+    published = open_checkpoint(source)
+    if "model.embed_tokens.weight" not in published.tensors:
+        some = ", ".join(list(published.tensors)[:3])
+        raise CheckpointError(f"{source} is no language model of the Llama layout; it has tensors such as {some}")
+    checkpoints.tell_licence(published.source)
+    with naming(published.source):
+        with torch.device("meta"):
+            model = Multimodal(modalities(published.config, modality), model_config(published.config))
+        # Old files also hold the frequencies of the rotary positions, which follow from the config.
+        spare = [Rule(key, ()) for key in published.tensors if key.endswith(".inv_freq")]
+        found = read([*rules(model), *spare], published.tensors, _stored(model))
+        adopt_weights(model, found.state)
+    return Loaded(model.eval(), published, found)
+
+
+def modalities(config: Mapping[str, Any], name: str = NAME) -> ModalitySet:
+    """The one modality of a language model: rows of ids, one more than are read at once."""
+    longest = int(config.get("max_sequence_length") or config["max_position_embeddings"]) + 1
+    layout = Sequence(longest, longest)
+    return ModalitySet(
+        [Modality(name, layout, Discrete(int(config["vocab_size"])), name, "tokens", tokenizer=_TOKENIZER)]
+    )
+
+
+def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
+    """The config of our model.
+
+    Raises:
+        CheckpointError: for what a trunk has not, such as other rotary positions than the plain ones.
+    """
+    dim, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    rope = {**(config.get("rope_parameters") or {}), **(config.get("rope_scaling") or {})}
+    odd = {
+        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+        "head_dim": (config.get("head_dim") or dim // heads, dim // heads),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+    }
+    for key, (given, known) in odd.items():
+        if given != known:
+            raise CheckpointError(f"its config has {key} {given}; only {known} can be converted")
+    bias = bool(config.get("attention_bias", config.get("bias", False)))
+    return MultimodalConfig(
+        dim=dim,
+        encoder_depth=0,
+        decoder_depth=int(config["num_hidden_layers"]),
+        num_heads=heads,
+        num_kv_heads=_if_other(int(config.get("num_key_value_heads") or heads), heads),
+        mlp_hidden_dim=int(config["intermediate_size"]),
+        qkv_bias=bias,
+        proj_bias=bias,
+        mlp_bias=bool(config.get("mlp_bias", False)),
+        norm_eps=float(config["rms_norm_eps"]),
+        rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
+        tie_heads=bool(config.get("tie_word_embeddings", False)),
+        init_std=float(config.get("initializer_range", 0.02)),
+        **LLAMA,
+    )
+
+
+def _if_other(value: int, default: int) -> int | None:
+    return None if value == default else value
+
+
+def published_config(model: Any) -> dict[str, Any]:
+    """The config of our model as transformers reads it.
+
+    Raises:
+        CheckpointError: if Llama has no place for a part of it.
+    """
+    c = getattr(model, "config", None)
+    odd = [f"{key} {getattr(c, key)}" for key, value in LLAMA.items() if getattr(c, key, None) != value]
+    if isinstance(model, Multimodal) and len(model.modalities) != 1:
+        odd.append(f"modalities {', '.join(model.modalities)}")
+    if not isinstance(model, Multimodal) or c is None or odd or c.encoder_depth or c.rope_theta is None:
+        raise CheckpointError(
+            "Llama is a decoder of one discrete modality with rotary positions and gated MLPs; this model has "
+            f"{', '.join(odd) or 'an encoder, or no rope_theta'}"
+        )
+    if c.qkv_bias != c.proj_bias:
+        raise CheckpointError("Llama has biases of queries, keys, values and outputs together, or none of them")
+    (modality,) = model.modalities.values()
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": modality.vocab_size,
+        "hidden_size": c.dim,
+        "intermediate_size": c.trunk(1, cross_attention=False).mlp_dim,
+        "num_hidden_layers": c.decoder_depth,
+        "num_attention_heads": c.num_heads,
+        "num_key_value_heads": c.num_kv_heads or c.num_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": max(modality.num_tokens - 1, 1),
+        "initializer_range": c.init_std or 0.02,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_theta,
+        "attention_bias": c.qkv_bias,
+        "mlp_bias": c.mlp_bias,
+        "tie_word_embeddings": c.tie_heads,
+        "torch_dtype": "float32",
+    }
+
+
+def rules(model: Multimodal) -> list[Rule]:
+    """What every tensor of the Llama layout is in a model, which may lie on any device."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    embedded, scored = ("model.embed_tokens.weight", "lm_head.weight")
+    found = [Rule("model.norm.weight", own["decoder.norm.weight"], ("decoder.norm.weight",))]
+    if model.config.tie_heads:
+        found.append(Rule(embedded, own["heads.weight"], ("heads.weight",)))
+    else:
+        found.append(Rule(embedded, own["input_embedder.table.weight"], ("input_embedder.table.weight",)))
+        found.append(Rule(scored, own["heads.weight"], ("heads.weight",)))
+    for block in range(model.config.decoder_depth):
+        found += _block_rules(model.config, own, f"model.layers.{block}", f"decoder.blocks.{block}")
+    return found
+
+
+def _block_rules(
+    config: MultimodalConfig, own: Mapping[str, tuple[int, ...]], theirs: str, ours: str
+) -> Iterator[Rule]:
+    kv = (config.num_kv_heads or config.num_heads) * (config.dim // config.num_heads)
+    edges = (0, config.dim, config.dim + kv, config.dim + 2 * kv)
+    plain = {
+        "self_attn.o_proj": "attn.proj",
+        "mlp.gate_proj": "mlp.fc1",
+        "mlp.up_proj": "mlp.fc3",
+        "mlp.down_proj": "mlp.fc2",
+        "input_layernorm": "norm1",
+        "post_attention_layernorm": "norm2",
+    }
+    for leaf in ("weight", "bias"):
+        for name, part in plain.items():
+            if (target := f"{ours}.{part}.{leaf}") in own:
+                yield Rule(f"{theirs}.{name}.{leaf}", own[target], (target,))
+        if (target := f"{ours}.attn.qkv.{leaf}") in own:
+            for letter, start, stop in zip("qkv", edges, edges[1:]):
+                shape = (stop - start, *own[target][1:])
+                yield Rule(f"{theirs}.self_attn.{letter}_proj.{leaf}", shape, (target,), slice(start, stop))
+
+
+def _stored(model: Multimodal) -> dict[str, Tensor]:
+    """The tensors of a model, those that heads and embeddings share once."""
+    return {
+        k: v for k, v in model.state_dict().items() if k != "input_embedder.table.weight" or not model.config.tie_heads
+    }

@@ -1,0 +1,150 @@
+"""Language models of transformers' Llama and ours are the same function, in either direction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fourm
+from fourm.convert.llama import load_llama
+from fourm.errors import CheckpointError
+from fourm.generate.rows import RowSampling, continue_rows, log_likelihood
+from fourm.models.multimodal import Multimodal
+from tests.end_to_end.conftest import run
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped queries": {"num_key_value_heads": 2},
+    "biases": {"attention_bias": True, "num_key_value_heads": 1, "rms_norm_eps": 1e-5},
+    "tied": {"tie_word_embeddings": True, "mlp_bias": True, "rope_parameters": {"rope_theta": 500.0}},
+}
+
+
+def llama(seed: int = 0, **options: Any) -> Any:
+    """A tiny random model of transformers, with weights so large that it has opinions."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "vocab_size": 60, "max_position_embeddings": 64, "initializer_range": 0.3,
+    }  # fmt: skip
+    model = LlamaForCausalLM(LlamaConfig(**{**sizes, **options})).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:  # which begin as constants
+            parameter.data.add_(0.2 * torch.randn(parameter.shape))
+    return model
+
+
+@pytest.fixture(params=list(KINDS))
+def theirs(request: pytest.FixtureRequest) -> Any:
+    return llama(**KINDS[request.param])
+
+
+@pytest.fixture
+def ours(theirs: Any, tmp_path: Path) -> Multimodal:
+    theirs.save_pretrained(tmp_path / "llama")
+    assert run("convert", "llama", tmp_path / "llama", tmp_path / "model") == 0
+    return fourm.load_model(tmp_path / "model")
+
+
+def ids(batch: int = 2, length: int = 20) -> Tensor:
+    return torch.randint(60, (batch, length), generator=torch.Generator().manual_seed(3))
+
+
+def logits(model: Multimodal, row: Tensor) -> Tensor:
+    hidden = continue_hidden(model, row)
+    return model.heads.logits("visual", hidden)
+
+
+def continue_hidden(model: Multimodal, row: Tensor) -> Tensor:
+    from fourm.generate.rows import _hidden
+
+    with torch.no_grad():
+        return _hidden(model, "visual", row)
+
+
+def test_logits_are_the_same(theirs: Any, ours: Multimodal) -> None:
+    with torch.no_grad():
+        expected = theirs(ids()).logits
+    assert expected.std() > 0.5
+    torch.testing.assert_close(logits(ours, ids()), expected, atol=1e-5, rtol=1e-5)
+    scores = expected.log_softmax(-1)[:, 11:-1].gather(-1, ids()[:, 12:, None])[..., 0]
+    torch.testing.assert_close(
+        log_likelihood(ours, "visual", ids()[:, :12], ids()[:, 12:]), scores, atol=1e-4, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_generation_with_a_cache_takes_the_same_tokens(theirs: Any, ours: Multimodal, cache: bool) -> None:
+    expected = theirs.generate(
+        ids(),
+        attention_mask=torch.ones_like(ids()),
+        max_new_tokens=16,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    found = continue_rows(ours, "visual", ids(), 16, torch.arange(2), RowSampling(temperature=0, cache=cache))
+    assert found.tolist() == expected[:, 20:].tolist()
+
+
+def test_a_model_comes_back_as_it_was(theirs: Any, ours: Multimodal, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    assert run("convert", "to-llama", tmp_path / "model", tmp_path / "back") == 0
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert again.state_dict().keys() == theirs.state_dict().keys()
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids()).logits, theirs(ids()).logits)
+
+
+def test_weights_may_lie_in_several_files(tmp_path: Path) -> None:
+    theirs = llama(num_key_value_heads=2)
+    theirs.save_pretrained(tmp_path / "llama", max_shard_size="20KB")
+    parts = sorted((tmp_path / "llama").glob("*.safetensors"))
+    assert len(parts) > 2
+    model = load_llama(tmp_path / "llama").network
+    with torch.no_grad():
+        torch.testing.assert_close(logits(model, ids()), theirs(ids()).logits, atol=1e-5, rtol=1e-5)
+    parts[1].unlink()
+    with pytest.raises(CheckpointError, match=f"has no {parts[1].name}"):
+        load_llama(tmp_path / "llama")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act gelu; only silu"),
+        ({"head_dim": 16}, "head_dim 16; only 8"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "rope_type linear; only default",
+        ),
+    ],
+)
+def test_what_a_trunk_has_not_is_refused(tmp_path: Path, options: Any, message: str) -> None:
+    llama(**options).save_pretrained(tmp_path / "llama")
+    with pytest.raises(CheckpointError, match=message):
+        load_llama(tmp_path / "llama")
+
+
+def test_another_model_has_no_place_in_llama(tmp_path: Path) -> None:
+    from fourm import catalog
+    from fourm.convert.llama import to_llama
+    from fourm.modality import ModalitySet
+    from fourm.models.configs import MultimodalConfig
+    from fourm.models.folder import save_model
+
+    modalities = ModalitySet([catalog.get("tok_rgb@64")])
+    save_model(Multimodal(modalities, MultimodalConfig(16, 1, 1, 2)), tmp_path / "model")
+    with pytest.raises(CheckpointError, match="this model has norm layernorm"):
+        to_llama(tmp_path / "model", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="no language model of the Llama layout"):
+        load_llama(tmp_path / "model")
