@@ -22,6 +22,7 @@ from fourm.files import publish, replacing
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
 from fourm.models import folder as folders
 from fourm.models.configs import MultimodalConfig
+from fourm.models.embed import CodeTable
 from fourm.models.multimodal import Multimodal
 from fourm.models.presets import LLAMA
 from fourm.nn.init import adopt_weights
@@ -201,6 +202,8 @@ def rules(model: Multimodal) -> list[Rule]:
     """What every tensor of the Llama layout is in a model, which may lie on any device."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     embedded, scored = ("model.embed_tokens.weight", "lm_head.weight")
+    if model.config.code_dim is not None:
+        own["input_embedder.table.weight"] = own["heads.weight"]
     found = [Rule("model.norm.weight", own["decoder.norm.weight"], ("decoder.norm.weight",))]
     if model.config.tie_heads:
         found.append(Rule(embedded, own["heads.weight"], ("heads.weight",)))
@@ -236,7 +239,12 @@ def _block_rules(
 
 
 def _stored(model: Multimodal) -> dict[str, Tensor]:
-    """The tensors of a model, those that heads and embeddings share once."""
+    """The tensors of a model: those that heads and embeddings share once, frozen codes multiplied out."""
+    table = model.input_embedder.table
+    if isinstance(table, CodeTable):
+        return {k: v for k, v in model.state_dict().items() if ".table." not in k} | {
+            "input_embedder.table.weight": table.folded()
+        }
     return {
         k: v for k, v in model.state_dict().items() if k != "input_embedder.table.weight" or not model.config.tie_heads
     }

@@ -105,6 +105,8 @@ class MultimodalConfig:
         position_tables: tokens carry embeddings of their position in their modality. Language models with `rope_theta`
             have none.
         modality_embeddings: tokens carry an embedding of their modality.
+        code_dim: without an encoder, ids are embedded by their tokenizer's codes of so many numbers, which stay as they
+            are, and one learned matrix (DeLVM); None: each id has a learned row.
         vector_head: how continuous modalities are predicted whose direction is not `input`; None: they are not.
         feeders: modality of pixels -> trunk that reads its patches first, `kind: multimodal` with `encoder_depth: 0`;
             its outputs are the tokens of that modality, without embeddings (AIMv2, Fini et al. 2024).
@@ -145,6 +147,7 @@ class MultimodalConfig:
     share_modality_embeddings: bool = False
     position_tables: bool = True
     modality_embeddings: bool = True
+    code_dim: int | None = None
     vector_head: Any = slot(VECTOR_HEADS, optional=True)
     feeders: dict[str, Any] = slots(MODELS)
     embedding_std: float = 0.02
@@ -156,12 +159,18 @@ class MultimodalConfig:
     def __post_init__(self) -> None:
         check_range(self, "dim", "decoder_depth", "num_heads", least=1)
         check_range(self, "encoder_depth", "num_register_tokens", least=0)
+        check_range(self, "code_dim", least=1)
         check_range(self, "embedding_std", "init_std", above=0)
         self.trunk(self.encoder_depth, cross_attention=False)
         if not self.encoder_depth and (self.num_register_tokens or self.context != "full"):
             raise ConfigError(
                 "num_register_tokens and context are options of the encoder, and with encoder_depth 0 there is none: "
                 "leave them out"
+            )
+        if self.code_dim is not None and (self.encoder_depth or self.tie_heads or self.codebook_init):
+            raise ConfigError(
+                "code_dim embeds ids by frozen codes: it goes with encoder_depth 0 and tie_heads false, and without "
+                "codebook_init"
             )
         if self.dim % 4 and self.position_tables:
             raise ConfigError(f"dim is {self.dim}; two-dimensional sine-cosine positions need a multiple of 4")

@@ -173,6 +173,35 @@ def patch_projections(modalities: ModalitySet, config: MultimodalConfig) -> dict
     }
 
 
+class CodeTable(TokenTable):
+    """Ids embedded by frozen codes and one learned matrix, which all of them share (DeLVM, Guo et al. 2024).
+
+    Args:
+        modalities: all modalities of the model.
+        used: the discrete modalities with rows here.
+        code_dim: numbers of a code.
+        dim, std: width, and deviation of the new matrix.
+    """
+
+    def __init__(self, modalities: ModalitySet, used: Iterable[Modality], code_dim: int, dim: int, std: float) -> None:
+        super().__init__(modalities, used, code_dim, std)
+        self.weight.requires_grad_(False)
+        self.projection = nn.Parameter(torch.empty(dim, code_dim))
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw the matrix; the codes are normal until a tokenizer's take their place."""
+        fill_normal(self.weight, generator, 1.0)
+        fill_normal(self.projection, generator, self.std)
+
+    def forward(self, modality: Tensor, ids: Tensor) -> Tensor:
+        """(B, N) modality numbers and ids -> (B, N, dim)."""
+        return F.linear(super().forward(modality, ids), self.projection)
+
+    def folded(self) -> Tensor:
+        """(rows, dim) the embeddings of all ids, as one table."""
+        return F.linear(self.weight, self.projection)
+
+
 class InputEmbedder(nn.Module):
     """Embeds what the model reads; content apart from position plus modality, which a decoder may need alone.
 
@@ -182,7 +211,7 @@ class InputEmbedder(nn.Module):
         std: deviation of new embeddings.
         modality_embedding: of each modality; None: tokens carry none.
         positions: whether tokens carry embeddings of their positions.
-        table: rows that embed the ids; None: rows of its own.
+        table: what embeds the ids; None: rows of its own.
         projections: continuous modality -> what makes tokens of its vectors, where it is no plain linear layer.
         feeders: modality -> trunk that makes tokens of its patches; these carry no embeddings of ours.
     """

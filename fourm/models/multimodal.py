@@ -12,6 +12,7 @@ from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import (
+    CodeTable,
     Heads,
     InputEmbedder,
     ModalityEmbedding,
@@ -68,7 +69,7 @@ class Multimodal(nn.Module):
         self.heads = Heads(modalities, dim, std, embedded=embedded)
         self.input_embedder = InputEmbedder(
             modalities, dim, std, input_modality, positions=config.position_tables,
-            table=self._tied() if alone and config.tie_heads else None,
+            table=self._table() if alone else None,
             projections=patch_projections(modalities, config), feeders=build_feeders(modalities, config),
         )  # fmt: skip
         self.target_embedder: TargetEmbedder | None = None if alone else self._target_embedder(input_modality)
@@ -101,13 +102,18 @@ class Multimodal(nn.Module):
             positions=config.position_tables,
         )
 
-    def _tied(self) -> Heads:
-        """The heads as the rows that embed the ids.
+    def _table(self) -> TokenTable | None:
+        """What embeds the ids of a decoder alone: frozen codes, the heads, or None for rows of their own.
 
         Raises:
-            ConfigError: if something is read that is not predicted.
+            ConfigError: if the heads lack something that is read.
         """
-        missing = [m.name for m in self.modalities.inputs if m.is_discrete and not m.is_output]
+        config, read = self.config, [m for m in self.modalities.inputs if m.is_discrete]
+        if config.code_dim is not None:
+            return CodeTable(self.modalities, read, config.code_dim, config.dim, config.embedding_std)
+        if not config.tie_heads:
+            return None
+        missing = [m.name for m in read if not m.is_output]
         if missing:
             raise ConfigError(
                 f"model.tie_heads embeds ids by the weights of their heads, but {', '.join(missing)} has none, being "
@@ -259,6 +265,27 @@ class Multimodal(nn.Module):
         )
         hidden = self.decode(decoder, self.encode(table))
         return {name: self.heads.logits(name, hidden[:, start:stop]) for name, (start, stop) in columns.items()}
+
+    @torch.no_grad()
+    def set_codes(self, codebooks: Mapping[str, Tensor]) -> None:
+        """Take the frozen codes that embed ids (`code_dim`) from their tokenizers.
+
+        Args:
+            codebooks: modality -> (vocab_size, code_dim).
+
+        Raises:
+            ConfigError: if one is missing, or of another size.
+        """
+        table = self.input_embedder.table
+        for name in table.map.rows:
+            rows = table.rows(name)
+            if name not in codebooks or codebooks[name].shape != rows.shape:
+                found = tuple(codebooks[name].shape) if name in codebooks else "no tokenizer with a codebook"
+                raise ConfigError(
+                    f"model.code_dim embeds '{name}' by codes of shape {tuple(rows.shape)}; found {found}: name its "
+                    f"tokenizer under tokenizers, and set code_dim and modalities.{name}.content.vocab_size to its own"
+                )
+            rows.copy_(codebooks[name])
 
     @torch.no_grad()
     def fill_from_codebooks(self, codebooks: Mapping[str, Tensor], seed: int) -> None:

@@ -75,6 +75,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "aimv2_3b": _aimv2(3072, 8192, 24, 24),
     # LVM, Bai et al. 2023, and the sizes of its published code
     **{f"lvm_{name}": _llama(*sizes, eps=1e-6) for name, sizes in _LVM.items()},
-    # DeLVM, Guo et al. 2024
-    **{f"delvm_{name}": _llama(*sizes, eps=1e-5, bias=True) for name, sizes in _DELVM.items()},
+    # DeLVM, Guo et al. 2024; train them with `code_dim`, the numbers of a code of the tokenizer
+    **{
+        f"delvm_{name}": {**_llama(*sizes, eps=1e-5, bias=True), "embedding_std": 0.0052}
+        for name, sizes in _DELVM.items()
+    },
 }

@@ -63,6 +63,18 @@ class Asking:
                         f"that are: {', '.join(self.parts)}"
                     )
 
+    def for_dataset(self, name: str) -> Asking:
+        """The same objective as a data set trains it, where that makes a difference."""
+        return self
+
+    def prepare(self, sample: Any, rng: np.random.Generator) -> Any:
+        """One training item from one sample; pure, runs in loader workers."""
+        raise NotImplementedError
+
+    def collate(self, items: Any) -> Example:
+        """A batch of prepared samples."""
+        raise NotImplementedError
+
     def counts(self, batch: Example) -> dict[str, float]:
         """Predicted tokens per modality."""
         return {name: float(count) for name, count in batch.decoder.num_targets.items()}

@@ -57,7 +57,7 @@ class Autoregressive(Asking):
         Raises:
             DataError: if the sample does not fit the modalities, or a row of documents its budget.
         """
-        row, prefix = _Row(), rng if self.config.prefix == "uniform" else None
+        row, prefix = _Row(self.config.skip_ids), rng if self.config.prefix == "uniform" else None
         fed = rng if self.config.prefix == "fed" else None
         if isinstance(sample, Mapping):
             segments = self._segments(sample, rng)
@@ -165,9 +165,14 @@ def _concatenate(columns: Iterable[np.ndarray]) -> np.ndarray:
 
 
 class _Row:
-    """The tokens of the documents of a row."""
+    """The tokens of the documents of a row.
 
-    def __init__(self) -> None:
+    Args:
+        skip_ids: ids that are not asked.
+    """
+
+    def __init__(self, skip_ids: Sequence[int] = ()) -> None:
+        self.skip_ids = skip_ids
         self.parts: list[_Tokens] = []
         self.lengths: list[int] = []
         self.prefixes: list[int] = []
@@ -206,11 +211,13 @@ class _Row:
         for start, part in zip(np.cumsum(counts) - counts, self.parts):
             is_asked[start : start + part.prefix] = False
         read = np.flatnonzero(is_read)
+        ids = _concatenate(np.full(n, PADDING) if p.ids is None else p.ids for n, p in zip(counts, self.parts))
+        if self.skip_ids:
+            is_asked &= ~np.isin(ids, self.skip_ids)
         asked = is_asked[read + 1]
 
         modality = np.repeat(np.array([part.index for part in self.parts], np.int64), counts)
         position = _concatenate(part.position for part in self.parts)
-        ids = _concatenate(np.full(n, PADDING) if p.ids is None else p.ids for n, p in zip(counts, self.parts))
         reads = np.maximum(lengths - 1, 0)
         begin = np.cumsum(reads) - reads
         return TokenRow(

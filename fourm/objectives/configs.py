@@ -105,6 +105,7 @@ class AutoregressiveConfig:
             them (AIM, sec. 3.3); `none`: every token sees what comes before it; `fed`: so it is in the row, but in the
             trunk that reads an image first (`model.feeders`) the first patches see one another, and are not asked
             (AIMv2, Fini et al. 2024).
+        skip_ids: ids that are read and never asked; DeLVM's published training leaves out 0, of its first code.
         standardize: predict vectors less their mean, over their standard deviation, as AIM predicts patches of pixels.
         reduction, modality_weights: of the loss, see `MaskedConfig`; `weighted` is the sum over modalities of weight
             times mean.
@@ -116,12 +117,14 @@ class AutoregressiveConfig:
     shuffle: bool = False
     max_tokens: int | None = None
     prefix: Literal["none", "uniform", "fed"] = "none"
+    skip_ids: list[int] = field(default_factory=list)
     standardize: bool = False
     reduction: Literal["token", "modality", "mod", "weighted"] = "token"
     modality_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range(self, "max_tokens", least=1)
+        check_range(self, "skip_ids", least=0)
         check_range(self, "modality_weights", least=0)
 
 
@@ -129,6 +132,7 @@ OBJECTIVES = Registry(
     "objective",
     {
         "autoregressive": "fourm.objectives.configs:AutoregressiveConfig",
+        "distill": "fourm.objectives.distill_config:DistillConfig",
         "masked": "fourm.objectives.configs:MaskedConfig",
         "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig",
     },

@@ -12,6 +12,7 @@ import torch
 from fourm.errors import ConfigError, did_you_mean
 from fourm.machine import GPUS
 from fourm.modality import Modality
+from fourm.objectives.distill_config import DistillConfig
 from fourm.ranges import check_range
 from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes, synthetic_sample
 from fourm.recipe.encoders import adopt_vocabulary
@@ -154,6 +155,7 @@ def check(recipe: PretrainRecipe) -> Cost:
     with torch.device("meta"):
         model = implementation(recipe.model.target)(modalities, recipe.model)
     objective = build_objective(recipe, modalities, text)
+    objective = getattr(objective, "of", objective)
     rng = generator(recipe.seed, "check")
     special = text.special if text else None
     items = [objective.prepare(synthetic_sample(modalities, rng, special), rng) for _ in range(max(_SAMPLES))]
@@ -178,7 +180,8 @@ def check(recipe: PretrainRecipe) -> Cost:
         fixed_bytes=max(0, needs[0] - _SAMPLES[0] * per_sample),
         recomputed=("encoder", "decoder") if getattr(recipe.model, "activation_checkpointing", False) else (),
         micro_batches=recipe.train.accumulation,
-        notes=tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),
+        notes=_teacher(recipe)
+        + tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),
     )
 
 
@@ -187,6 +190,12 @@ def _activations(model: Any, objective: Any, items: Sequence[Any]) -> int:
     batch = objective.collate(items)
     counts = objective.counts(batch)
     return peak_activation_bytes(model, lambda: objective.loss(model, batch.to("meta")).scalar(counts))
+
+
+def _teacher(recipe: PretrainRecipe) -> tuple[str, ...]:
+    """What is left out where there is a teacher."""
+    left_out = isinstance(recipe.objective, DistillConfig)
+    return (f"teacher {recipe.objective.teacher}: its forward pass and weights are not counted",) if left_out else ()
 
 
 def _vocabulary(m: Modality, recipe: PretrainRecipe, text: TextTokenizer | None) -> str:

@@ -51,6 +51,7 @@ def flops_per_sample(recipe: PretrainRecipe, modalities: ModalitySet, objective:
     with torch.device("meta"):
         model = implementation(recipe.model.target)(modalities, recipe.model)
     rng = generator(recipe.seed, "check")
+    objective = getattr(objective, "of", objective)  # a teacher's work is not the model's
     items = [objective.prepare(synthetic_sample(modalities, rng), rng) for _ in range(_SAMPLES)]
     flops = forward_flops(model, objective, objective.collate(items).to("meta"))
     return (1 + BACKWARD) * sum(flops.values()) / _SAMPLES

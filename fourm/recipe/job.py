@@ -134,10 +134,11 @@ class TrainingJob:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses on the validation sets, with the same masks and crops each time."""
-        results = self._mean_losses(model, self.objective)
+        # Of a student, what is measured of others too.
+        results = self._mean_losses(model, getattr(self.objective, "of", self.objective))
         budgets = self.recipe.evaluation.fixed_budgets if isinstance(self.recipe, PretrainRecipe) else None
         if budgets is not None:
-            fixed = cast(Masked, self.objective).with_budgets(*budgets)
+            fixed = cast(Masked, getattr(self.objective, "of", self.objective)).with_budgets(*budgets)
             results |= {f"fixed/{name}": value for name, value in self._mean_losses(model, fixed).items()}
         return results
 
@@ -171,4 +172,4 @@ class TrainingJob:
 
 def _for_dataset(objective: Any, name: str) -> Any:
     """The objective as a data set trains it, where that makes a difference."""
-    return objective.for_dataset(name) if isinstance(objective, Masked) else objective
+    return objective.for_dataset(name) if hasattr(objective, "for_dataset") else objective

@@ -17,6 +17,8 @@ from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.transplant import copy_weights
 from fourm.objectives.asking import Asking
+from fourm.objectives.distill import Distill
+from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.masked import Masked
 from fourm.recipe.build import is_complete
 from fourm.recipe.bundle import Bundle, load_model
@@ -45,7 +47,7 @@ def run(recipe: PretrainRecipe) -> None:
     text = load_text_tokenizer(recipe.tokenizers)
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     tokenizers = {name: load_tokenizer(path) for name, path in recipe.tokenizers.items() if name != TEXT}
-    objective = build_objective(recipe, modalities, text)
+    objective = build_objective(recipe, modalities, text, teacher=True)
     encoders = text_encoders(modalities, text)
     hashes = _check_tokens(recipe, modalities, tokenizers)
     if text is not None:
@@ -70,15 +72,26 @@ def _flops_per_sample(job: TrainingJob, recipe: PretrainRecipe) -> float | None:
     return flops_per_sample(recipe, job.modalities, job.objective) if known and job.world.is_main else None
 
 
-def build_objective(recipe: PretrainRecipe, modalities: ModalitySet, text: TextTokenizer | None) -> Any:
-    """The objective of a recipe, checked against its data sets as far as that needs no data."""
-    kind, options = implementation(recipe.objective.target), {}
+def build_objective(
+    recipe: PretrainRecipe, modalities: ModalitySet, text: TextTokenizer | None, *, teacher: bool = False
+) -> Any:
+    """The objective of a recipe, checked against its data sets as far as that needs no data.
+
+    Args:
+        recipe: the recipe.
+        modalities: those of the model.
+        text: the text tokenizer.
+        teacher: load the teacher of a distillation too, for training; without, it is left out.
+    """
+    kind, options = implementation(recipe.objective.target), dict[str, Any]()
     if getattr(recipe.model, "context", "full") == "ordered":
-        if not issubclass(kind, Masked):
+        if not issubclass(implementation(asking(recipe.objective).target), Masked):
             raise ConfigError("model.context ordered needs objective.kind masked, which shows what is given in blocks")
         options["ordered"] = True
+    if teacher and isinstance(recipe.objective, DistillConfig):
+        options["teacher"] = _source(recipe.objective.teacher)
     objective = kind(recipe.objective, modalities, text.special if text else None, **options)
-    if isinstance(objective, Asking):
+    if isinstance(objective, Asking | Distill):
         objective.check_data(
             {n: d.modalities or modalities for n, d in recipe.data.train.datasets.items() if d.weight > 0},
             {n: d.modalities or modalities for n, d in recipe.data.val.datasets.items()},
@@ -91,6 +104,8 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
     model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
     if next(model.parameters()).is_meta:
         return model
+    if getattr(recipe.model, "code_dim", None) is not None:
+        model.set_codes({n: t.codebook for n, t in tokenizers.items() if t.codebook is not None})
     if getattr(recipe.model, "codebook_init", False):
         codebooks = {
             name: t.codebook

@@ -14,6 +14,7 @@ from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.objectives.configs import OBJECTIVES, AutoregressiveConfig, MaskedConfig
+from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.ranges import check_range
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
@@ -106,7 +107,7 @@ class PretrainRecipe:
             `fourm.catalog.resolve`).
         data: what to train and evaluate on.
         model: sizes and options, `kind: multimodal`.
-        objective: what is shown and asked, `kind: masked` or `autoregressive`.
+        objective: what is shown and asked, `kind: masked`, `autoregressive`, or `distill` around one of them.
         train: optimizer, schedule, length, checkpoints.
         tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts,
             for pictures, and for an exported model that can read and write images. A text that holds codes, such as
@@ -156,17 +157,17 @@ class PretrainRecipe:
 
     def _check_sides(self) -> None:
         """See that the model has an encoder where the objective shows it something, and only there."""
-        alone = getattr(self.model, "encoder_depth", None) == 0
-        if isinstance(self.objective, MaskedConfig) and alone:
+        alone, objective = getattr(self.model, "encoder_depth", None) == 0, asking(self.objective)
+        if isinstance(objective, MaskedConfig) and alone:
             raise ConfigError(
                 "objective.kind masked shows tokens to an encoder, but model.encoder_depth is 0: give it blocks, or "
                 "set objective.kind to autoregressive"
             )
-        if isinstance(self.objective, AutoregressiveConfig) and not alone:
+        if isinstance(objective, AutoregressiveConfig) and not alone:
             raise ConfigError(
                 "objective.kind autoregressive asks a decoder that reads its own table: set model.encoder_depth to 0"
             )
-        if self.evaluation.fixed_input_tokens is not None and not isinstance(self.objective, MaskedConfig):
+        if self.evaluation.fixed_input_tokens is not None and not isinstance(objective, MaskedConfig):
             raise ConfigError("evaluation.fixed_input_tokens fixes the budgets of objective.kind masked; leave it out")
 
     def modality_set(self) -> ModalitySet:
@@ -219,9 +220,9 @@ class TokenizerRecipe:
                 "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set encoder_from to the "
                 "folder of a trained tokenizer"
             )
-        if isinstance(self.objective, MaskedConfig | AutoregressiveConfig):
-            kind = "masked" if isinstance(self.objective, MaskedConfig) else "autoregressive"
-            raise ConfigError(f"objective.kind {kind} is for `fourm pretrain`; use reconstruct")
+        kinds = {MaskedConfig: "masked", AutoregressiveConfig: "autoregressive", DistillConfig: "distill"}
+        if type(self.objective) in kinds:
+            raise ConfigError(f"objective.kind {kinds[type(self.objective)]} is for `fourm pretrain`; use reconstruct")
         perceptual = getattr(self.objective, "perceptual", None)
         if perceptual is not None and isinstance(self.tokenizer, VQControlNetConfig):
             raise ConfigError(

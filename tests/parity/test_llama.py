@@ -12,7 +12,7 @@ from torch import Tensor
 import fourm
 from fourm.convert.llama import load_llama
 from fourm.errors import CheckpointError
-from fourm.generate.rows import RowSampling, continue_rows, log_likelihood
+from fourm.generate.rows import RowSampling, _hidden, continue_rows, log_likelihood
 from fourm.models.multimodal import Multimodal
 from tests.end_to_end.conftest import run
 
@@ -57,15 +57,8 @@ def ids(batch: int = 2, length: int = 20) -> Tensor:
 
 
 def logits(model: Multimodal, row: Tensor) -> Tensor:
-    hidden = continue_hidden(model, row)
-    return model.heads.logits("visual", hidden)
-
-
-def continue_hidden(model: Multimodal, row: Tensor) -> Tensor:
-    from fourm.generate.rows import _hidden
-
     with torch.no_grad():
-        return _hidden(model, "visual", row)
+        return model.heads.logits("visual", _hidden(model, "visual", row))
 
 
 def test_logits_are_the_same(theirs: Any, ours: Multimodal) -> None:
@@ -148,3 +141,26 @@ def test_another_model_has_no_place_in_llama(tmp_path: Path) -> None:
         to_llama(tmp_path / "model", tmp_path / "out")
     with pytest.raises(CheckpointError, match="no language model of the Llama layout"):
         load_llama(tmp_path / "model")
+
+
+def test_frozen_codes_are_multiplied_out(tmp_path: Path) -> None:
+    """As DeLVM was published: transformers has one table of embeddings."""
+    from transformers import LlamaForCausalLM
+
+    from fourm.convert.llama import modalities, to_llama
+    from fourm.models.configs import MultimodalConfig
+    from fourm.models.folder import save_model
+
+    values = {"preset": "delvm_300m", "dim": 32, "num_heads": 4, "mlp_hidden_dim": 44, "decoder_depth": 2}
+    config = MultimodalConfig(**MultimodalConfig.expand({**values, "code_dim": 6, "init_std": 0.3}))
+    own = modalities({"vocab_size": 60, "max_position_embeddings": 64})
+    model = Multimodal(own, config).eval()
+    model.set_codes({"visual": torch.randn(60, 6, generator=torch.Generator().manual_seed(0))})
+    save_model(model, tmp_path / "model")
+    again = fourm.load_model(tmp_path / "model")
+    torch.testing.assert_close(logits(again, ids()), logits(model, ids()))
+    to_llama(tmp_path / "model", tmp_path / "llama")
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path / "llama").eval()
+    assert theirs.config.attention_bias
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids()).logits, logits(model, ids()), atol=1e-5, rtol=1e-5)

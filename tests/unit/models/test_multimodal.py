@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
+from fourm.models.embed import CodeTable
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import initialise
 from fourm.nn.trunk import KVCache
@@ -474,3 +475,42 @@ def test_tied_heads_and_seeds_decide_the_weights_of_a_decoder_alone(make: Make, 
     for name, value in one.state_dict().items():
         assert torch.equal(value, same.state_dict()[name])
     assert not torch.equal(one.heads.weight, other.heads.weight)
+
+
+# ------------------------------------------------------------------ frozen codes
+
+CODED: dict[str, Any] = {"encoder_depth": 0, "tie_heads": False, "code_dim": 5}
+
+
+def codebooks(modalities: ModalitySet) -> dict[str, Tensor]:
+    return {m.name: noise(m.vocab_size, 5, seed=n) for n, m in enumerate(modalities.values())}
+
+
+def test_ids_may_be_embedded_by_frozen_codes_and_one_matrix(make: Make, modalities: ModalitySet) -> None:
+    chosen = modalities.subset(["tok_depth@8", "caption"])
+    model, codes = make(chosen, **CODED), codebooks(chosen)
+    table = model.input_embedder.table
+    assert isinstance(table, CodeTable)
+    model.set_codes(codes)
+    trained = {name for name, p in model.input_embedder.table.named_parameters() if p.requires_grad}
+    assert trained == {"projection"}
+    ids = torch.tensor([[3, 7]])
+    found = table(torch.tensor([[0, 1]]), ids)
+    expected = torch.stack([codes["tok_depth@8"][3], codes["caption"][7]]) @ table.projection.T
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(table.folded()[3], expected[0])
+
+
+def test_codes_have_to_be_those_of_the_vocabulary(make: Make, modalities: ModalitySet) -> None:
+    chosen = modalities.subset(["tok_depth@8", "caption"])
+    model, codes = make(chosen, **CODED), codebooks(chosen)
+    with pytest.raises(ConfigError, match=r"'caption' by codes of shape \(300, 5\); found no tokenizer"):
+        model.set_codes({"tok_depth@8": codes["tok_depth@8"]})
+    with pytest.raises(ConfigError, match=r"found \(9, 5\)"):
+        model.set_codes({**codes, "caption": codes["caption"][:9]})
+
+
+@pytest.mark.parametrize("options", [{"encoder_depth": 1}, {"tie_heads": True}, {"codebook_init": True}])
+def test_frozen_codes_go_with_a_decoder_alone(make: Make, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="code_dim embeds ids by frozen codes"):
+        make(**{**CODED, **options})

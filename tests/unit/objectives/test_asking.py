@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from fourm.modality import ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
-from fourm.objectives.asking import Asking
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig, MaskComponent, MaskedConfig
+from fourm.objectives.distill import Distill
+from fourm.objectives.distill_config import DistillConfig
 from fourm.objectives.masked import Masked
 from fourm.rng import generator
 from fourm.tokens import Segment, TokenRow
@@ -63,7 +65,7 @@ def predicted(modalities: ModalitySet) -> ModalitySet:
     return ModalitySet(replace(m, direction="both") if m.is_grid else m for m in modalities.values())
 
 
-CASES = ["masked", "autoregressive", "prefix", "documents"]
+CASES = ["masked", "autoregressive", "prefix", "documents", "distilled"]
 
 
 @pytest.fixture(params=CASES)
@@ -72,12 +74,18 @@ def case(request: pytest.FixtureRequest, modalities: ModalitySet) -> Case:
     if request.param == "masked":
         component = MaskComponent(input_alphas={"*": 0.5})
         return Case(Masked(MaskedConfig(16, 16, components=[component], modality_weights=weights), modalities), SMALL)
+    if request.param == "distilled":
+        around = AutoregressiveConfig(shuffle=True, modality_weights=weights)
+        config = DistillConfig(Path("teacher"), around, own_weight=0.5, weight=2.0, temperature=3.0)
+        readable = predicted(modalities)
+        teacher = Multimodal(readable, replace(ALONE, decoder_depth=1), seed=3)
+        return Case(Distill(config, readable, teacher=teacher), ALONE)
     prefix: Any = "uniform" if request.param == "prefix" else "none"
     documents = request.param == "documents"
-    config = AutoregressiveConfig(
+    asked = AutoregressiveConfig(
         prefix=prefix, shuffle=True, standardize=True, modality_weights=weights, max_tokens=100 if documents else None
     )
-    return Case(Autoregressive(config, predicted(modalities)), LLAMA if documents else ALONE, documents)
+    return Case(Autoregressive(asked, predicted(modalities)), LLAMA if documents else ALONE, documents)
 
 
 def tables(item: Any) -> list[TokenRow]:
@@ -108,8 +116,8 @@ def test_the_sample_is_not_changed(case: Case, sample: Sample) -> None:
 def test_micro_batches_give_the_loss_and_gradients_of_the_joint_batch(
     case: Case, sample: Sample, reduction: Any
 ) -> None:
-    objective: Asking = case.objective
-    objective.reduction = reduction
+    objective = case.objective
+    getattr(objective, "of", objective).reduction = reduction
     model = case.build()
     # The second half lacks depth and codes: these parts are absent from one micro-batch.
     poor = {name: value for name, value in sample.items() if name not in ("depth", "codes")}
@@ -150,8 +158,10 @@ def test_a_training_step_never_waits_for_the_device(
     case: Case, sample: Sample, reduction: Any, options: dict[str, Any], totals_as_tensors: bool
 ) -> None:
     """On the meta device every read of a value raises, so a step that runs there has no host synchronisation."""
-    objective: Asking = case.objective
-    objective.reduction = reduction
+    objective = case.objective
+    getattr(objective, "of", objective).reduction = reduction
+    for teacher in objective.frozen.values():
+        teacher.to("meta")
     with torch.device("meta"):
         model = case.build(**options).train()
     examples = [case.batch(sample), case.batch({}), case.batch(sample, 2)]

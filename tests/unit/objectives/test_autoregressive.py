@@ -111,6 +111,15 @@ def test_rows_are_cut_to_their_budget(readable: ModalitySet, sample: Sample) -> 
     assert objective(readable, order=["depth", "caption"]).budget == 16 + 1 + 12 - 1
 
 
+def test_ids_can_be_read_without_being_asked(readable: ModalitySet, sample: Sample) -> None:
+    table = row(objective(readable, order=["depth", "codes"], skip_ids=[0, 7]), sample)
+    whole = row(objective(readable, order=["depth", "codes"]), sample)
+    assert table.ids.tolist() == whole.ids.tolist()
+    assert table.target_modality is not None
+    assert table.target_ids.tolist() == [-1 if i in (0, 7) else i for i in whole.target_ids.tolist()]
+    assert ((table.target_modality == -1) == (table.target_ids == -1)).all()
+
+
 # ------------------------------------------------------------------ a prefix
 
 
