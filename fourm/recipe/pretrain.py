@@ -127,22 +127,27 @@ def _source(path: Path) -> Any:
 
 
 def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> dict[str, str]:
-    """The hashes of grids' tokenizers. Tokens on disk must come from them, and they must fit the modalities."""
-    grids = {name: tokenizer for name, tokenizer in tokenizers.items() if modalities[name].is_grid}
-    for name, tokenizer in grids.items():
+    """The hashes of image tokenizers. Tokens on disk must come from them, and they must fit the modalities."""
+    whole = {n: t for n, t in tokenizers.items() if modalities[n].is_grid or modalities[n].decode == "tokens"}
+    for name, tokenizer in whole.items():
         modality = modalities[name]
-        if tokenizer.vocab_size != modality.vocab_size:
+        # Rows of several images have special ids behind the codes.
+        if tokenizer.vocab_size != modality.vocab_size and (
+            modality.is_grid or tokenizer.vocab_size > modality.vocab_size
+        ):
             raise ConfigError(
                 f"tokenizers.{name}: {recipe.tokenizers[name]} has {tokenizer.vocab_size} codes, but the modality "
                 f"declares a vocabulary of {modality.vocab_size}; correct modalities.{name}.content.vocab_size"
             )
+        if not modality.is_grid:
+            continue
         ours, theirs = ((grid.height, grid.width) for grid in (modality.grid, tokenizer.grid))
         if ours != theirs and math.prod(ours) == math.prod(theirs):
             raise ConfigError(
                 f"tokenizers.{name}: {recipe.tokenizers[name]} makes grids of {theirs[0]} x {theirs[1]} tokens, but "
                 f"the modality declares {ours[0]} x {ours[1]}; correct modalities.{name}.layout"
             )
-    hashes = {name: tokenizer.hash for name, tokenizer in grids.items()}
+    hashes = {name: tokenizer.hash for name, tokenizer in whole.items()}
     for mixture in (recipe.data.train, recipe.data.val):
         for name, dataset in mixture.datasets.items():
             check_tokens(name, dataset, modalities, hashes, recipe.data.cache)
