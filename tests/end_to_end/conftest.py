@@ -37,12 +37,6 @@ train:
   log_every_steps: 1
 output: ${variables.root}/model
 """
-ALONE = (
-    RECIPE.replace("rgb@64: {}", "rgb@64: {direction: both}")
-    .replace("encoder_depth: 1", "encoder_depth: 0, rope_theta: 100, tie_heads: false, vector_head: {kind: linear}")
-    .replace("{kind: masked, num_input_tokens: 32, num_target_tokens: 32}", "{kind: autoregressive, prefix: uniform}")
-)
-"""The same for a decoder alone."""
 AIM = (
     RECIPE.replace("rgb@64: {}", "rgb@64: {direction: both, positions: sincos_xy}")
     .replace("  tok_depth@64: {}\n  caption: {layout: {max_tokens: 40}}\n", "")
@@ -68,6 +62,29 @@ AIMV2 = (
     )
 )
 """AIMv2: a trunk for the pixels, and a decoder that goes on to the caption."""
+LVM = """
+variables: {root: ???}
+name: lvm
+modalities:
+  visual:
+    layout: {kind: sequence, max_tokens: 65, num_positions: 65}
+    content: {kind: discrete, vocab_size: 18}
+    decode: tokens
+data:
+  train:
+    datasets:
+      rooms: {path: "${variables.root}/documents", packing: {kind: stream, num_tokens: 64, bos: 16, eos: 17}}
+  val:
+    datasets:
+      rooms: {path: "${variables.root}/documents", packing: {kind: whole, num_tokens: 64, separate: true}}
+model: {kind: multimodal, preset: lvm_debug, dim: 32, mlp_hidden_dim: 44, decoder_depth: 1, num_heads: 2}
+objective: {kind: autoregressive}
+""" + RECIPE[RECIPE.index("train:\n  max_steps") :]
+"""Rows of visual sentences."""
+DISTILLED = LVM.replace(
+    "{kind: autoregressive}", "{kind: distill, teacher: '${variables.root}/teacher', of: {kind: autoregressive}}"
+)
+"""The same beside a teacher."""
 TOKENIZER = [
     "train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.max_steps=2", "train.batch_size=4",
     "tokenizer.quantizer.codebook_size=512", "train.log_every_steps=1",
@@ -135,7 +152,8 @@ def world(made: Path, tmp_path: Path) -> Path:
     root = tmp_path / "world"
     shutil.copytree(made, root)
     (root / "tiny.yaml").write_text(RECIPE.replace("???", str(root)))
-    for name, recipe in (("alone", ALONE), ("aim", AIM), ("aimv2", AIMV2)):
+    recipes = {"aim": AIM, "aimv2": AIMV2, "lvm": LVM, "distilled": DISTILLED}
+    for name, recipe in recipes.items():
         (root / f"{name}.yaml").write_text(recipe.replace("???", str(root)))
     return root
 
@@ -153,6 +171,27 @@ def _make(root: Path) -> None:
     ]
     for command in commands:
         assert run(*command) == 0, command
+    _make_sentences(root)
+
+
+def _make_sentences(root: Path) -> None:
+    """Documents of 16 codes, and a model of them."""
+    import numpy as np
+
+    from fourm.data.documents import DocumentWriter
+    from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+    from fourm.models.configs import MultimodalConfig
+    from fourm.models.folder import save_model
+    from fourm.models.multimodal import Multimodal
+
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        with DocumentWriter(root / "documents" / f"part-{number:05d}.bin") as writer:
+            for _ in range(20):
+                writer.write(rng.integers(0, 16, rng.integers(20, 60)))
+    row = Modality("visual", Sequence(65, 65), Discrete(18), "visual", "tokens")
+    config = MultimodalConfig(**MultimodalConfig.expand({"preset": "lvm_debug", "dim": 32, "mlp_hidden_dim": 32}))
+    save_model(Multimodal(ModalitySet([row]), config, seed=5), root / "teacher")
 
 
 @contextlib.contextmanager
