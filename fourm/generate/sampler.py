@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fourm.errors import DataError
+from fourm.errors import ConfigError, DataError
 from fourm.generate.branches import Conditions, build_branches
 from fourm.generate.context import Facts, Memory
 from fourm.generate.drafts import Drafts
@@ -55,6 +55,9 @@ class Sampler:
             ordered. Without it the answers are the same, and each token costs all before it: for comparison.
         draft: guess from all texts of this sampler how one goes on, and check several tokens in one pass. The answers
             are the same without.
+
+    Raises:
+        ConfigError: if the model has no encoder, which would read what is given.
     """
 
     def __init__(
@@ -66,6 +69,11 @@ class Sampler:
         cache: bool = True,
         draft: bool = True,
     ) -> None:
+        if getattr(model, "encoder", model) is None:
+            raise ConfigError(
+                "this model has no encoder to be given anything: it goes on with rows. Use `fourm prompt`, or "
+                "fourm.generate.rows.continue_rows"
+            )
         self.model, self.special, self.bf16, self.cache = model, special or SpecialIds(), bf16, cache
         self.drafts: dict[str, Drafts] | None = {} if draft else None
 

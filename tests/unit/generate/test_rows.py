@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fourm.errors import ConfigError, DataError
 from fourm.generate.rows import RowSampling, continue_rows, log_likelihood, row_modality, shot_perplexity
+from fourm.generate.sampler import Sampler
 from fourm.generate.visual import VisualPrompt, prompt
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.models.configs import MultimodalConfig
@@ -167,6 +168,8 @@ def test_models_of_other_kinds_are_refused(model: Multimodal) -> None:
     encoder = Multimodal(ModalitySet([row()]), MultimodalConfig(16, 1, 1, 2, tie_heads=False))
     with pytest.raises(ConfigError, match="this one has an encoder"):
         row_modality(encoder)
+    with pytest.raises(ConfigError, match="has no encoder to be given anything.*fourm prompt"):
+        Sampler(model)
     with pytest.raises(ConfigError, match="the sequences visual"):
         row_modality(model, "other")
 
