@@ -26,7 +26,7 @@ _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15
 def key_hash(*key: SupportsIndex | str) -> int:
     """A 128-bit integer that depends on every part of `key` and on their order and types."""
     # Each part with its length: ("ab",) and ("a", "b") never read the same. Numpy's integers count as integers.
-    parts = (f"s{len(part)}:{part}" if isinstance(part, str) else f"i{operator.index(part)}" for part in key)
+    parts = [f"s{len(part)}:{part}" if isinstance(part, str) else f"i{operator.index(part)}" for part in key]
     text = "\x1f".join(parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 

@@ -384,18 +384,21 @@ def collate(
     if longest > length:
         raise DataError(f"a sample has {longest} tokens, but the table is declared to hold {length}")
 
-    def column(name: str, padding: int, dtype: Any) -> Tensor:
-        table = np.full((len(rows), length), padding, dtype)
-        for i, row in enumerate(rows):
-            table[i, : len(row)] = getattr(row, name)
-        return torch.from_numpy(table)
-
-    modality = column("modality", PADDING, np.int64)
-    target_ids = column("target_ids", PADDING, np.int64)
-    flat_modality, asked_of = modality.numpy().ravel(), np.full(modality.shape, PADDING, np.int64)
+    shape = len(rows), length
+    modality, position = np.full(shape, PADDING, np.int64), np.zeros(shape, np.int64)
+    ids, target_ids = np.full(shape, PADDING, np.int64), np.full(shape, PADDING, np.int64)
+    reach, group = np.zeros(shape, np.int32), np.full(shape, PADDING, np.int32)
+    asked_of = np.full(shape, PADDING, np.int64)
     for i, row in enumerate(rows):
+        end = len(row)
+        modality[i, :end], position[i, :end] = row.modality, row.position
+        ids[i, :end], target_ids[i, :end] = row.ids, row.target_ids
+        reach[i, :end], group[i, :end] = row.reach, row.group
         own = row.target_modality
-        asked_of[i, : len(row)] = np.where(row.target_ids >= 0, row.modality, PADDING) if own is None else own
+        asked_of[i, :end] = np.where(row.target_ids >= 0, row.modality, PADDING) if own is None else own
+    flat_modality = modality.ravel()
+    places = np.flatnonzero(asked_of.ravel() >= 0)
+    asked_there = asked_of.ravel()[places]
     values, value_rows = {}, {}
     for name, item in modalities.items():
         if item.is_input and not item.is_discrete:
@@ -406,18 +409,14 @@ def collate(
                 raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(values[name])} vectors")
     asked = [m.name for m in modalities.outputs] if targets is None else targets
     return TokenBatch(
-        modality=modality,
-        position=column("position", 0, np.int64),
-        ids=column("ids", PADDING, np.int64),
-        target_ids=target_ids,
-        attention=AttentionPattern(
-            reach=column("reach", 0, np.int32), group=column("group", PADDING, np.int32), runs=Runs.of(rows)
-        ),
+        modality=torch.from_numpy(modality),
+        position=torch.from_numpy(position),
+        ids=torch.from_numpy(ids),
+        target_ids=torch.from_numpy(target_ids),
+        attention=AttentionPattern(torch.from_numpy(reach), torch.from_numpy(group), runs=Runs.of(rows)),
         values=values,
         value_rows=value_rows,
-        target_rows={
-            name: torch.from_numpy(np.flatnonzero(asked_of.ravel() == modalities.index(name))) for name in asked
-        },
+        target_rows={name: torch.from_numpy(places[asked_there == modalities.index(name)]) for name in asked},
         target_values={
             name: _stack([row.target_values[name] for row in rows if name in row.target_values], modalities[name])
             for name in asked

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
-
-import numpy as np
 
 from fourm.data.configs import CacheConfig
 from fourm.data.index import ShardIndex, index_path, scan_tar
@@ -50,7 +50,7 @@ class AlignedShards:
         if not self.tars:
             raise DataError(f"no sources to read in {self.name}: the recipe lists no modalities for it")
         self.shard_sizes = self._check()
-        self._starts = np.cumsum([0, *self.shard_sizes])
+        self._starts = [0, *accumulate(self.shard_sizes)]
         self._open()
 
     def _open(self) -> None:
@@ -78,13 +78,13 @@ class AlignedShards:
         return [header.num_samples for header in headers[first]]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def _locate(self, n: int) -> tuple[int, int]:
         if not 0 <= n < len(self):
             raise IndexError(f"sample {n} of {len(self)} in {self.name}")
-        shard = int(np.searchsorted(self._starts, n, side="right")) - 1
-        return shard, n - int(self._starts[shard])
+        shard = bisect_right(self._starts, n) - 1
+        return shard, n - self._starts[shard]
 
     def key(self, n: int) -> str:
         """The key of sample n."""
@@ -112,21 +112,24 @@ class AlignedShards:
         Raises:
             DataError: if a tar cannot be read, has become shorter, or holds something else than its index says.
         """
+        return {source: self.read_file(n, source) for source in self.tars}
+
+    def read_file(self, n: int, source: str) -> bytes:
+        """The encoded file of sample n in one source.
+
+        Raises:
+            DataError: as `read` does.
+        """
         shard, row = self._locate(n)
-        sample = {}
-        for source, tars in self.tars.items():
-            tar = tars[shard]
-            index = self._indexes[tar]
-            size = BLOCKSIZE + int(index.sizes[row])
-            data = self._bytes(tar, size, int(index.offsets[row]) - BLOCKSIZE)
-            if len(data) != size:
-                raise DataError(
-                    f"shard {tar} became shorter while it was read (key '{index.keys[row]}'). Make it again"
-                )
-            if not index.holds(row, data):
-                self._compare(tar, row)
-            sample[source] = data[BLOCKSIZE:]
-        return sample
+        tar = self.tars[source][shard]
+        index = self._indexes[tar]
+        size = BLOCKSIZE + index.sizes.item(row)
+        data = self._bytes(tar, size, index.offsets.item(row) - BLOCKSIZE)
+        if len(data) != size:
+            raise DataError(f"shard {tar} became shorter while it was read (key '{index.keys[row]}'). Make it again")
+        if not index.holds(row, data):
+            self._compare(tar, row)
+        return data[BLOCKSIZE:]
 
     def _bytes(self, tar: Path, size: int, offset: int) -> bytes:
         """Part of a tar; where a server stalls it is opened anew and read again, a few times."""

@@ -163,6 +163,8 @@ class DataConfig:
         shuffle_window: shards whose samples are shuffled together; bounds the memory of the order and what is read at
             a time.
         cache: of shards at URLs.
+        damaged: what follows where a sample cannot be read, after the tries that slow storage gets: `stop` ends the run
+            with an error, all steps so far saved; `skip` warns, and another sample of the data set takes its place.
         timeout_seconds: a loader process that gives nothing for so long ends the run with an error, as it does where
             storage stalls; None: the run waits.
         resolutions: pixels of the shorter side of training images; every optimizer step draws one of them for its whole
@@ -174,6 +176,7 @@ class DataConfig:
     num_workers: int = 0
     shuffle_window: int = 64
     cache: CacheConfig = field(default_factory=CacheConfig)
+    damaged: Literal["stop", "skip"] = "stop"
     timeout_seconds: float | None = None
     resolutions: tuple[int, ...] = ()
 

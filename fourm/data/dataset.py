@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 
 from fourm.data import decode as decoding
-from fourm.data import geometry as geometries
 from fourm.data import transforms
-from fourm.data.augment import draw_augmentation
 from fourm.data.configs import CacheConfig, DatasetConfig
-from fourm.data.geometry import Geometry
+from fourm.data.opened import OpenedSample
 from fourm.data.packing import PackedDocuments
 from fourm.data.paths import facts_folder, some_shards
 from fourm.data.remote import is_url
 from fourm.data.shards import CROPS, FACTS_FILE, check_crops, check_tokenizer_hash, crops_digest
 from fourm.data.source import Source, open_source
 from fourm.errors import ConfigError, DataError, did_you_mean
-from fourm.modality import Modality, ModalitySet
+from fourm.modality import ModalitySet
 
 Encoder = Callable[[Any, np.random.Generator], Any]
 
@@ -33,7 +31,7 @@ class AlignedDataset:
         source: the files.
         modalities: what to read.
         encoders: modality -> function that turns its decoded value (text, boxes) into token ids; others are returned
-            decoded.
+            decoded. One that draws nothing says so: its `draws` is False.
         config: crop, flip, jitter and the like; its `path`, `format` and `modalities` are not used here.
         folders: modality -> folder, where it is not the modality's `source`.
 
@@ -58,6 +56,12 @@ class AlignedDataset:
         self.config = config
         self.folders = {m.name: (folders or {}).get(m.name, m.source) for m in modalities.values()}
         self.images = [m for m in modalities.values() if transforms.is_image(m)]
+        self.drawing = [
+            (m, encoded)
+            for m in modalities.values()
+            if (encoded := getattr(self.encoders.get(m.name), "draws", m.name in self.encoders))
+            or m.decode in transforms.DRAWING
+        ]
         for modality in modalities.values():
             decoding.decoder_of(modality)
         self._check_geometry()
@@ -129,87 +133,11 @@ class AlignedDataset:
         Raises:
             DataError: if a file is damaged or does not fit; names shard, key, modality and remedy.
         """
-        raw = self.source.read(n)
-        values = {
-            m.name: decoding.decode(self._bytes(n, raw, m), m, self._where(n, m)) for m in self.modalities.values()
-        }
-        geometry = self._geometry(n, raw, values, rng)
-        jitter = transforms.Jitter.draw(self.config.jitter, rng)
-        augment = draw_augmentation(self.config.rand_augment, self.config.erase, rng)
-        return {
-            m.name: self._finish(n, m, values[m.name], geometry, jitter, augment, rng, resolution)
-            for m in self.modalities.values()
-        }
+        return dict(self.open(n, rng, resolution))
 
-    def _finish(
-        self,
-        n: int,
-        m: Modality,
-        value: Any,
-        geometry: Geometry,
-        jitter: transforms.Jitter | None,
-        augment: transforms.Augment | None,
-        rng: np.random.Generator,
-        resolution: int | None,
-    ) -> Any:
-        config = self.config
-        size = m.grid.image_size_at(resolution) if resolution is not None and m.is_grid else None
-        if config.crop.kind == "fit" and m in self.images:
-            size = geometries.fitted(geometry, size or m.grid.image_size)
-        try:
-            value = transforms.apply(
-                value, m, geometry, rng,
-                jitter=jitter, augment=augment, mirror_words=config.mirror_words,
-                aligned_captions=config.aligned_captions,
-                size=size,
-            )  # fmt: skip
-        except ValueError as error:
-            if isinstance(error, ConfigError | DataError):
-                raise
-            raise DataError(
-                f"{self._where(n, m)()}: modality '{m.name}' does not fit the sample's crop: {error}"
-            ) from error
-        encoder = self.encoders.get(m.name)
-        if encoder is None:
-            return value
-        try:
-            return encoder(value, rng)
-        except DataError as error:
-            raise DataError(f"{self._where(n, m)()}: {error}") from error
-
-    def _geometry(
-        self, n: int, raw: Mapping[str, bytes], values: Mapping[str, Any], rng: np.random.Generator
-    ) -> Geometry:
-        stored = None
-        if self.config.crop.kind == CROPS:
-            try:
-                stored = decoding.crop_settings(raw[CROPS])
-            except Exception as error:
-                raise DataError(
-                    f"{self.source.where(n, CROPS)}: cannot read it as crop settings: {error}. Make it again"
-                ) from error
-        first = self.images[0] if self.images else None
-        try:
-            if first is not None:
-                size = values[first.name].shape[:2]
-                return geometries.draw(self.config.crop, self.config.hflip, rng, size, first.grid.image_size, stored)
-            if stored is not None:
-                return geometries.from_settings(
-                    stored, int(rng.integers(len(stored))) if self.config.crop.augment else 0
-                )
-        except DataError as error:
-            where = self.source.where(n, CROPS if first is None else self.folders[first.name])
-            raise DataError(f"{where}: {error}") from error
-        return geometries.whole((1, 1), hflip=bool(self.config.hflip and rng.random() < self.config.hflip))
-
-    def _bytes(self, n: int, raw: Mapping[str, bytes], modality: Modality) -> bytes:
-        if modality.decode == decoding.FROM_KEY:
-            return self.source.key(n).encode()
-        return raw[self.folders[modality.name]]
-
-    def _where(self, n: int, modality: Modality) -> Callable[[], str]:
-        source = None if modality.decode == decoding.FROM_KEY else self.folders[modality.name]
-        return lambda: self.source.where(n, source)
+    def open(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> OpenedSample:
+        """The same, but each value is read and decoded when it is asked for."""
+        return OpenedSample(self, n, rng, resolution)
 
 
 def build_dataset(

@@ -182,7 +182,7 @@ def tokens(data: bytes, modality: Modality) -> NDArray[np.int64]:
     ids = read_npy(data)
     if ids.dtype.kind not in "iu" or ids.ndim < 1:
         raise ValueError(f"expected integers (crops, tokens), found {ids.dtype} of shape {ids.shape}")
-    ids = np.atleast_2d(ids).reshape(len(ids) if ids.ndim > 1 else 1, -1).astype(np.int64)
+    ids = ids.reshape(len(ids) if ids.ndim > 1 else 1, -1).astype(np.int64)
     if isinstance(modality.layout, Grid) and ids.shape[1] != modality.num_tokens:
         raise ValueError(
             f"{ids.shape[1]} tokens per crop, but the grid of {modality.layout.height} x {modality.layout.width} "

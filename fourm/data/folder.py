@@ -70,8 +70,16 @@ class AlignedFolders:
         Raises:
             DataError: if a file cannot be read.
         """
+        return {source: self.read_file(n, source) for source in self.files}
+
+    def read_file(self, n: int, source: str) -> bytes:
+        """The encoded file of sample n in one source.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
         try:
-            return {source: self._path(n, source).read_bytes() for source in self.files}
+            return self._path(n, source).read_bytes()
         except OSError as error:
             raise _gone(error) from error
 

@@ -5,6 +5,7 @@ The order is decided in the main process, as numbers only. Workers take whole ba
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from fourm.rng import generator
 Prepare = Callable[[dict[str, Any], np.random.Generator], Any]
 Collate = Callable[[list[Any]], Any]
 _PREFETCHED_BATCHES = 4
+_DAMAGED_IN_A_ROW = 100
+logger = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
@@ -55,9 +58,11 @@ class Loader:
         step_size: samples of an optimizer step over all ranks; None: one batch of each rank.
         pin_memory: page-locked batches for fast copies to the GPU; None: where CUDA is available.
         timeout_seconds: how long a batch of a loader process may take; None: as long as it takes.
+        skip_damaged: put another sample of the data set, drawn at random, in the place of one that cannot be read.
 
     Raises:
-        DataError: while iterating, if data is damaged; the same error for any number of workers.
+        DataError: while iterating, if data is damaged; the same error for any number of workers. With `skip_damaged`,
+            if many samples in a row are.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Loader:
         step_size: int | None = None,
         pin_memory: bool | None = None,
         timeout_seconds: float | None = None,
+        skip_damaged: bool = False,
     ) -> None:
         _check_sizes(batch_size, rank, world_size)
         self.batch_size, self.rank, self.world_size, self.num_workers = batch_size, rank, world_size, num_workers
@@ -84,7 +90,7 @@ class Loader:
         self._order = MixtureOrder(mixture, seed, window, start)
         self._resolutions, self._step_size = tuple(resolutions), step_size or batch_size * world_size
         self._choice = WeightedChoice([1.0] * len(self._resolutions), seed, "resolution") if resolutions else None
-        self._assemble = _Assemble(mixture.datasets, prepare, collate, seed)
+        self._assemble = _Assemble(mixture.datasets, prepare, collate, seed, skip_damaged)
 
     def __iter__(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         order = self._order
@@ -182,25 +188,43 @@ class _Assemble:
         prepare: Prepare | Mapping[str, Prepare],
         collate: Collate,
         seed: int,
+        skip_damaged: bool = False,
     ) -> None:
-        self.datasets, self.collate, self.seed = dict(datasets), collate, seed
+        self.datasets, self.collate, self.seed, self.skip_damaged = dict(datasets), collate, seed, skip_damaged
         self.prepare = prepare if isinstance(prepare, Mapping) else dict.fromkeys(datasets, prepare)
 
     def __getitem__(self, plan: Plan) -> Any:
         try:
-            return self.collate([self.item(draw, plan.resolution) for draw in plan.draws])
+            item = self.whole_item if self.skip_damaged else self.item
+            return self.collate([item(draw, plan.resolution) for draw in plan.draws])
         except FourmError as error:
             return _Failure(type(error), str(error))
+
+    def whole_item(self, draw: Draw, resolution: int | None) -> Any:
+        """The item of a draw, or of another sample if it cannot be read: the same one whoever loads it."""
+        # Not of the next sample: where a shard is cut short, that is damaged too.
+        instead = generator(self.seed, *draw, "instead")
+        for tries in range(_DAMAGED_IN_A_ROW):
+            n = int(instead.integers(len(self.datasets[draw.dataset]))) if tries else draw.n
+            try:
+                return self.item(draw._replace(n=n), resolution)
+            except DataError as error:
+                logger.warning("left out, since data.damaged is skip: %s", error)
+                damage = error
+        raise DataError(f"{_DAMAGED_IN_A_ROW} samples in a row are damaged, the last one: {damage}") from damage
 
     def item(self, draw: Draw, resolution: int | None) -> Any:
         # Augmentation has a stream of its own: switching it on or off leaves the masks as they are.
         dataset: Any = self.datasets[draw.dataset]
         if hasattr(dataset, "at_epoch"):  # rows of packed documents are others in every epoch
             dataset = dataset.at_epoch(self.seed, draw.epoch)
-        sample = dataset.sample(draw.n, generator(self.seed, *draw, "augment"), resolution)
+        read = getattr(dataset, "open", dataset.sample)  # where values can be read as they are used, they are
+        sample = read(draw.n, generator(self.seed, *draw, "augment"), resolution)
         try:
             return self.prepare[draw.dataset](sample, generator(self.seed, *draw))
         except DataError as error:
+            if getattr(sample, "failed", False):
+                raise
             raise DataError(f"data set '{dataset.name}', {dataset.source.where(draw.n)}: {error}") from error
 
 

@@ -39,6 +39,9 @@ class Source(Protocol):
     def read(self, n: int) -> dict[str, bytes]:
         """The encoded files of sample n, by source."""
 
+    def read_file(self, n: int, source: str) -> bytes:
+        """The encoded file of sample n in one source."""
+
     def where(self, n: int, source: str | None = None) -> str:
         """The file of sample n in `source`, or its files in all sources, for errors."""
 

@@ -18,6 +18,8 @@ from fourm.errors import ConfigError
 from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 
 _SMALLEST_DEPTH = 1e-3
+_AFFINE = ("half", "imagenet", "none")
+"""Normalizations that multiply and add."""
 RESAMPLING = {
     "image": Image.Resampling.BICUBIC,
     "gray": Image.Resampling.BICUBIC,
@@ -28,6 +30,8 @@ RESAMPLING = {
     "labels_from_one": Image.Resampling.NEAREST,
 }
 """Decoder of images -> how they are made smaller or larger."""
+DRAWING = ("text", "palette", "sam")
+"""Decoders of values that `apply` chooses from."""
 AUGMENTED = ("image", "gray")
 """Decoders of photographs."""
 Augment = Callable[[NDArray[Any]], NDArray[Any]]
@@ -140,9 +144,25 @@ def crop_resize(
     top, left, bottom, right = geometry.box_in((pixels.shape[0], pixels.shape[1]))
     pixels = pixels[top:bottom, left:right]
     if pixels.shape[:2] != size:
-        height, width = size
-        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), resampling))
+        pixels = np.ascontiguousarray(pixels)
+        colours = pixels.dtype == np.uint8 and pixels.ndim == 3 and resampling == Image.Resampling.BICUBIC
+        pixels = _resize_colours(pixels, size) if colours else _resize(pixels, size, resampling)
     return pixels[:, ::-1] if geometry.hflip else pixels
+
+
+def _resize(pixels: NDArray[Any], size: tuple[int, int], resampling: Image.Resampling) -> NDArray[Any]:
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], resampling))
+
+
+def _resize_colours(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`_resize` with Pillow's bicubic filter in a third of the time: weights have 15 bits in place of 22."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    # torch would warn of an array that cannot be written to, as Pillow's are.
+    planes = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
+    resized: NDArray[np.uint8] = interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+    return resized
 
 
 def to_input(pixels: NDArray[Any], modality: Modality, jitter: Jitter | None = None) -> NDArray[Any]:
@@ -156,7 +176,7 @@ def to_input(pixels: NDArray[Any], modality: Modality, jitter: Jitter | None = N
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if pixels.dtype != np.uint8:
         return normalize(np.array(channels_first, np.float32, order="C"), modality)
-    if jitter is None and modality.normalization in ("half", "imagenet", "none"):
+    if jitter is None and modality.normalization in _AFFINE:
         scale, bias = _affine(modality)  # one pass: 8 bit to natural units and natural units to input in one
         values = np.array(channels_first, np.float32, order="C")
         values *= scale
@@ -165,6 +185,30 @@ def to_input(pixels: NDArray[Any], modality: Modality, jitter: Jitter | None = N
     low, high = modality.value_range or (0.0, 1.0)
     values = np.array(channels_first, np.float32, order="C") * np.float32((high - low) / 255) + np.float32(low)
     return normalize(values if jitter is None else jitter_colours(values, jitter), modality)
+
+
+def to_patches(pixels: NDArray[Any], modality: Modality, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """The patches of an image (H, W[, C]) at some places, normalised as `to_input` does.
+
+    Args:
+        pixels: of the size of the modality's grid.
+        modality: the image.
+        positions: (n,) places in its grid.
+
+    Returns:
+        (n, p * p * C), each as (row, column, channel); None where the image has another size, is not 8-bit or a label
+        map, or its normalization reads the whole image.
+    """
+    grid, p = modality.grid, modality.grid.patch_size
+    fits = pixels.dtype == np.uint8 and pixels.shape[:2] == grid.image_size and not modality.is_discrete
+    if not fits or modality.normalization not in _AFFINE:
+        return None
+    blocks = pixels.reshape(grid.height, p, grid.width, p, -1).swapaxes(1, 2)
+    values = blocks[positions // grid.width, positions % grid.width].astype(np.float32)
+    scale, bias = _affine(modality)
+    values *= scale.ravel()
+    values += bias.ravel()
+    return values.reshape(len(positions), -1)
 
 
 def natural(value: Any, modality: Modality) -> Any:

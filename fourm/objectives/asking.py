@@ -116,14 +116,18 @@ class Asking:
         return {**rest, **{name: value for name, value in mapping.items() if name != "*"}}
 
 
+def _are_ids(modality: Modality, ids: np.ndarray) -> bool:
+    # Read as unsigned, negative numbers are larger than every vocabulary: one pass finds both.
+    return not len(ids) or bool(ids.view(np.uint64).max() < modality.vocab_size)
+
+
 def check_vocabulary(modality: Modality, ids: np.ndarray) -> None:
     """See that the ids of a sample are ones of its modality.
 
     Raises:
         DataError: naming the first that is not.
     """
-    # Read as unsigned, negative numbers are larger than every vocabulary: one pass finds both.
-    if len(ids) and ids.view(np.uint64).max() >= modality.vocab_size:
+    if not _are_ids(modality, ids):
         wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
         raise DataError(
             f"modality '{modality.name}': token {int(wrong[0])} is outside its vocabulary of {modality.vocab_size}; "
@@ -140,7 +144,8 @@ def grid_ids(modality: Modality, value: Any) -> np.ndarray:
     ids = np.asarray(value, np.int64).reshape(-1)
     if len(ids) != modality.num_tokens:
         raise DataError(f"modality '{modality.name}': a sample has {len(ids)} tokens; expected {modality.num_tokens}")
-    check_vocabulary(modality, ids[ids != -1])
+    if not _are_ids(modality, ids):
+        check_vocabulary(modality, ids[ids != -1])
     return ids
 
 

@@ -44,7 +44,7 @@ def dirichlet_budget(
     Raises:
         ConfigError: if every alpha is 0.
     """
-    drawable = np.flatnonzero(alphas > 0)
+    drawable = (alphas > 0).nonzero()[0]
     if len(drawable) == 0:
         raise ConfigError("every modality has alpha 0: none can be drawn")
     concentration = np.maximum(alphas[drawable], _SMALLEST_ALPHA)

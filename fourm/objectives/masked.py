@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fourm.errors import ConfigError, did_you_mean
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.modality import Modality, ModalitySet
 from fourm.objectives.asking import Asking, check_vocabulary, grid_ids, vectors_of
 from fourm.objectives.blocks import in_blocks
 from fourm.objectives.budget import dirichlet_budget, draw_total
@@ -20,6 +21,7 @@ from fourm.objectives.table import TableBuilder, select_patches
 from fourm.tokens import PADDING, Example, SpecialIds, TokenRow, collate
 
 Sample = Mapping[str, Any]
+_KEPT = 1024  # sets of modalities that are remembered: nearly always there are a few
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,18 @@ class _Component:
 
 
 @dataclass(frozen=True)
+class _Given:
+    """What follows from which modalities samples have: capacities (M,), and a component's alphas of those they have.
+
+    An alpha is None where all are 0.
+    """
+
+    capacity: np.ndarray
+    input_alphas: np.ndarray | None
+    target_alphas: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Budget:
     """What one modality of one sample may show and is asked."""
 
@@ -51,7 +65,8 @@ class Masked(Asking):
 
     A sample maps modalities to what the data hands over: grids of ids as (n,) or (h, w), -1 where there is none; images
     as (C, H, W) normalised; sequences as (L,) ids without end token or as a list of chunks; sequences of vectors as
-    (L, dim). Modalities may be missing.
+    (L, dim). Modalities may be missing. A sample that can make some patches of an image without the others has a method
+    `patches(modality, positions)`, which gives what `select_patches` gives, or None.
 
     Args:
         config: budgets and mixture.
@@ -78,6 +93,8 @@ class Masked(Asking):
         limits = self._by_modality("max_tokens", config.max_tokens)
         self.capacity = np.array([min(limits.get(m.name, m.num_tokens), m.num_tokens) for m in modalities.values()])
         self.grids = np.array([m.is_grid for m in modalities.values()])
+        self._listed = tuple(modalities.values())
+        self._given: dict[tuple[int, tuple[str, ...]], _Given] = {}
         # What is only read, such as pixels, is never generated step by step.
         self.cut = np.array([m.is_grid and m.is_output for m in modalities.values()])
         self._mixtures = {
@@ -138,6 +155,7 @@ class Masked(Asking):
             return self
         other = copy.copy(self)
         other.components, other.shares = self._mixtures[name]
+        other._given = {}
         return other
 
     def with_budgets(self, num_inputs: int, num_targets: int) -> Masked:
@@ -176,19 +194,21 @@ class Masked(Asking):
         Raises:
             DataError: if the sample does not fit the modalities.
         """
-        drawn = int(np.searchsorted(self.shares[:-1], rng.random(), side="right"))
+        drawn = bisect_right(self.shares, rng.random(), hi=len(self.shares) - 1)
         component = self.components[drawn]
-        shown, asked = self._budgets(component, sample, rng)
+        shown, asked = self._budgets(drawn, sample, rng)
         inputs = TableBuilder(full=True)
         targets = TableBuilder(separate=self.config.separate)
         # Where modalities see those before them, each has to come before each other now and then.
         order = range(len(self.names)) if self.config.separate else rng.permutation(len(self.names)).tolist()
         for index in order:
-            modality = self.modalities[self.names[index]]
             if shown[index] == 0 and asked[index] == 0:
-                continue
-            budget = _Budget(index, int(shown[index]), int(asked[index]), component.keep.get(modality.name, "random"))
-            if modality.is_grid:
+                continue  # and is not even read, where samples are read as they are used
+            modality = self._listed[index]
+            budget = _Budget(index, shown[index], asked[index], component.keep.get(modality.name, "random"))
+            if modality.is_grid and not modality.is_discrete:
+                self._mask_image(modality, sample, budget, rng, inputs)
+            elif modality.is_grid:
                 self._mask_grid(modality, sample[modality.name], budget, rng, inputs, targets)
             elif modality.is_discrete:
                 self._mask_sequence(modality, sample[modality.name], budget, rng, inputs, targets)
@@ -246,35 +266,57 @@ class Masked(Asking):
         own = self._by_modality(key, alphas)
         return np.array([own.get(n, 0.0) if ok else 0.0 for n, ok in zip(self.names, usable, strict=True)], float)
 
-    def _budgets(
-        self, component: _Component, sample: Sample, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Input and target budgets (M,) of one sample."""
-        config = self.config
+    def _budgets(self, drawn: int, sample: Sample, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Input and target budgets (M,) of one sample under component number `drawn`."""
+        config, component = self.config, self.components[drawn]
         num_inputs = draw_total(component.min_inputs, component.num_inputs, rng)
         num_targets = draw_total(component.min_targets, component.num_targets, rng)
-        present = np.array([name in sample for name in self.names])
-        capacity = np.where(present, self.capacity, 0)
+        given = self._alphas_of(drawn, tuple(sample))
+        capacity = given.capacity
         if config.redistribute:
-            self._limit_to_content(capacity, sample)
+            capacity = self._limit_to_content(capacity, sample)
         shown = asked = np.zeros(len(self.names), np.int64)
-        alphas = np.where(present, component.input_alphas, 0.0)
-        if num_inputs and alphas.any():
+        if num_inputs and given.input_alphas is not None:
             shown = dirichlet_budget(
-                alphas, num_inputs, capacity, rng, minimum=component.minimum, redistribute=config.redistribute
-            )
-        alphas = np.where(present, component.target_alphas, 0.0)
-        if num_targets and alphas.any():
-            room = np.where(self.grids, capacity - shown, capacity)
-            asked = dirichlet_budget(alphas, num_targets, room, rng, redistribute=config.redistribute)
-        return shown, asked
+                given.input_alphas, num_inputs, capacity, rng,
+                minimum=component.minimum, redistribute=config.redistribute,
+            )  # fmt: skip
+        if num_targets and given.target_alphas is not None:
+            room = capacity - shown * self.grids
+            asked = dirichlet_budget(given.target_alphas, num_targets, room, rng, redistribute=config.redistribute)
+        return shown.tolist(), asked.tolist()
 
-    def _limit_to_content(self, capacity: np.ndarray, sample: Sample) -> None:
-        """Lower the capacity of sequences to what they hold: their ids, an end, a sentinel in front and one behind."""
+    def _alphas_of(self, drawn: int, names: tuple[str, ...]) -> _Given:
+        """Capacities and alphas of samples that have the modalities `names`."""
+        found = self._given.get((drawn, names))
+        if found is None:
+            present, component = self._present(names), self.components[drawn]
+            alphas = [np.where(present, own, 0.0) for own in (component.input_alphas, component.target_alphas)]
+            found = _Given(np.where(present, self.capacity, 0), *(own if own.any() else None for own in alphas))
+            if len(self._given) >= _KEPT:
+                self._given.clear()
+            self._given[drawn, names] = found
+        return found
+
+    def _limit_to_content(self, capacity: np.ndarray, sample: Sample) -> np.ndarray:
+        """Capacities where sequences take what they hold: their ids, an end, a sentinel in front and one behind."""
+        capacity = capacity.copy()
         for i in np.flatnonzero((capacity > 0) & ~self.grids):
             modality, value = self.modalities[self.names[i]], sample[self.names[i]]
             length = sum(map(len, value)) if modality.unit == "chunk" else len(value)
             capacity[i] = min(capacity[i], length + 3 if modality.is_discrete else max(length, 1))
+        return capacity
+
+    def _mask_image(
+        self, modality: Modality, sample: Sample, budget: _Budget, rng: np.random.Generator, inputs: TableBuilder
+    ) -> None:
+        """Show some random patches."""
+        shown = rng.permutation(modality.num_tokens)[: budget.shown]
+        patches = getattr(sample, "patches", None)
+        values = None if patches is None else patches(modality, shown)
+        if values is None:
+            values = select_patches(sample[modality.name], modality, shown)
+        inputs.add(budget.index, shown, name=modality.name, values=values)
 
     def _mask_grid(
         self,
@@ -287,16 +329,15 @@ class Masked(Asking):
     ) -> None:
         """Show some random places of a grid and ask others. Where its id is -1 (no label), a place is left out."""
         order = rng.permutation(modality.num_tokens)
-        shown = order[: budget.shown]
-        if isinstance(modality.content, Continuous):
-            inputs.add(budget.index, shown, name=modality.name, values=select_patches(value, modality, shown))
-            return
+        shown, asked = order[: budget.shown], order[budget.shown : budget.shown + budget.asked]
         ids = grid_ids(modality, value)
-        known = ids != PADDING
-        asked = order[budget.shown : budget.shown + budget.asked]
-        shown, asked = shown[known[shown]], asked[known[asked]]
-        inputs.add(budget.index, shown, ids=ids[shown])
-        targets.add(budget.index, asked, target_ids=ids[asked])
+        if len(ids) and ids.min() == PADDING:
+            known = ids != PADDING
+            shown, asked = shown[known[shown]], asked[known[asked]]
+        if len(shown):
+            inputs.add(budget.index, shown, ids=ids[shown])
+        if len(asked):
+            targets.add(budget.index, asked, target_ids=ids[asked])
 
     def _mask_sequence(
         self,
@@ -310,7 +351,8 @@ class Masked(Asking):
         """Hide random spans of a sequence behind sentinels, and ask them."""
         units = self._units(modality, value, int(self.capacity[budget.index]))
         visible, target = draw_span_mask(units, budget.shown, budget.keep, self.special, rng)
-        inputs.add(budget.index, np.arange(len(visible)), ids=visible)
+        if len(visible):
+            inputs.add(budget.index, np.arange(len(visible)), ids=visible)
         target = fit_target(target, budget.asked, self.special, rng)
         if len(target) > 1:
             places = np.arange(len(target) - 1)

@@ -11,6 +11,7 @@ from fourm.tokens import SpecialIds
 
 _SHRINK = 0.9  # of the visible share, whenever what is visible does not fit
 _TRIES = 8
+_SHARES = _SHRINK ** np.arange(_TRIES)
 
 
 def draw_keep(keep: Keep, rng: np.random.Generator) -> float:
@@ -35,24 +36,24 @@ def mask_spans(tokens: np.ndarray, kept: np.ndarray, special: SpecialIds) -> tup
         target: `S_1`, the first run, `S_2`, the second run, ..., and one more sentinel at the end.
     """
     hidden = ~kept
-    starts = hidden & np.concatenate([[True], kept[:-1]]) if len(tokens) else hidden
-    number = np.cumsum(starts)
-    limit = special.num_sentinels - 2
-    if len(tokens) and number[-1] > limit:
+    starts = hidden.copy()
+    starts[1:] &= kept[:-1]
+    number = starts.cumsum()
+    runs = int(number[-1]) if len(tokens) else 0
+    if runs > (limit := special.num_sentinels - 2):
         hidden &= number <= limit
         starts &= hidden
-    runs = int(starts.sum())
+        runs = limit
     # Each hidden run leaves its first place for the sentinel; the visible part is read off in order.
-    source = np.where(starts, special.sentinel_0 + number, tokens)
-    visible = source[~hidden | starts]
-    places = np.flatnonzero(hidden)
+    sentinels = np.arange(special.sentinel_0 + 1, special.sentinel_0 + runs + 2)
+    source = tokens.copy()
+    source[starts] = sentinels[:-1]
+    places = hidden.nonzero()[0]
     target = np.empty(len(places) + runs + 1, tokens.dtype)
-    run_of = number[places]
-    target[np.arange(len(places)) + run_of] = tokens[places]
-    first = np.flatnonzero(starts[places])
-    target[first + np.arange(runs)] = special.sentinel_0 + 1 + np.arange(runs)
-    target[-1] = special.sentinel(runs + 1)
-    return visible, target
+    target[np.arange(len(places)) + number[places]] = tokens[places]
+    target[starts[places].nonzero()[0] + np.arange(runs)] = sentinels[:-1]
+    target[-1] = sentinels[-1]
+    return source[~hidden | starts], target
 
 
 def unmask_spans(visible: np.ndarray, target: np.ndarray, special: SpecialIds) -> np.ndarray:
@@ -111,7 +112,7 @@ def draw_span_mask(
     share = draw_keep(keep, rng)
     while True:
         # Several tries at once, each with a smaller share; their lengths are cheaper than the masks themselves.
-        shares = share * _SHRINK ** np.arange(_TRIES)
+        shares = share * _SHARES
         kept = rng.random((_TRIES, len(units))) < shares[:, None]
         runs = (kept[:, :-1] > kept[:, 1:]).sum(1) + ~kept[:, 0]
         shown = kept.sum(1) if lengths is None else kept @ lengths

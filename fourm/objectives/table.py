@@ -47,10 +47,11 @@ class TableBuilder:
             values: (n, dim) vectors read.
             causal: a token sees itself and what came before, instead of the whole modality.
         """
-        if len(position) == 0:
+        length = len(position)
+        if length == 0:
             return
         self.indices.append(index)
-        self.ends.append(self.ends[-1] + len(position))
+        self.ends.append(self.ends[-1] + length)
         self.causal.append(causal)
         self.columns.append((position, ids, target_ids))
         if values is not None:
@@ -59,20 +60,22 @@ class TableBuilder:
     def build(self) -> TokenRow:
         """The finished table."""
         length = self.ends[-1]
-        counts = np.diff(self.ends)
-        modality = np.repeat(np.array(self.indices, np.int64), counts)
-        position = np.empty(length, np.int64)
-        ids = np.full(length, PADDING, np.int64)
-        target_ids = np.full(length, PADDING, np.int64)
-        reach = np.full(length, length) if self.full else np.repeat(self.ends[1:], counts)
-        for start, end, causal, (places, read, asked) in zip(self.ends, self.ends[1:], self.causal, self.columns):
+        steps = np.arange(1, length + 1)
+        modality, position, reach = np.empty(length, np.int64), np.empty(length, np.int64), np.full(length, length)
+        ids, target_ids = np.full(length, PADDING, np.int64), np.full(length, PADDING, np.int64)
+        start = 0
+        for index, end, causal, (places, read, asked) in zip(self.indices, self.ends[1:], self.causal, self.columns):
+            modality[start:end] = index
             position[start:end] = places
             if read is not None:
                 ids[start:end] = read
             if asked is not None:
                 target_ids[start:end] = asked
             if causal:
-                reach[start:end] = np.arange(start + 1, end + 1)
+                reach[start:end] = steps[start:end]
+            elif not self.full:
+                reach[start:end] = end
+            start = end
         group = modality if self.separate else np.zeros(length, np.int64)
         return TokenRow(modality, position, ids, target_ids, reach, group, self.values, self._runs())
 

@@ -33,6 +33,7 @@ class TextEncoder:
     def __init__(self, tokenizer: TextTokenizer, modality: Modality) -> None:
         self.tokenizer, self.modality = tokenizer, modality
         self.kind = KINDS.get(modality.decode)
+        self.draws = self.kind is not None and self.kind.draws
         if self.kind is not None:
             self.kind.check_bins(modality.name, tokenizer.num_coordinates)
 
@@ -44,9 +45,9 @@ class TextEncoder:
         if isinstance(value, str):
             if chunked:
                 return self.tokenizer.encode_chunks(_CHUNK.split(value.strip()))
-            return self.tokenizer.encode(value) if self.kind is None else self.tokenizer.encode_words(value)
+            return self.tokenizer.encode(value)
         if self.kind is not None:
-            return self.tokenizer.encode_chunks(value) if chunked else self.tokenizer.encode_words(" ".join(value))
+            return self.tokenizer.encode_chunks(value) if chunked else self.tokenizer.encode(" ".join(value))
         raise DataError(
             f"modality '{self.modality.name}': a sample holds {type(value).__name__}; expected text. Write it as text, "
             "with decode: text"

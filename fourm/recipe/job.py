@@ -130,6 +130,7 @@ class TrainingJob:
             resolutions=data.resolutions,
             step_size=self.config.batch_size,
             timeout_seconds=data.timeout_seconds,
+            skip_damaged=data.damaged == "skip",
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

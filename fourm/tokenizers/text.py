@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from fourm.tokens import SpecialIds
 FILE = "tokenizer.json"
 NUM_VALUES = 4
 """Values have four axes, `v0` to `v3`: the sides of a box."""
-_VALUE = re.compile(r"v[0-3]=[0-9]+|[a-z]+")
+_KEPT_WORDS = 65_536
 _PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[SOS]", "[EOS]"
 
 
@@ -47,7 +46,8 @@ class TextTokenizer:
         self.num_sentinels = _count(vocabulary, "[S_{}]")
         self.num_coordinates = _count(vocabulary, "v0={}")
         self.special = SpecialIds(num_sentinels=self.num_sentinels)
-        self._words = _whole_words(backend)
+        self._spaced = _added_with_spaces(backend)
+        self._pieces: dict[str, tuple[int, ...]] = {}
         self._unwritten = {self.pad_id, self.special.start, *(self.sentinel(k) for k in range(self.num_sentinels))}
 
     @property
@@ -78,17 +78,32 @@ class TextTokenizer:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Ids (L,) of a text, without end token."""
-        return np.asarray(self._backend.encode(text, add_special_tokens=False).ids, np.int64)
+        """Ids (L,) of a text, without end token.
 
-    def encode_words(self, text: str) -> NDArray[np.int64]:
-        """What `encode` gives, faster for facts written as text: words that are ids as they stand are looked up."""
-        ids = [self._words.get(word, -1) for word in text.split(" ")] if text else []
-        return self.encode(text) if -1 in ids else np.asarray(ids, np.int64)
+        Words that have been met before are looked up, where no rule of the tokenizer reaches beyond a space.
+        """
+        if self._spaced is None or not (text.isascii() and text.isprintable()):
+            return np.asarray(self._backend_ids(text), np.int64)
+        lower = text.lower()
+        for name in self._spaced:
+            if name in lower:
+                return np.asarray(self._backend_ids(text), np.int64)
+        ids: list[int] = []
+        for word in text.split(" "):
+            pieces = self._pieces.get(word)
+            if pieces is None:
+                if len(self._pieces) >= _KEPT_WORDS:
+                    self._pieces.clear()
+                pieces = self._pieces[word] = tuple(self._backend_ids(word))
+            ids += pieces
+        return np.array(ids, np.int64)
+
+    def _backend_ids(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_chunks(self, chunks: Iterable[str]) -> list[NDArray[np.int64]]:
         """Ids of texts that are masked as wholes, such as `v1=3 v0=10`."""
-        return [self.encode_words(chunk) for chunk in chunks]
+        return [self.encode(chunk) for chunk in chunks]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids up to the first end token; padding, sentinels and ids outside the vocabulary are left out."""
@@ -232,8 +247,16 @@ def _file(path: Path) -> Path:
     return path if path.suffix == ".json" else path / FILE
 
 
-def _whole_words(backend: Any) -> dict[str, int]:
-    """Added words that are ids of their own wherever they stand: those that are part of no longer one ("hot dog")."""
-    added = {token.content: id_ for id_, token in backend.get_added_tokens_decoder().items()}
-    parts = {word for content in added if " " in content for word in content.split(" ")}
-    return {word: id_ for word, id_ in added.items() if word not in parts and _VALUE.fullmatch(word)}
+def _added_with_spaces(backend: Any) -> list[str] | None:
+    """Added words such as "hot dog": in a text without any of them, what stands between spaces is encoded by itself.
+
+    None where that does not hold: with other rules than those of 4M's tokenizer.
+    """
+    facts = json.loads(backend.to_str())
+    kinds = [(facts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or facts["truncation"] or facts["padding"]:
+        return None
+    # One that takes the spaces beside it may keep another one from being found.
+    if any(token["lstrip"] or token["rstrip"] or not token["content"].strip() for token in facts["added_tokens"]):
+        return None
+    return [token["content"].lower() for token in facts["added_tokens"] if " " in token["content"]]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fourm.data.shards import ShardWriter
 from tests.distributed.ranks import messages, run_ranks, start_ranks, wait
 from tests.fault.test_kill_often import last_step, losses, until
 
@@ -26,18 +29,79 @@ def whole(tmp_path: Path, num_ranks: int) -> list[tuple[Any, ...]]:
     return losses(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_a_shard_cut_short_ends_the_run_with_all_steps_so_far_saved(tmp_path: Path, num_ranks: int) -> None:
-    output, bad = tmp_path / "run", num_ranks - 1
-    ranks = start_ranks(output, num_ranks, config=CONFIG, dropout=0.5, break_at=14, bad_rank=bad)
-    assert wait(ranks, 60) == ([1] if num_ranks == 1 else [75, 1]), messages(output)
-    assert checkpoints(output) == ["step-00000008", "step-00000013"]
-    assert (output / f"error-{bad}.txt").read_text() == "DataError: shard-00003.tar is cut short"
-    if num_ranks == 2:
-        told = (output / "error-0.txt").read_text()
-        assert "another rank cannot go on after step 13: rank 1: DataError: shard-00003.tar is cut short" in told
-    run_ranks(output, num_ranks, config=CONFIG, dropout=0.5)  # the shard is mended
-    assert losses(output) == whole(tmp_path, num_ranks)
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Three shards of 16 samples with tokens of two modalities."""
+    rng = np.random.default_rng(0)
+    for shard in range(3):
+        with ShardWriter(tmp_path / "set", shard, {"depth": "npy", "codes": "npy"}) as writer:
+            for n in range(16):
+                writer.write(
+                    f"{shard}-{n}", {"depth": npy(rng.integers(0, 50, 16)), "codes": npy(rng.integers(0, 6, 4))}
+                )
+    return tmp_path / "set"
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def cut_while_running(shards: Path, output: Path, num_ranks: int, **options: Any) -> tuple[list[int | None], bytes]:
+    """Cut a tar in the middle of a member once the run has taken some steps; the statuses, and what the tar was."""
+    given = {"model": "shards", "config": CONFIG, "shards": str(shards), "sleep": 0.1, **options}
+    ranks = start_ranks(output, num_ranks, **given)
+    until(lambda: last_step(output) >= 6, ranks[0], output)
+    tar = shards / "depth" / "shard-00001.tar"
+    whole = tar.read_bytes()
+    os.truncate(tar, 3 * 1024 + 700)
+    return wait(ranks, 120), whole
+
+
+@pytest.mark.parametrize(("num_ranks", "num_workers"), [(1, 0), (1, 1), (2, 0)])
+def test_a_shard_cut_short_ends_the_run_with_all_steps_so_far_saved(
+    tmp_path: Path, shards: Path, num_ranks: int, num_workers: int
+) -> None:
+    output = tmp_path / "run"
+    statuses, tar = cut_while_running(shards, output, num_ranks, num_workers=num_workers)
+    assert 1 in statuses, messages(output)
+    assert set(statuses) <= {1, 75}, messages(output)
+    told = "".join(path.read_text() for path in output.glob("error-*.txt"))
+    assert "DataError: shard" in told
+    assert "depth/shard-00001.tar became shorter while it was read (key '1-" in told
+    saved = int(checkpoints(output)[-1].removeprefix("step-"))
+    assert saved >= last_step(output) >= 6
+    (shards / "depth" / "shard-00001.tar").write_bytes(tar)  # the shard is mended
+    again = {"model": "shards", "config": CONFIG, "shards": str(shards)}
+    run_ranks(output, num_ranks, **again)
+    run_ranks(tmp_path / "whole", num_ranks, **again)
+    assert losses(output) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_cut_shard_has_lost_is_left_out_where_that_is_asked_for(
+    tmp_path: Path, shards: Path, num_workers: int
+) -> None:
+    output = tmp_path / "run"
+    options = {"damaged": "skip", "num_workers": num_workers}
+    statuses, tar = cut_while_running(shards, output, 1, **options)
+    assert statuses == [0], messages(output)
+    assert "left out, since data.damaged is skip: shard" in messages(output)
+    (shards / "depth" / "shard-00001.tar").write_bytes(tar)
+    run_ranks(tmp_path / "whole", 1, model="shards", config=CONFIG, shards=str(shards))
+    found, expected = losses(output), losses(tmp_path / "whole")
+    assert [record[0] for record in found] == [record[0] for record in expected], "all steps are taken"
+    assert found[:4] == expected[:4], "those before the cut are as ever"
+    assert found[-1] != expected[-1], "those after it saw other samples"
+
+
+def test_a_run_does_not_begin_on_a_cut_shard(tmp_path: Path, shards: Path) -> None:
+    os.truncate(shards / "codes" / "shard-00002.tar", 5000)
+    output = tmp_path / "run"
+    options = {"model": "shards", "config": CONFIG, "shards": str(shards), "damaged": "skip"}
+    assert wait(start_ranks(output, 1, **options), 60) == [1]
+    assert "codes/shard-00002.tar is truncated" in messages(output)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])

@@ -39,12 +39,14 @@ class Kind:
         from_text: any text, numbers an axis can take, and class names that count (none: any) -> a value.
         is_value: whether something is one value, and not a list of them.
         min_bins: fewest numbers an axis must be able to take.
+        draws: whether `to_text` shuffles anything.
     """
 
     to_text: Writer
     from_text: Reader
     is_value: Callable[[Any], bool]
     min_bins: int = 2
+    draws: bool = False
 
     def check_bins(self, name: str, num_bins: int) -> None:
         """Refuse a text tokenizer whose numbers are too few.
@@ -77,6 +79,7 @@ KINDS: dict[str, Kind] = {
         lambda text, num_bins, classes: chunks_to_metadata(text, num_bins=num_bins),
         _is_mapping,
         min_bins=NUM_SCORES,
+        draws=True,
     ),
     "palette": Kind(
         lambda value, num_bins, rng: palette_to_text(value),
@@ -89,12 +92,14 @@ KINDS: dict[str, Kind] = {
         lambda text, num_bins, classes: text_to_poses(text, num_bins=num_bins),
         _is_list_of(_is_mapping),
         min_bins=CODES_PER_AXIS,
+        draws=True,
     ),
     "sam": Kind(
         lambda value, num_bins, rng: sam_to_text(value, rng=rng),
         lambda text, num_bins, classes: text_to_sam(text),
         _is_list_of(_is_mapping),
         min_bins=CODES_PER_AXIS,
+        draws=True,
     ),
 }
 """Name, as in the `decode` of a modality -> how it is written and read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from fourm.tokenizers.structured.words import NUMBER
@@ -24,11 +25,15 @@ def boxes_to_text(instances: Sequence[Mapping[str, Any]], *, num_bins: int = 100
     Raises:
         ValueError: for what is no box: not four coordinates, or some far outside of the image.
     """
+    kept = []
     for one in instances:
-        _check(one)
-    kept = [one for one in instances if float(one.get("score", 1.0)) >= min_score]
-    kept.sort(key=lambda one: float(one["boxes"][0]) ** 2 + float(one["boxes"][1]) ** 2)
-    return " ".join(_box_to_text(one, num_bins) for one in kept)
+        box = [float(c) for c in one["boxes"]]
+        if len(box) != 4 or not all(-1 <= c <= 2 for c in box):
+            raise ValueError(f"boxes is {one['boxes']}; expected [x1, y1, x2, y2] as shares of the image, 0 to 1")
+        if float(one.get("score", 1.0)) >= min_score:
+            kept.append((box[0] ** 2 + box[1] ** 2, box, one["class_name"]))
+    kept.sort(key=itemgetter(0))
+    return " ".join(_box_to_text(box, name, num_bins - 1) for _, box, name in kept)
 
 
 def text_to_boxes(text: str, *, num_bins: int = 1000, classes: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -53,12 +58,6 @@ def text_to_boxes(text: str, *, num_bins: int = 1000, classes: Collection[str] =
     return instances
 
 
-def _check(instance: Mapping[str, Any]) -> None:
-    box = [float(c) for c in instance["boxes"]]
-    if len(box) != 4 or not all(-1 <= c <= 2 for c in box):
-        raise ValueError(f"boxes is {instance['boxes']}; expected [x1, y1, x2, y2] as shares of the image, 0 to 1")
-
-
-def _box_to_text(instance: Mapping[str, Any], num_bins: int) -> str:
-    bins = [round(min(max(float(c), 0.0), 1.0) * (num_bins - 1)) for c in instance["boxes"]]
-    return " ".join([*(f"v{axis}={value}" for axis, value in enumerate(bins)), str(instance["class_name"])])
+def _box_to_text(box: Sequence[float], name: Any, largest: int) -> str:
+    x1, y1, x2, y2 = (round(min(max(c, 0.0), 1.0) * largest) for c in box)
+    return f"v0={x1} v1={y1} v2={x2} v3={y2} {name}"

@@ -51,6 +51,18 @@ def test_shrinking_is_antialiased() -> None:
     assert abs(crop_resize(board, whole(SIZE), (4, 4), Image.Resampling.BICUBIC).astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("size", [(224, 224), (96, 160), (37, 300)])
+def test_colours_are_resized_as_pillow_does_within_two_levels(rng: np.random.Generator, size: tuple[int, int]) -> None:
+    smooth = Image.fromarray(rng.integers(0, 256, (12, 14, 3), np.uint8)).resize((210, 180), Image.Resampling.BICUBIC)
+    for image in (smooth, Image.fromarray(rng.integers(0, 256, (180, 210, 3), np.uint8))):
+        found = crop_resize(np.asarray(image), whole((180, 210)), size, Image.Resampling.BICUBIC)
+        expected = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+        apart = np.abs(found.astype(int) - expected)
+        assert (found.dtype, found.shape) == (np.uint8, (*size, 3))
+        assert apart.max() <= 2
+        assert apart.mean() < 0.05
+
+
 def test_labels_keep_their_ids_when_resized(rng: np.random.Generator, modalities: ModalitySet) -> None:
     ids = rng.choice(np.array([-1, 0, 3], np.int32), (16, 16))
     found = apply(ids, modalities["semseg"], Geometry(0, 0, 7, 5, False, SIZE), rng)

@@ -157,19 +157,48 @@ def test_sentinels_beyond_the_vocabulary_are_refused(small):
         small.sentinel(8)
 
 
-def test_facts_are_looked_up_word_by_word_with_the_ids_that_the_whole_text_has() -> None:
-    """Also where a class is part of a longer one, where a word is unknown, and where there is nothing."""
-    made = train_wordpiece(["a hot dog and a cat"] * 3, classes=["dog", "hot dog", "cat"], num_coordinates=30)
-    for text in (
-        "v0=1 v1=2 v2=29 v3=3 cat v0=0 v1=1 v2=2 v3=3 cat",
-        "v0=1 v1=2 v2=3 v3=4 hot dog v0=5 v1=6 v2=7 v3=8 dog",
-        "v0=99 v1=2 cat",
-        "human v0=1 v1=2",
-        "cat  cat",
-        "Cat",
+def test_words_that_were_met_before_have_the_ids_that_the_whole_text_gives() -> None:
+    """Whatever stands beside them: class names of several words, special tokens, marks, other scripts, spaces."""
+    made = train_wordpiece(["a hot dog and a cat"] * 3, 400, ["dog", "hot dog", "cat"], num_coordinates=30)
+    words = [
+        "a",
+        "cat",
+        "cats",
+        "Cat.",
+        "hot",
+        "dog",
+        "Hot Dog",
+        "hotdog",
+        "dogcat",
+        "v0=3",
+        "v0=99",
+        "v1=1v2=2",
+        "x",
         "",
-    ):
-        assert made.encode_words(text).tolist() == made.encode(text).tolist(), text
-        assert made.encode_words(text).dtype == np.int64
-    assert "dog" not in made._words
-    assert "v3=29" in made._words
+    ]
+    words += ["[EOS]", "[S_1]dog", "(dog)", "##t", "caf\u00e9", "\u72ac", "a\tcat", "\x07", "hot-dog", "don't"]
+    drawn = np.random.default_rng(0)
+    for text in [*words, *(" ".join(drawn.choice(words, drawn.integers(2, 9))) for _ in range(1000))]:
+        ids = made.encode(text)
+        assert ids.tolist() == made._backend.encode(text, add_special_tokens=False).ids, text
+        assert ids.dtype == np.int64
+    assert {"cat", "v0=3", "Cat."} <= set(made._pieces)
+    assert not {"caf\u00e9", "a\tcat"} & set(made._pieces)
+
+
+def test_words_are_not_told_apart_where_the_tokenizer_has_other_rules() -> None:
+    from tokenizers import normalizers
+
+    made = train_wordpiece(["a hot dog"], 400, num_sentinels=8, num_coordinates=2)
+    made._backend.normalizer = normalizers.Sequence(
+        [normalizers.Replace("hot dog", "dog hot"), normalizers.Lowercase()]
+    )
+    other = TextTokenizer(made._backend)
+    assert other.encode("hot dog").tolist() == made.encode("dog")[:].tolist() + made.encode("hot").tolist()
+
+
+def test_the_store_of_words_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr("fourm.tokenizers.text._KEPT_WORDS", 3)
+    made = train_wordpiece(["a hot dog"], 400, num_sentinels=8, num_coordinates=2)
+    made.encode("a b c d e f g")
+    assert len(made._pieces) <= 3

@@ -1,10 +1,10 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
-`transfer`, `detection`, or a kind of tokenizer), `options` of the multimodal one, `drawn` of the detector, `gradients`
-(whether those of the first step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`,
-`by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `break_at` and `stall_at`
-(micro-batches at which the loader of `bad_rank` fails, hangs).
+`shards`, `transfer`, `detection`, or a kind of tokenizer), `options` of the multimodal one, the folder `shards` and
+`damaged` of the one on shards, `drawn` of the detector, `gradients` (whether those of the first step are kept), and how
+it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`,
+`die_step`, `fail`, `slow_save` (seconds), and `stall_at` (the micro-batch at which the loader of `bad_rank` hangs).
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fourm.errors import DataError, FourmError
+from fourm.data.configs import DatasetConfig
+from fourm.data.dataset import build_dataset
+from fourm.data.loader import Loader
+from fourm.data.mixture import Mixture
+from fourm.errors import FourmError
+from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.objectives.configs import MaskedConfig
+from fourm.objectives.masked import Masked
 from fourm.train import checkpoint
 from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig, TrainConfig
 from fourm.train.distributed import World, session
@@ -62,11 +70,8 @@ class Disturbed:
             time.sleep(self.options.get("sleep", 0.0))
             if after.get("n") == self.options.get("stop_at", 0) and self.world.rank == self.options.get("stop_rank", 0):
                 os.kill(os.getpid(), signal.SIGTERM)
-            if self.world.rank == self.options.get("bad_rank", 0):
-                if after.get("n") == self.options.get("break_at", 0):
-                    raise DataError("shard-00003.tar is cut short")
-                if after.get("n") == self.options.get("stall_at", 0):
-                    time.sleep(3600)
+            if after.get("n") == self.options.get("stall_at", 0) and self.world.rank == self.options.get("bad_rank", 0):
+                time.sleep(3600)
             yield batch, after
 
 
@@ -111,6 +116,23 @@ def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tu
     with torch.device("meta") if meta else contextlib.nullcontext():
         model = toy_multimodal.model(**options.get("options", {}))
     return model, objective, toy_multimodal.MixedLoader(config, world, objective)
+
+
+def from_shards(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The any-to-any model on tokens in shards, through the loader of real runs."""
+    modalities = toy_multimodal.MODALITIES.subset(["depth", "codes"])
+    objective = Masked(MaskedConfig(num_input_tokens=8, num_target_tokens=8), modalities)
+    dataset = build_dataset("shards", DatasetConfig(options["shards"]), modalities)
+
+    def load(cursor: dict[str, Any] | None) -> Any:
+        return Loader(
+            Mixture({"shards": dataset}), objective.prepare, objective.collate,
+            batch_size=config.micro_batch_size(world.size), rank=world.rank, world_size=world.size, start=cursor,
+            num_workers=options.get("num_workers", 0), skip_damaged=options.get("damaged") == "skip",
+        )  # fmt: skip
+
+    sizes = MultimodalConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, embedding_std=0.4)
+    return Multimodal(modalities, sizes, 0), objective, load
 
 
 def keep_gradients(trainer: Trainer, path: Path) -> None:
@@ -177,7 +199,10 @@ def run(options: dict[str, Any]) -> None:
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
-        makers = {"linear": linear, "multimodal": multimodal, "transfer": fine_tuning, "detection": detecting}
+        makers = {
+            "linear": linear, "multimodal": multimodal, "shards": from_shards, "transfer": fine_tuning,
+            "detection": detecting,
+        }  # fmt: skip
         make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
         evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
