@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from fourm.errors import ConfigError, did_you_mean
 from fourm.machine import GPUS
@@ -21,8 +22,10 @@ from fourm.recipe.schema import TEXT, PretrainRecipe
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokenizers.text import TextTokenizer
+from fourm.train.configs import TrainConfig
+from fourm.train.optimizer import parameter_groups, select_trainable
 
-_BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two AdamW moments
+_NUMBER = 4  # bytes of float32
 _HALVED = 0.5  # activations in bfloat16 with fused attention, beside those in float32 with plain attention
 _SAMPLES = (2, 4)  # of the two batches that tell what a sample needs apart from what every batch does
 _DAY = 24 * 60 * 60
@@ -63,7 +66,7 @@ class Cost:
         tokens_per_step: input and target tokens by their budgets.
         num_steps: optimizer steps of the run.
         peak_lr: largest learning rate.
-        state_bytes: weights, gradients and optimizer state in float32.
+        state_bytes: weights, their averages, and gradients and optimizer state of those trained, in float32.
         sample_bytes: what one sample of a batch needs beside that, in float32 with plain attention.
         fixed_bytes: what a batch of any size needs beside that.
         recomputed: parts whose forward pass is done a second time (activation checkpointing).
@@ -125,7 +128,7 @@ class Cost:
             *((f"  with recomputation  {self.executed_flops_per_step:12.3e}",) if self.recomputed else ()),
             f"FLOPs per sample      {sum(self.forward_flops.values()) / self.batch_size:12.3e}  forward",
             *flops,
-            f"training state        {self.state_bytes / 2**30:12.2f} GiB (float32 weights, gradients, AdamW moments)",
+            f"training state        {self.state_bytes / 2**30:12.2f} GiB (float32 weights, gradients, optimizer state)",
             f"memory per sample     {self.sample_bytes / 2**20:12.1f} MiB (activations in float32, plain attention)",
             *(self._plan(on) if on is not None else ()),
             *self.notes,
@@ -175,7 +178,7 @@ def check(recipe: PretrainRecipe) -> Cost:
         tokens_per_step=tokens,
         num_steps=recipe.train.length if recipe.train.unit == "steps" else -(-recipe.train.length // tokens),
         peak_lr=recipe.train.peak_lr,
-        state_bytes=_BYTES_PER_PARAMETER * sum(parameters.values()),
+        state_bytes=_state_bytes(model, recipe.train),
         sample_bytes=per_sample,
         fixed_bytes=max(0, needs[0] - _SAMPLES[0] * per_sample),
         recomputed=("encoder", "decoder") if getattr(recipe.model, "activation_checkpointing", False) else (),
@@ -183,6 +186,18 @@ def check(recipe: PretrainRecipe) -> Cost:
         notes=_teacher(recipe)
         + tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),
     )
+
+
+def _state_bytes(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes of everything that has the form of the weights."""
+    weights = sum(p.numel() for p in model.parameters())
+    select_trainable(model, config.trainable, config.freeze)
+    trained = sum(
+        p.numel() * (2 if group["orthogonal"] else 3)  # gradient and one moment of Muon, or two of AdamW
+        for group in parameter_groups(model, config.optimizer)
+        for p in group["params"]
+    )
+    return _NUMBER * (weights + trained + (weights if config.ema_decay is not None else 0))
 
 
 def _activations(model: Any, objective: Any, items: Sequence[Any]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +45,29 @@ def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(checkou
     made = run(checkout, "data_pipeline.py", str(tmp_path), *options, "--make", "64")
     assert made["samples_per_second"] > 0
     assert run(checkout, "data_pipeline.py", str(tmp_path), *options)["samples"] > 0
+
+
+def test_the_page_of_the_scaling_study_is_written_from_its_numbers(checkout: Path, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("scaling", checkout / "benchmarks" / "scaling.py")
+    assert spec is not None
+    assert spec.loader is not None
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    runs = [
+        {
+            "model": model, "trunk_parameters": 1000 * (1 + i), "rooms": rooms, "tokens": [1000.0, 2000.0],
+            "held_out_loss": [6.0, 5.0 - i - 0.1 * k],
+        }
+        for i, model in enumerate(study.MODELS)
+        for k, rooms in enumerate(study.ROOMS)
+    ]  # fmt: skip
+    results = {"steps": 10, "batch": 4, "held_out_rooms": 8, "runs": runs}
+    study.write_docs(results, tmp_path)
+    page = (tmp_path / "docs" / "scaling.md").read_text()
+    assert "| large, 128 wide | 3,000 | 3.000 | 2.900 | 2.800 |" in page
+    assert "falls with the size of the model on 3 of 3 amounts of rooms, and with the rooms for 3 of 3 models" in page
+    for name in re.findall(r"pictures/(\S+\.svg)", page):
+        assert (tmp_path / "docs" / "pictures" / name).read_text().startswith("<svg")
+    assert json.loads((tmp_path / "benchmarks" / "results" / "scaling.json").read_text()) == results
+    runs[0]["held_out_loss"][-1] = 1.0
+    assert "on 2 of 3 amounts of rooms, and with the rooms for 2 of 3 models" in study.reading(results)

@@ -54,6 +54,19 @@ def test_tokens_flops_and_memory_follow_from_the_recipe() -> None:
     assert one.state_bytes == two.state_bytes == 16 * sum(one.parameters.values())
 
 
+def test_memory_counts_what_is_trained_and_how() -> None:
+    def state(**train: Any) -> int:
+        return check(recipe(train={"max_steps": 1, "batch_size": 4, **train})).state_bytes
+
+    parts = check(recipe()).parameters
+    whole, frozen = sum(parts.values()), parts["encoder"]
+    assert state(ema_decay=0.9) == 20 * whole
+    assert state(freeze=["encoder.*"]) == 16 * (whole - frozen) + 4 * frozen
+    assert 12 * whole < state(optimizer={"kind": "muon"}) < 16 * whole
+    with pytest.raises(ConfigError, match=r"train\.freeze: 'encodr\.\*' matches no parameter"):
+        state(freeze=["encodr.*"])
+
+
 def test_flops_are_near_six_per_parameter_and_token_that_use_it() -> None:
     """Forward 2, backward 4 per weight and token; attention and padding come on top, embeddings are no products."""
     cost = check(
