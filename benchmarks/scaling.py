@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, int]] = {
     "middle": {"dim": 64, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 1},
     "large": {"dim": 128, "encoder_depth": 4, "decoder_depth": 2, "num_heads": 2},
 }
-ROOMS = (40, 400, 4000)
+ROOMS = (250, 1000, 4000)
 CHECKOUT = Path(__file__).resolve().parents[1]
 PAGE = """# Scaling
 
