@@ -14,6 +14,7 @@ from fourm.data import geometry as geometries
 from fourm.data import transforms
 from fourm.data.augment import draw_augmentation
 from fourm.data.geometry import Geometry
+from fourm.data.patches import WORTH_IT, resized_patches
 from fourm.data.shards import CROPS
 from fourm.errors import ConfigError, DataError
 from fourm.modality import Modality
@@ -86,8 +87,25 @@ class OpenedSample(Mapping[str, Any]):
         if modality.name in self._values or (self.jitter is not None and modality.decode == "image"):
             return None
         if modality.name not in self._cropped:
+            few = self._noting(lambda m: self._few_patches(m, positions), modality)
+            if few is not None:
+                return few
             self._cropped[modality.name] = self._noting(self._crop, modality)
         return transforms.to_patches(self._cropped[modality.name], modality, positions)
+
+    def _few_patches(self, modality: Modality, positions: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Patches of a photograph that are few enough not to resize all of it; None otherwise."""
+        grid, few = modality.grid, len(positions) <= WORTH_IT * modality.num_tokens
+        plain = self._resolution is None and self._config.crop.kind != "fit" and self.augment is None
+        if modality.decode != "image" or not few or not plain:
+            return None
+        value = self._decoded[modality.name] = self._decode(modality)
+        if (self.geometry.height, self.geometry.width) == grid.image_size or not transforms.is_scaled(modality):
+            return None  # nothing is to be resized
+        with contextlib.suppress(ValueError):  # which is told with its place where the whole is cropped
+            levels = resized_patches(value, self.geometry, grid, positions)
+            return transforms.scaled(levels, modality).reshape(len(positions), -1)
+        return None
 
     def _noting(self, make: Callable[[Modality], T], modality: Modality) -> T:
         try:
@@ -125,8 +143,8 @@ class OpenedSample(Mapping[str, Any]):
             if config.crop.kind == "fit":
                 size = geometries.fitted(geometry, size)
             pixels = transforms.cropped(value, modality, geometry, size)
-            augmented = self.augment is not None and modality.decode in transforms.AUGMENTED
-            return self.augment(pixels) if augmented else pixels
+            augment = self.augment if modality.decode in transforms.AUGMENTED else None
+            return pixels if augment is None else augment(pixels)
         except ValueError as error:
             if isinstance(error, ConfigError | DataError):
                 raise

@@ -200,15 +200,24 @@ def to_patches(pixels: NDArray[Any], modality: Modality, positions: NDArray[np.i
         map, or its normalization reads the whole image.
     """
     grid, p = modality.grid, modality.grid.patch_size
-    fits = pixels.dtype == np.uint8 and pixels.shape[:2] == grid.image_size and not modality.is_discrete
-    if not fits or modality.normalization not in _AFFINE:
+    if pixels.dtype != np.uint8 or pixels.shape[:2] != grid.image_size or not is_scaled(modality):
         return None
     blocks = pixels.reshape(grid.height, p, grid.width, p, -1).swapaxes(1, 2)
-    values = blocks[positions // grid.width, positions % grid.width].astype(np.float32)
+    levels = blocks[positions // grid.width, positions % grid.width].astype(np.float32)
+    return scaled(levels, modality).reshape(len(positions), -1)
+
+
+def is_scaled(modality: Modality) -> bool:
+    """Whether what networks read of an 8-bit image is a multiple of its levels and a constant."""
+    return not modality.is_discrete and modality.normalization in _AFFINE
+
+
+def scaled(levels: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+    """8-bit levels (..., C) as networks read them, in place."""
     scale, bias = _affine(modality)
-    values *= scale.ravel()
-    values += bias.ravel()
-    return values.reshape(len(positions), -1)
+    levels *= scale.ravel()
+    levels += bias.ravel()
+    return levels
 
 
 def natural(value: Any, modality: Modality) -> Any:

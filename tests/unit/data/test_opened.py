@@ -99,15 +99,29 @@ def test_patches_are_those_of_the_whole_image(photographs: Path, shards: Path, d
                 np.testing.assert_array_equal(opened[name], whole[name])
 
 
+def test_few_patches_of_a_photograph_are_those_of_the_whole_within_two_levels(photographs: Path, data: type) -> None:
+    rgb = data.modalities["rgb"]
+    for crop, hflip in (("random_resized", 0.5), ("center", 0.0), ("none", 1.0)):
+        dataset = open_data(photographs, ModalitySet([rgb]), crop=CropConfig(crop), hflip=hflip)
+        for n in [0, 1, 2, 3] * 3:
+            whole = dataset.sample(n, generator(n, crop))["rgb"]
+            for place in range(rgb.num_tokens):
+                found = dataset.open(n, generator(n, crop)).patches(rgb, np.array([place]))
+                expected = select_patches(whole, rgb, np.array([place]))
+                assert found is not None
+                assert (found.shape, found.dtype) == (expected.shape, np.float32)
+                assert np.abs(found - expected).max() * 127.5 < 2.01
+
+
 def test_patches_of_an_image_whose_colours_are_jittered_are_cut_from_the_whole(photographs: Path, data: type) -> None:
     rgb = data.modalities["rgb"]
     opened = open_data(photographs, data.modalities.subset(["rgb"]), crop=CropConfig("center"), jitter=0.2)
     assert opened.open(0, generator(0)).patches(rgb, np.array([0])) is None
 
 
-def test_masking_gives_the_same_tables_from_opened_samples(photographs: Path, data: type) -> None:
+def test_masking_gives_the_same_tables_from_opened_samples(shards: Path, data: type) -> None:
     modalities = data.modalities.subset(["rgb", "tok_rgb"])
-    dataset = open_data(photographs, modalities, crop=CropConfig("center"))
+    dataset = open_data(shards, modalities, crop=CropConfig("crop_settings"))
     components = [MaskComponent(input_alphas={"*": 0.1}, target_alphas={"*": 1.0})]
     objective = Masked(MaskedConfig(num_input_tokens=4, num_target_tokens=4, components=components), modalities)
     for n in [0, 1, 2, 3] * 5:
