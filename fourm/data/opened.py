@@ -14,6 +14,7 @@ from fourm.data import geometry as geometries
 from fourm.data import transforms
 from fourm.data.augment import draw_augmentation
 from fourm.data.geometry import Geometry
+from fourm.data.images import jpeg_size
 from fourm.data.patches import WORTH_IT, resized_patches
 from fourm.data.shards import CROPS
 from fourm.errors import ConfigError, DataError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fourm.data.dataset import AlignedDataset
 
 T = TypeVar("T")
-_JPEG = b"\xff\xd8\xff"
 
 
 class OpenedSample(Mapping[str, Any]):
@@ -104,7 +104,7 @@ class OpenedSample(Mapping[str, Any]):
             return None  # nothing is to be resized
         with contextlib.suppress(ValueError):  # which is told with its place where the whole is cropped
             levels = resized_patches(value, self.geometry, grid, positions)
-            return transforms.scaled(levels, modality).reshape(len(positions), -1)
+            return transforms.scaled(levels.reshape(len(positions), -1), modality)
         return None
 
     def _noting(self, make: Callable[[Modality], T], modality: Modality) -> T:
@@ -183,10 +183,9 @@ class OpenedSample(Mapping[str, Any]):
 
     def _image_size(self, modality: Modality) -> tuple[int, int]:
         """(height, width), of JPEGs, which take long to decode, without doing so."""
-        data = self._bytes(modality)
-        if modality.decode == "image" and data.startswith(_JPEG):
-            with contextlib.suppress(Exception):  # what is damaged is told when it is decoded
-                return decoding.image_size(data)
+        size = jpeg_size(self._bytes(modality)) if modality.decode == "image" else None
+        if size is not None:
+            return size
         value = self._decoded[modality.name] = self._decode(modality)
         return value.shape[0], value.shape[1]
 

@@ -204,7 +204,7 @@ def to_patches(pixels: NDArray[Any], modality: Modality, positions: NDArray[np.i
         return None
     blocks = pixels.reshape(grid.height, p, grid.width, p, -1).swapaxes(1, 2)
     levels = blocks[positions // grid.width, positions % grid.width].astype(np.float32)
-    return scaled(levels, modality).reshape(len(positions), -1)
+    return scaled(levels.reshape(len(positions), -1), modality)
 
 
 def is_scaled(modality: Modality) -> bool:
@@ -213,11 +213,18 @@ def is_scaled(modality: Modality) -> bool:
 
 
 def scaled(levels: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
-    """8-bit levels (..., C) as networks read them, in place."""
-    scale, bias = _affine(modality)
-    levels *= scale.ravel()
-    levels += bias.ravel()
+    """8-bit levels (n, p * p * C) of patches as networks read them, in place."""
+    scale, bias = _affine_of_patch(modality)
+    levels *= scale
+    levels += bias
     return levels
+
+
+@lru_cache(maxsize=128)
+def _affine_of_patch(modality: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Channel by channel, for all pixels of a patch: numpy is slow where the last axis has three numbers."""
+    scale, bias = (np.tile(numbers.ravel(), modality.grid.patch_size**2) for numbers in _affine(modality))
+    return scale, bias
 
 
 def natural(value: Any, modality: Modality) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError, features
 
 from fourm.data.decode import DECODERS, decode
-from fourm.data.images import open_image
+from fourm.data.images import jpeg_size, open_image
 from fourm.errors import DataError
 from fourm.modality import Continuous, Discrete, Grid, Modality
 from fourm.prepare.labelers.rasters import read
@@ -100,3 +100,28 @@ def test_pillow_alone_would_decode_by_content() -> None:
     """What the list of formats is for."""
     with Image.open(io.BytesIO(EPS)) as image:
         assert image.format == "EPS"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"comment": b"\xff\xc0" * 9}, {"exif": b"Exif\0\0" + bytes(99)}]
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_the_size_of_a_jpeg_is_read_without_opening_it(mode: str, options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (31, 17)).save(file, "JPEG", **options)
+    assert jpeg_size(file.getvalue()) == (17, 31)
+    for end in range(0, 200, 7):
+        assert jpeg_size(file.getvalue()[:end]) in (None, (17, 31))
+
+
+def test_other_files_have_no_size_as_a_jpeg() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (31, 17)).save(file, "PNG")
+    for data in (
+        file.getvalue(),
+        b"",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\x00" + bytes(99),
+        b"\xff\xd8\xff\xda" + bytes(99),
+    ):
+        assert jpeg_size(data) is None
