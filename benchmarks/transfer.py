@@ -32,8 +32,8 @@ HERE = Path(__file__).resolve().parent
 # Layers of a network from scratch have no reason to learn at different rates.
 SCRATCH = ("pretrained=false", "layer_decay=1.0")
 ROOMS = {"train": (1000, 100), "test": (200, 101)}
-LABELS = {600: 200, 6000: 400, 60000: 3600}
-"""Labels of Fashion-MNIST -> steps."""
+LABELS = {600: 200, 6000: 400, 60000: 1200}
+"""Labels of Fashion-MNIST -> steps of the comparisons."""
 PROBE = ("train.max_steps=500",)
 
 
@@ -73,6 +73,7 @@ def runs() -> list[Run]:
             Run(f"fashion/{count}_labels/scratch", "fashion", (*part, *SCRATCH)),
         ]
     found += [
+        Run("fashion/60000_labels/fine_tuned_longer", "fashion", seeded=False),
         Run("fashion/60000_labels/linear_probe", "fashion_linear", (*PROBE, "train.optimizer.lr=1e-2")),
         Run("fashion/60000_labels/attentive_probe", "fashion_attentive", (*PROBE, "train.optimizer.lr=3e-3")),
         Run("fashion/60000_labels/nearest_neighbours", "knn fashion", seeded=False),
