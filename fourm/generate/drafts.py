@@ -28,7 +28,6 @@ class Drafts:
     """
 
     def __init__(self) -> None:
-        self.texts: list[list[int]] = []
         self.own: list[list[int]] = []
         self._right = 0
         """Guesses in a row that came true, or as a negative number those of which nothing did."""
