@@ -1,25 +1,23 @@
 """AIM at three toy sizes and equal tokens, on Fashion-MNIST: held-out loss and the accuracy of probes; resumable.
 
     python -m fourm prepare fashion outputs/fashion/data
-    python benchmarks/aim_scaling.py outputs/fashion outputs/aim_scaling
+    python benchmarks/aim_scaling.py outputs/fashion outputs/aim_scaling --docs
 
-Each run of `fourm pretrain aim_fashion` and each probe of its checkpoints goes on where it stopped and is skipped when
-it is complete. Then OUT/aim_scaling.json holds the figures, and OUT/aim_loss.svg and OUT/aim_probes.svg the curves of
-docs/aim.md.
+Runs of `fourm pretrain aim_fashion`, and probes of their checkpoints. Then OUT/aim_scaling.json holds the figures,
+OUT/loss.svg and OUT/probes.svg the curves; the table is printed. `--docs` also keeps the figures in benchmarks/results,
+and writes table and curves into docs/aim.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fourm.files import publish
+import study
+
 from fourm.report import plots
-from fourm.report.runs import load_runs
 
 SIZES: dict[str, dict[str, int]] = {
     "small": {"dim": 32, "decoder_depth": 3, "num_heads": 1},
@@ -27,101 +25,103 @@ SIZES: dict[str, dict[str, int]] = {
     "large": {"dim": 128, "decoder_depth": 6, "num_heads": 2},
 }
 PROBES = ("attentive", "linear")
-QUIET = ["train.tensorboard=false"]
-
-
-def fourm(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "fourm", *map(str, arguments)], check=True)
+Results = list[dict[str, Any]]
+"""A record per size, which holds lists over checkpoints."""
 
 
 def pretrain(options: argparse.Namespace, size: str) -> Path:
     """The run of one size, with all its checkpoints."""
-    out = Path(options.output) / size
-    fourm(
-        "pretrain", "aim_fashion", f"variables.root={options.fashion}", f"output={out}",
-        *(f"model.{key}={value}" for key, value in SIZES[size].items()),
-        f"train.max_steps={options.steps}", f"train.batch_size={options.batch}",
+    return study.pretrain(
+        options,
+        "aim_fashion",
+        size,
+        SIZES[size],
         f"train.eval_every_steps={options.steps // (4 * options.points)}",
-        f"train.save_every_steps={options.steps // options.points}", f"train.keep_checkpoints={options.points}",
-        *QUIET, *options.override,
-    )  # fmt: skip
-    return out
+        f"train.save_every_steps={options.steps // options.points}",
+        f"train.keep_checkpoints={options.points}",
+    )
 
 
-def probe(options: argparse.Namespace, size: str, step: int, kind: str) -> dict[str, Any]:
-    """The probe of one checkpoint, and what it reached."""
-    run, place = Path(options.output) / size, Path(options.output) / "probes" / f"{size}-{step}"
+def probe(options: argparse.Namespace, run: Path, step: int, kind: str) -> float:
+    """The accuracy that a probe of one checkpoint reaches."""
+    place = Path(options.output) / "probes" / f"{run.name}-{step}"
     if not (place / "model" / "config.json").is_file():
-        fourm("export", run / "checkpoints" / f"step-{step:08d}", place / "model")
-    out = place / kind
-    fourm(
-        "finetune", f"aim_fashion_{kind}", f"variables.root={options.fashion}", f"init_from={place}", f"output={out}",
-        f"train.max_steps={options.probe_steps}", "train.eval_every_steps=null", *QUIET,
+        study.fourm("export", run / "checkpoints" / f"step-{step:08d}", place / "model")
+    study.fourm(
+        "finetune", f"aim_fashion_{kind}", f"variables.root={options.source}", f"init_from={place}",
+        f"output={place / kind}", f"train.max_steps={options.probe_steps}", "train.eval_every_steps=null",
+        "train.tensorboard=false",
     )  # fmt: skip
-    (found,) = load_runs([out])
-    return next(r for r in reversed(found.records) if r.get("kind") == "eval")
+    return float(study.log_of(place / kind).last("eval")["top1"])
 
 
-def held_out(run: Path) -> tuple[list[float], list[float]]:
-    """Tokens and loss of every evaluation."""
-    (found,) = load_runs([run])
-    points = [(float(r["tokens"]), float(r["loss"])) for r in found.records if r.get("kind") == "eval"]
-    return [x for x, _ in points], [y for _, y in points]
+def measure(options: argparse.Namespace, size: str) -> dict[str, Any]:
+    """All of one size."""
+    run = pretrain(options, size)
+    tokens, losses = study.held_out(run)
+    steps = [options.steps * (point + 1) // options.points for point in range(options.points)]
+    return {
+        "size": size, "dim": SIZES[size]["dim"], "trunk_parameters": study.trunk_parameters(run),
+        "tokens": tokens, "held_out_loss": losses, "probed_at": [tokens[-1] * step / options.steps for step in steps],
+        **{kind: [probe(options, run, step, kind) for step in steps] for kind in PROBES},
+    }  # fmt: skip
 
 
-def parameters(run: Path) -> int:
-    """Of the trunk."""
-    from fourm.models.folder import load_model
+def table(results: Results) -> str:
+    """What the sizes reach at the end."""
+    return study.table(
+        ["model", "parameters of its layers", "held-out loss", *(f"{kind} probe, %" for kind in PROBES)],
+        [
+            [
+                f"{row['size']}, {row['dim']} wide", f"{row['trunk_parameters']:,}", f"{row['held_out_loss'][-1]:.4f}",
+                *(f"{100 * row[kind][-1]:.1f}" for kind in PROBES),
+            ]
+            for row in results
+        ],
+    )  # fmt: skip
 
-    model: Any = load_model(run / "model")
-    return sum(p.numel() for p in model.decoder.parameters())
+
+def reading(results: Results) -> str:
+    """What the figures say."""
+    pairs = list(pairwise(results))
+    falls = sum(before["held_out_loss"][-1] > after["held_out_loss"][-1] for before, after in pairs)
+    rises = {kind: sum(before[kind][-1] < after[kind][-1] for before, after in pairs) for kind in PROBES}
+    ahead = sum(a > b for row in results for a, b in zip(row["attentive"], row["linear"], strict=True))
+    probed = sum(len(row["attentive"]) for row in results)
+    return (
+        f"From one size to the next, the loss falls in {falls} of {len(pairs)} steps; the accuracy rises in "
+        + " and in ".join(f"{count} for the {kind} probe" for kind, count in rises.items())
+        + f". The attentive probe reads more than the linear one from {ahead} of {probed} checkpoints."
+    )
 
 
-def report(options: argparse.Namespace, accuracy: dict[tuple[str, str], list[float]]) -> None:
-    """Write the table and the pictures of complete runs."""
-    out, tokens, losses, results = Path(options.output), {}, {}, []
-    for size in SIZES:
-        x, y = held_out(out / size)
-        share = [(point + 1) / options.points * x[-1] for point in range(options.points)]
-        tokens[size], losses[f"{size}, {parameters(out / size) / 1e3:,.0f} k"] = share, (x, y)
-        results.append(
-            {
-                "size": size, "trunk_parameters": parameters(out / size), "tokens": x[-1], "held_out_loss": y[-1],
-                **{kind: accuracy[size, kind] for kind in PROBES},
-            }
-        )  # fmt: skip
-    publish(out / "aim_scaling.json", json.dumps(results, indent=1))
-    chart = plots.curves(losses, title="Patches of held-out photographs", x_label="tokens", size=(7.2, 3.8))
-    publish(out / "aim_loss.svg", chart)
-    probes = {f"{size}, {kind}": (tokens[size], accuracy[size, kind]) for kind in PROBES for size in SIZES}
-    chart = plots.curves(probes, title="Probes", x_label="tokens", y_label="top-1", size=(7.2, 3.8))
-    publish(out / "aim_probes.svg", chart)
-    print("| size | trunk parameters | held-out loss | attentive | linear |")
-    print("|---|---|---|---|---|")
-    for row in results:
-        last = " | ".join(f"{100 * row[kind][-1]:.1f} %" for kind in PROBES)
-        print(f"| {row['size']} | {row['trunk_parameters'] / 1e3:,.0f} k | {row['held_out_loss']:.4f} | {last} |")
+def pictures(results: Results) -> dict[str, str]:
+    """The curves as SVG."""
+    names = {row["size"]: f"{row['size']}, {row['trunk_parameters'] / 1e3:,.0f} k" for row in results}
+    losses = {names[row["size"]]: (row["tokens"], row["held_out_loss"]) for row in results}
+    probes = {f"{row['size']}, {kind}": (row["probed_at"], row[kind]) for kind in PROBES for row in results}
+    return {
+        "loss": plots.curves(losses, title="AIM at three sizes", x_label="tokens", y_label="held-out loss"),
+        "probes": plots.curves(probes, title="Their probes", x_label="tokens", y_label="top-1"),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fashion", help="folder that holds `data`, of `fourm prepare fashion`")
-    parser.add_argument("output", help="folder for the runs")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=64)
+    parser = study.parser(
+        __doc__, "fashion", "folder that holds `data`, of `fourm prepare fashion`", steps=1200, batch=64
+    )
     parser.add_argument("--points", type=int, default=3, help="checkpoints that are probed, evenly spaced")
     parser.add_argument("--probe-steps", type=int, default=400)
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of all pretraining runs")
     options = parser.parse_args()
     if options.points < 1 or options.steps % (4 * options.points):
         parser.error(f"--steps {options.steps} is no multiple of four times --points {options.points}")
-    accuracy: dict[tuple[str, str], list[float]] = {}
-    for size in SIZES:
-        pretrain(options, size)
-        for kind in PROBES:
-            steps = (options.steps * (point + 1) // options.points for point in range(options.points))
-            accuracy[size, kind] = [float(probe(options, size, step, kind)["top1"]) for step in steps]
-    report(options, accuracy)
+    results = [measure(options, size) for size in SIZES]
+    study.keep("aim_scaling", results, pictures(results), Path(options.output))
+    print(table(results))
+    if options.docs:
+        study.keep_in_docs("aim_scaling", results, pictures(results), study.CHECKOUT)
+        text = f"{table(results)}\n\n{reading(results)}"
+        study.write_part(study.CHECKOUT / "docs" / "aim.md", "aim_scaling.py", text)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,24 @@
     python -m fourm run quickstart                       # rooms, tokenizers, tokens
     python benchmarks/scaling.py outputs/quickstart outputs/scaling --docs
 
-Nine runs of `fourm pretrain rooms`, each of which goes on where it stopped and is skipped when it is complete. Then
-OUT/scaling.json holds the held-out losses, OUT/scaling.html all curves, OUT/models.svg and OUT/rooms.svg those of all
-models and of all amounts of data; the table is printed. `--docs` also keeps the numbers in benchmarks/results and
-writes docs/scaling.md from them. About 20 minutes of one core (OMP_NUM_THREADS=1).
+Nine runs of `fourm pretrain rooms`. Then OUT/scaling.json holds the held-out losses, OUT/scaling.html all curves,
+OUT/models.svg and OUT/rooms.svg those of all models and of all amounts of data; the table is printed. `--docs` also
+keeps the numbers in benchmarks/results and writes docs/scaling.md from them. About 20 minutes of one core
+(OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import study
+
 from fourm.files import publish
 from fourm.report import plots
 from fourm.report.curves import page_of
-from fourm.report.runs import load_runs
 
 MODELS: dict[str, dict[str, int]] = {
     "small": {"dim": 32, "encoder_depth": 2, "decoder_depth": 1, "num_heads": 1},
@@ -30,7 +28,6 @@ MODELS: dict[str, dict[str, int]] = {
     "large": {"dim": 128, "encoder_depth": 4, "decoder_depth": 2, "num_heads": 2},
 }
 ROOMS = (250, 1000, 4000)
-CHECKOUT = Path(__file__).resolve().parents[1]
 PAGE = """# Scaling
 
 Three sizes of the quick start's model, each trained on three amounts of its rooms, always for the same {tokens} tokens
@@ -54,37 +51,24 @@ fourm watch outputs/scaling/large-{last}                                        
 """
 
 
-def command(options: argparse.Namespace, model: str, rooms: int) -> list[str]:
+def train(options: argparse.Namespace, model: str, rooms: int) -> None:
     """The run of one model on so many rooms."""
-    return [
-        *(sys.executable, "-m", "fourm", "pretrain", "rooms", f"variables.root={options.quickstart}"),
-        *(f"model.{key}={value}" for key, value in MODELS[model].items()),
+    study.pretrain(
+        options,
+        "rooms",
+        place(model, rooms),
+        MODELS[model],
         f"data.train.datasets.rooms.max_samples={rooms}",
-        f"train.max_steps={options.steps}",
-        f"train.batch_size={options.batch}",
         f"train.eval_every_steps={options.every}",
         f"train.save_every_steps={options.every}",
         "train.pictures_every_steps=null",
-        "train.tensorboard=false",
         "pictures.given=[]",
         f"evaluation.max_samples={options.samples}",
-        f"output={place(options, model, rooms)}",
-        *options.override,
-    ]
+    )
 
 
-def place(options: argparse.Namespace, model: str, rooms: int) -> Path:
-    return Path(options.output) / f"{model}-{rooms}"
-
-
-def parameters(run: Path) -> int:
-    """Of the trunks, which the sizes are about; tables and heads grow with the width alone."""
-    import torch
-
-    from fourm.models.folder import load_model
-
-    model: Any = load_model(run / "model", torch.device("cpu"))
-    return sum(p.numel() for part in (model.encoder, model.decoder) for p in part.parameters())
+def place(model: str, rooms: int) -> str:
+    return f"{model}-{rooms}"
 
 
 def collect(options: argparse.Namespace) -> dict[str, Any]:
@@ -92,12 +76,11 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     runs = []
     for model in MODELS:
         for rooms in ROOMS:
-            (run,) = load_runs([place(options, model, rooms)])
-            points = [(float(r["tokens"]), float(r["loss"])) for r in run.records if r.get("kind") == "eval"]
-            tokens, losses = (list(values) for values in zip(*points, strict=True))
+            run = Path(options.output) / place(model, rooms)
+            tokens, losses = study.held_out(run)
             runs.append(
                 {
-                    "model": model, "trunk_parameters": parameters(place(options, model, rooms)), "rooms": rooms,
+                    "model": model, "trunk_parameters": study.trunk_parameters(run), "rooms": rooms,
                     "tokens": tokens, "held_out_loss": losses,
                 }
             )  # fmt: skip
@@ -106,15 +89,12 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """The last losses: a model per row, an amount of data per column."""
-    lines = [
-        "| model | parameters of its layers | " + " | ".join(f"{rooms:,} rooms" for rooms in ROOMS) + " |",
-        "|---" * (2 + len(ROOMS)) + "|",
-    ]
+    rows = []
     for model in MODELS:
         own = [run for run in results["runs"] if run["model"] == model]
-        losses = " | ".join(f"{run['held_out_loss'][-1]:.3f}" for run in own)
-        lines.append(f"| {model}, {MODELS[model]['dim']} wide | {own[0]['trunk_parameters']:,} | {losses} |")
-    return "\n".join(lines)
+        losses = [f"{run['held_out_loss'][-1]:.3f}" for run in own]
+        rows.append([f"{model}, {MODELS[model]['dim']} wide", f"{own[0]['trunk_parameters']:,}", *losses])
+    return study.table(["model", "parameters of its layers", *(f"{rooms:,} rooms" for rooms in ROOMS)], rows)
 
 
 def reading(results: dict[str, Any]) -> str:
@@ -149,10 +129,7 @@ def pictures(results: dict[str, Any]) -> dict[str, str]:
 def write_docs(results: dict[str, Any], checkout: Path) -> None:
     """Keep the numbers, and write the page from them."""
     samples = results["steps"] * results["batch"]
-    publish(checkout / "benchmarks" / "results" / "scaling.json", json.dumps(results, indent=1) + "\n")
-    for name, picture in pictures(results).items():
-        # A picture in a page of its own does not know the colour of the text around it: grey can be read on both.
-        publish(checkout / "docs" / "pictures" / f"scaling_{name}.svg", picture.replace("currentColor", "#808080"))
+    study.keep_in_docs("scaling", results, pictures(results), checkout)
     page = PAGE.format(
         tokens=f"{results['runs'][0]['tokens'][-1]:,.0f}",
         steps=results["steps"],
@@ -170,27 +147,19 @@ def write_docs(results: dict[str, Any], checkout: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("quickstart", help="output folder of `fourm run quickstart`")
-    parser.add_argument("output", help="folder for the runs")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=16)
+    parser = study.parser(__doc__, "quickstart", "output folder of `fourm run quickstart`", steps=400, batch=16)
     parser.add_argument("--every", type=int, default=50, help="steps between evaluations")
     parser.add_argument("--samples", type=int, default=96, help="held-out rooms")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of all runs")
-    parser.add_argument("--docs", action="store_true", help="write benchmarks/results and docs/scaling.md too")
     options = parser.parse_args()
     for model in MODELS:
         for rooms in ROOMS:
-            subprocess.run(command(options, model, rooms), check=True)
+            train(options, model, rooms)
     results, out = collect(options), Path(options.output)
-    publish(out / "scaling.json", json.dumps(results, indent=1) + "\n")
-    for name, picture in pictures(results).items():
-        publish(out / f"{name}.svg", picture)
-    page_of(load_runs([place(options, m, r) for m in MODELS for r in ROOMS])).save(out / "scaling.html")
+    study.keep("scaling", results, pictures(results), out)
+    page_of([study.log_of(out / place(m, r)) for m in MODELS for r in ROOMS]).save(out / "scaling.html")
     print(table(results))
     if options.docs:
-        write_docs(results, CHECKOUT)
+        write_docs(results, study.CHECKOUT)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer_tables import tables, write_into
+from study import write_part
+from transfer_tables import tables
 
 HERE = Path(__file__).resolve().parent
 # Layers of a network from scratch have no reason to learn at different rates.
@@ -220,7 +221,7 @@ def main() -> None:
         finally:
             study.stop()
     print(tables(study.results))
-    write_into(options.docs, study.results)
+    write_part(options.docs, "transfer.py", tables(study.results))
     if failures:
         sys.exit(f"{len(failures)} runs failed; the same command tries them again")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-BEGIN, END = "<!-- results of benchmarks/transfer.py -->", "<!-- end of results -->"
+from study import table
+
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Run -> seed -> `metrics` and `seconds`."""
 
@@ -49,7 +49,6 @@ INPUTS = (
     ("RGB + depth predicted by the model", "semseg_predicted_depth/pretrained"),
 )
 PROBES = ("linear_probe", "attentive_probe", "nearest_neighbours", "fine_tuned_longer")
-Rows = Sequence[Sequence[str]]
 
 
 def tables(results: Results) -> str:
@@ -66,26 +65,13 @@ def tables(results: Results) -> str:
     versus = ("metric", "pretrained", "from scratch", "better in", "seconds a run")
     return "\n\n".join(
         [
-            _table(("rooms", *versus), rooms),
-            _table(("input of the pretrained network", "segmentation of rooms, mIoU, %"), inputs),
-            _table(("Fashion-MNIST", *versus), fashion),
-            _table(("all labels, a frozen encoder, or all of it for 2,400 steps", "top-1, %"), probes),
+            table(("rooms", *versus), rooms),
+            table(("input of the pretrained network", "segmentation of rooms, mIoU, %"), inputs),
+            table(("Fashion-MNIST", *versus), fashion),
+            table(("all labels, a frozen encoder, or all of it for 2,400 steps", "top-1, %"), probes),
             f"The longest run on rooms took {_longest(results):.0f} seconds by the clock, with one thread.",
         ]
     )
-
-
-def write_into(page: Path, results: Results) -> None:
-    """Put the tables between the marks of a page.
-
-    Raises:
-        ValueError: if it has no marks.
-    """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no lines '{BEGIN}' and '{END}' to put the tables between")
-    page.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
 
 
 def _versus(results: Results, title: str, name: str, metric: Metric) -> list[str]:
@@ -124,8 +110,3 @@ def _longest(results: Results) -> float:
 
 def _number(name: str) -> int:
     return int(name.partition("_")[0])
-
-
-def _table(head: Sequence[str], rows: Rows) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

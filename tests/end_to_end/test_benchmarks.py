@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -47,12 +47,11 @@ def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(checkou
     assert run(checkout, "data_pipeline.py", str(tmp_path), *options)["samples"] > 0
 
 
-def test_the_page_of_the_scaling_study_is_written_from_its_numbers(checkout: Path, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("scaling", checkout / "benchmarks" / "scaling.py")
-    assert spec is not None
-    assert spec.loader is not None
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
+def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(checkout / "benchmarks"))
+    study = importlib.import_module("scaling")
     runs = [
         {
             "model": model, "trunk_parameters": 1000 * (1 + i), "rooms": rooms, "tokens": [1000.0, 2000.0],

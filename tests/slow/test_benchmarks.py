@@ -58,22 +58,25 @@ def test_a_benchmark_that_cannot_be_run_says_why_at_once(
 
 @pytest.fixture
 def aim_scaling(checkout: Path, monkeypatch: Any) -> Any:
-    """`benchmarks/aim_scaling.py` with one size, its commands run in this process; and the commands."""
+    """`benchmarks/aim_scaling.py` with one size, its commands run in this process; gives the commands."""
+    monkeypatch.syspath_prepend(str(checkout / "benchmarks"))
+    import aim_scaling  # type: ignore[import-not-found]
+
     from fourm.cli import main
 
-    module = runpy.run_path(str(checkout / "benchmarks" / "aim_scaling.py"))
-    scope, called = module["main"].__globals__, []
+    called = []
 
     def call(*words: object) -> None:
         called.append(words[0])
         main([*map(str, words), *(["train.device=cpu", "train.threads=1"] if words[0] != "export" else [])])
 
-    scope["fourm"], scope["SIZES"] = call, {"small": {"dim": 16, "decoder_depth": 4, "num_heads": 1}}
+    monkeypatch.setattr(aim_scaling.study, "fourm", call)
+    monkeypatch.setattr(aim_scaling, "SIZES", {"small": {"dim": 16, "decoder_depth": 4, "num_heads": 1}})
 
     def run(*words: str) -> list[object]:
         called.clear()
         monkeypatch.setattr(sys, "argv", ["aim_scaling.py", *words])
-        module["main"]()
+        aim_scaling.main()
         return list(called)
 
     return run
@@ -85,18 +88,7 @@ def test_the_scaling_of_aim_is_measured_and_goes_on_where_it_was(aim_scaling: An
     from fourm.cli import main
 
     main(["prepare", "fashion", str(tmp_path / "data"), "--num-train", "64", "--num-test", "20"])
-    words = [
-        str(tmp_path),
-        str(tmp_path / "out"),
-        "--steps",
-        "8",
-        "--points",
-        "2",
-        "--batch",
-        "8",
-        "--probe-steps",
-        "2",
-    ]
+    words = [str(tmp_path), str(tmp_path / "out"), "--steps=8", "--points=2", "--batch=8", "--probe-steps=2"]
 
     assert aim_scaling(*words).count("export") == 2
     (found,) = json.loads((tmp_path / "out" / "aim_scaling.json").read_text())
@@ -104,9 +96,10 @@ def test_the_scaling_of_aim_is_measured_and_goes_on_where_it_was(aim_scaling: An
 
     assert "export" not in again
     assert json.loads((tmp_path / "out" / "aim_scaling.json").read_text()) == [found]
-    assert found["tokens"] == 8 * 8 * 48
+    assert found["tokens"][-1] == 8 * 8 * 48
+    assert found["probed_at"] == [4 * 8 * 48, 8 * 8 * 48]
     assert [len(found[kind]) for kind in ("attentive", "linear")] == [2, 2]
-    assert (tmp_path / "out" / "aim_probes.svg").read_text().startswith("<svg")
+    assert (tmp_path / "out" / "probes.svg").read_text().startswith("<svg")
 
 
 def test_steps_that_do_not_divide_are_refused(aim_scaling: Any, tmp_path: Path, capsys: Any) -> None:

@@ -100,4 +100,4 @@ def test_every_run_names_a_recipe_that_is_shipped(transfer: Any, checkout: Path)
 def test_a_page_without_marks_is_told(transfer: Any, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# Results")
     with pytest.raises(ValueError, match="has no lines"):
-        transfer.write_into(tmp_path / "page.md", {})
+        transfer.write_part(tmp_path / "page.md", "transfer.py", "")
