@@ -113,7 +113,7 @@ class Study:
 
     Args:
         options: of the command line.
-        results: run -> seed -> metrics and seconds.
+        results: run -> seed -> metrics, seconds by the clock and of a processor.
     """
 
     options: argparse.Namespace
@@ -151,7 +151,10 @@ class Study:
                     env={**os.environ, "OMP_NUM_THREADS": "1"},
                 )  # fmt: skip
                 self.running.add(process)
-            said, _ = process.communicate()
+            assert process.stdout is not None
+            said = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
             stream.write(said)
         with self.lock:
             self.running.discard(process)
@@ -162,7 +165,9 @@ class Study:
             metrics = {name.partition("/")[2]: float(value) for name, value in pairs}
         else:
             metrics = json.loads((output / "completed.json").read_text())["metrics"]
-        self.keep(run, seed, {"seconds": round(time.perf_counter() - began, 1), "metrics": metrics})
+        seconds = round(time.perf_counter() - began, 1)
+        processor = round(usage.ru_utime + usage.ru_stime, 1)
+        self.keep(run, seed, {"seconds": seconds, "processor_seconds": processor, "metrics": metrics})
 
     def keep(self, run: Run, seed: int, entry: dict[str, Any]) -> None:
         """Add a result to the file, whole or not at all."""
