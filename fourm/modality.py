@@ -89,6 +89,37 @@ class Sequence:
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Vectors that a network makes of a whole image, none of which has a place in it of its own (Emu's 32).
+
+    Args:
+        num_tokens: vectors of an image.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+
+    num_tokens: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if min(self.num_tokens, self.height, self.width) < 1:
+            raise ConfigError(
+                f"slots have num_tokens {self.num_tokens}, height {self.height}, width {self.width}; each must be at "
+                "least 1"
+            )
+
+    @property
+    def num_positions(self) -> int:
+        return self.num_tokens
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
 class Discrete:
     """Token ids in [0, vocab_size)."""
 
@@ -116,7 +147,7 @@ class Modality:
 
     Args:
         name: unique name; the part before `@` is its key for transforms, the part after it its resolution.
-        layout: `Grid` or `Sequence`.
+        layout: `Grid`, `Sequence` or `Slots`.
         content: `Discrete` or `Continuous`.
         source: folder that holds its files or shards.
         decode: name of the function in `fourm.data.decode` that reads one file.
@@ -137,7 +168,7 @@ class Modality:
     """
 
     name: str
-    layout: Grid | Sequence
+    layout: Grid | Sequence | Slots
     content: Discrete | Continuous
     source: str
     decode: str
@@ -171,6 +202,11 @@ class Modality:
             raise ConfigError(
                 f"modality '{self.name}' is a sequence of vectors, which can only be an input: set direction: input"
             )
+        if self.is_slots and (isinstance(self.content, Discrete) or self.channels is None or self.teacher is not None):
+            raise ConfigError(
+                f"modality '{self.name}': slots hold vectors that the model makes of an image; expected content.kind "
+                "continuous, channels, and no teacher"
+            )
 
     def _check_teacher(self) -> None:
         if not isinstance(self.layout, Grid) or isinstance(self.content, Discrete):
@@ -199,6 +235,11 @@ class Modality:
         return isinstance(self.layout, Grid)
 
     @property
+    def is_slots(self) -> bool:
+        """Whether its tokens are vectors that the model itself makes of a whole image."""
+        return isinstance(self.layout, Slots)
+
+    @property
     def is_discrete(self) -> bool:
         return isinstance(self.content, Discrete)
 
@@ -215,8 +256,18 @@ class Modality:
             ConfigError: if the modality is a sequence.
         """
         if not isinstance(self.layout, Grid):
-            raise ConfigError(f"modality '{self.name}' is a sequence where a grid is needed")
+            kind = "has slots" if self.is_slots else "is a sequence"
+            raise ConfigError(f"modality '{self.name}' {kind} where a grid is needed")
         return self.layout
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the image it is, or is made of.
+
+        Raises:
+            ConfigError: if the modality is a sequence.
+        """
+        return self.layout.image_size if isinstance(self.layout, Slots) else self.grid.image_size
 
     @property
     def map_channels(self) -> int | None:
@@ -324,8 +375,8 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
 
     Args:
         name: its name.
-        facts: the fields of `Modality`; `layout` is a mapping with `kind: grid | sequence`, `content` with `kind:
-            discrete | continuous`.
+        facts: the fields of `Modality`; `layout` is a mapping with `kind: grid | sequence | slots`, `content` with
+            `kind: discrete | continuous`.
         base: a modality whose fields are the defaults.
 
     Raises:
@@ -346,7 +397,9 @@ def from_dict(name: str, facts: Mapping[str, object], base: Modality | None = No
         else:
             values[key] = dict(value) if isinstance(value, Mapping) else value
     values.pop("name", None)
-    values["layout"] = _variant(where, "layout", values.get("layout"), {"grid": Grid, "sequence": Sequence})
+    values["layout"] = _variant(
+        where, "layout", values.get("layout"), {"grid": Grid, "sequence": Sequence, "slots": Slots}
+    )
     contents = {"discrete": Discrete, "continuous": Continuous}
     values["content"] = _variant(where, "content", values.get("content"), contents)
     values.setdefault("source", name.split("@")[0])

@@ -250,6 +250,10 @@ class TokenRow:
         target_modality: number of the modality asked at this place, -1 where nothing is; None: what is asked is of the
             place's own modality, and discrete.
         target_values: modality name -> (n_m, dim) vectors asked, in table order.
+        images: modality with slots -> (n, C, H, W) the images that its vectors are made of; where the vectors are known
+            already, `values` has them all, num_tokens for each image.
+        slots_read: modality with slots -> number of the vector that each of its tokens reads, in table order.
+        slots_asked: the same of the vectors that are asked; -1: the embedding of the token that follows.
         runs: the table as runs of tokens that see one another and nothing else: length, and whether each sees only
             what comes before; None where it is not known, or otherwise.
     """
@@ -265,6 +269,9 @@ class TokenRow:
     target_modality: np.ndarray | None = None
     target_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     prefix: Mapping[str, int] = field(default_factory=dict)
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    slots_read: Mapping[str, np.ndarray] = field(default_factory=dict)
+    slots_asked: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.modality)
@@ -277,7 +284,7 @@ class Segment:
     Args:
         modality: its name.
         value: as samples hold it: ids of a grid (n,) or (h, w) or of a sequence (L,), special ids included; an image
-            (C, H, W); vectors (L, dim).
+            (C, H, W), also of a modality with slots; vectors (L, dim), of one with slots those of an image.
         asked: whether its tokens are to be predicted; else they are only read.
     """
 
@@ -288,6 +295,11 @@ class Segment:
 
 Document = Sequence[Segment]
 """What is read from beginning to end, such as a visual sentence or a text with pictures."""
+
+
+def target_of(name: str) -> str:
+    """Where a model that makes the vectors it is asked for puts them among its answers."""
+    return f"{name}.target"
 
 
 @dataclass(frozen=True)
@@ -307,6 +319,11 @@ class TokenBatch:
         target_values: modality -> (n_m, dim) float32 vectors asked, in the order of its `target_rows`.
         prefix: modality of pixels -> (B,) int64 patches of each image that see one another in the trunk that reads them
             first, while later ones see those before them; without an entry, all see all.
+        images: modality with slots -> (n, C, H, W) float32 images of which the model makes num_tokens vectors each;
+            without an entry, `values` has these vectors.
+        slots_read: modality with slots -> (n_m,) int64, the vector that each of its `value_rows` reads.
+        slots_asked: modality with slots -> (n_m,) int64, the vector that each of its `target_rows` asks; -1: the
+            embedding of the token that follows it.
     """
 
     modality: Tensor
@@ -319,6 +336,9 @@ class TokenBatch:
     target_rows: dict[str, Tensor] = field(default_factory=dict)
     target_values: dict[str, Tensor] = field(default_factory=dict)
     prefix: dict[str, Tensor] = field(default_factory=dict)
+    images: dict[str, Tensor] = field(default_factory=dict)
+    slots_read: dict[str, Tensor] = field(default_factory=dict)
+    slots_asked: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def valid(self) -> Tensor:
@@ -335,7 +355,7 @@ class TokenBatch:
         return {name: rows.shape[0] for name, rows in self.target_rows.items()}
 
     def targets(self, name: str) -> Tensor:
-        """(n_m,) the asked ids of one modality, or its (n_m, dim) vectors."""
+        """(n_m,) the asked ids of one modality, or its (n_m, dim) vectors; not of one with slots."""
         if name in self.target_values:
             return self.target_values[name]
         return self.target_ids.flatten()[self.target_rows[name]]
@@ -402,9 +422,10 @@ def collate(
     values, value_rows = {}, {}
     for name, item in modalities.items():
         if item.is_input and not item.is_discrete:
-            parts = [row.values[name] for row in rows if name in row.values]
-            values[name] = _stack(parts, item)
             value_rows[name] = torch.from_numpy(np.flatnonzero(flat_modality == modalities.index(name)))
+            if item.is_slots:
+                continue
+            values[name] = _stack([row.values[name] for row in rows if name in row.values], item)
             if len(values[name]) != len(value_rows[name]):
                 raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(values[name])} vectors")
     asked = [m.name for m in modalities.outputs] if targets is None else targets
@@ -420,13 +441,49 @@ def collate(
         target_values={
             name: _stack([row.target_values[name] for row in rows if name in row.target_values], modalities[name])
             for name in asked
-            if not modalities[name].is_discrete
+            if not modalities[name].is_discrete and not modalities[name].is_slots
         },
+        **_slots(rows, modalities, values),
         prefix={
             name: torch.tensor([row.prefix.get(name, 0) for row in rows])
             for name in dict.fromkeys(name for row in rows for name in row.prefix)
         },
     )
+
+
+def _slots(
+    rows: Sequence[TokenRow], modalities: ModalitySet, values: dict[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """The images of modalities with slots, and which vectors made of them are read and asked.
+
+    Args:
+        rows: one table per sample.
+        modalities: names the modality numbers.
+        values: vectors that are known already are added here.
+
+    Raises:
+        DataError: if of some images there are pixels, and of others vectors.
+    """
+    found: dict[str, dict[str, Tensor]] = {"images": {}, "slots_read": {}, "slots_asked": {}}
+    for name, item in modalities.items():
+        if not item.is_slots:
+            continue
+        known = [len(row.values.get(name, ())) for row in rows]
+        drawn = [len(row.images.get(name, ())) * item.num_tokens for row in rows]
+        if any(known) and any(drawn):
+            raise DataError(f"modality '{name}': some images of a batch are pixels, others vectors; give one of them")
+        starts = np.cumsum([0, *(known if any(known) else drawn)])
+        if any(known):
+            values[name] = _stack([row.values[name] for row in rows if name in row.values], item)
+        else:
+            images = [row.images[name] for row in rows if name in row.images]
+            empty = np.zeros((0, item.channels or 0, *item.image_size), np.float32)
+            found["images"][name] = torch.from_numpy(np.concatenate([empty, *images], dtype=np.float32))
+        for key in ("slots_read", "slots_asked"):
+            columns = [getattr(row, key).get(name, np.zeros(0, np.int64)) for row in rows]
+            shifted = [np.where(own < 0, own, own + start) for own, start in zip(columns, starts)]
+            found[key][name] = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *shifted]))
+    return found
 
 
 def _stack(parts: Sequence[np.ndarray], modality: Modality) -> Tensor:

@@ -79,6 +79,17 @@ MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig
 """A config's `target(modalities, config, seed)` is a module that scores an `Example` and keeps both as attributes."""
 
 
+FEEDERS = Registry(
+    "feeder",
+    {
+        "multimodal": "fourm.models.configs:MultimodalConfig",
+        "vision": "fourm.models.vision_configs:VisionConfig",
+    },
+)
+"""A config's `feeder(modality, config, dim)` makes tokens of a model of width dim: of patches (`fourm.models.feeders`),
+or, where `reads_slots`, of whole images (`fourm.models.vision`)."""
+
+
 @dataclass
 class MultimodalConfig:
     """An encoder-decoder over any set of modalities (4M, Mizrahi et al. 2023, sec. 3), or a decoder alone.
@@ -108,8 +119,9 @@ class MultimodalConfig:
         code_dim: without an encoder, ids are embedded by their tokenizer's codes of so many numbers, which stay as they
             are, and one learned matrix (DeLVM); None: each id has a learned row.
         vector_head: how continuous modalities are predicted whose direction is not `input`; None: they are not.
-        feeders: modality of pixels -> trunk that reads its patches first, `kind: multimodal` with `encoder_depth: 0`;
-            its outputs are the tokens of that modality, without embeddings (AIMv2, Fini et al. 2024).
+        feeders: modality of pixels -> what reads it first, and whose outputs are its tokens, without embeddings of
+            ours: `kind: multimodal` with `encoder_depth: 0`, a trunk over its patches (AIMv2, Fini et al. 2024); of a
+            modality with slots, `kind: vision`, a tower and a pooler (Emu, VL-GPT, VILA).
         init_std: standard deviation of new linear layers (LLaMA: .02); None: Xavier-uniform.
         embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
             position table, learns far sooner in short runs.
@@ -121,6 +133,8 @@ class MultimodalConfig:
     """
 
     target: ClassVar[str] = "fourm.models.multimodal:Multimodal"
+    feeder: ClassVar[str] = "fourm.models.feeders:Feeder"
+    reads_slots: ClassVar[bool] = False
 
     dim: int
     encoder_depth: int
@@ -149,7 +163,7 @@ class MultimodalConfig:
     modality_embeddings: bool = True
     code_dim: int | None = None
     vector_head: Any = slot(VECTOR_HEADS, optional=True)
-    feeders: dict[str, Any] = slots(MODELS)
+    feeders: dict[str, Any] = slots(FEEDERS)
     embedding_std: float = 0.02
     init_std: float | None = None
     codebook_init: bool = False

@@ -7,7 +7,7 @@ over modalities.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from fourm.models.configs import MultimodalConfig
 from fourm.nn.init import fill_normal, fill_xavier
 from fourm.nn.position import sincos
 from fourm.nn.trunk import make_norm
-from fourm.tokens import TokenBatch
+from fourm.tokens import TokenBatch, target_of
 
 
 class RowMap:
@@ -202,6 +202,35 @@ class CodeTable(TokenTable):
         return F.linear(self.weight, self.projection)
 
 
+class Embedded(NamedTuple):
+    """An embedded token table.
+
+    Args:
+        content: (B, N, dim), zero on padding.
+        place: (B, N, dim) position plus modality, or (1, 1, 1) zero.
+        vectors: modality with slots -> (n, content.dim) vectors that were made of its images, or given.
+    """
+
+    content: Tensor
+    place: Tensor
+    vectors: dict[str, Tensor]
+
+    def targets(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """The vectors that a table asks of modalities with slots, under `target_of(name)`; they have no gradient."""
+        found = {}
+        for name, asked in batch.slots_asked.items():
+            if name not in batch.target_rows:
+                continue
+            vectors = self.vectors[name].detach()
+            made = vectors[asked.clamp(min=0)]
+            if vectors.shape[1] == self.content.shape[2]:  # else nothing asks for an embedding
+                follows = asked < 0
+                behind = torch.where(follows, batch.target_rows[name] + 1, 0)
+                made = torch.where(follows[:, None], self.content.detach().flatten(0, 1)[behind].to(made.dtype), made)
+            found[target_of(name)] = made
+        return found
+
+
 class InputEmbedder(nn.Module):
     """Embeds what the model reads; content apart from position plus modality, which a decoder may need alone.
 
@@ -213,7 +242,8 @@ class InputEmbedder(nn.Module):
         positions: whether tokens carry embeddings of their positions.
         table: what embeds the ids; None: rows of its own.
         projections: continuous modality -> what makes tokens of its vectors, where it is no plain linear layer.
-        feeders: modality -> trunk that makes tokens of its patches; these carry no embeddings of ours.
+        feeders: modality -> trunk that makes tokens of its patches, or of one with slots vectors of its images; these
+            tokens carry no embeddings of ours.
     """
 
     def __init__(
@@ -232,6 +262,7 @@ class InputEmbedder(nn.Module):
         self.feeders = nn.ModuleDict(feeders or {})
         self.fed = [modalities.index(name) for name in self.feeders]
         inputs = modalities.inputs
+        self.slots = [m.name for m in inputs if m.is_slots]
         self.table = TokenTable(modalities, [m for m in inputs if m.is_discrete], dim, std) if table is None else table
         placed = [m for m in inputs if m.name not in self.feeders]
         self.positions = PositionTable(modalities, placed, dim, std) if positions else None
@@ -249,30 +280,48 @@ class InputEmbedder(nn.Module):
                         f"{m.name}_1"
                     ) from None
 
-    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Embed a token table.
-
-        Returns:
-            content (B, N, dim), zero on padding, and position + modality (B, N, dim).
-        """
+    def forward(self, batch: TokenBatch) -> Embedded:
+        """Embed a token table."""
         content = self.table(batch.modality, batch.ids) * (batch.ids >= 0)[..., None]
         shape = content.shape
         flat = content.flatten(0, 1)
+        made = {name: self.vectors(name, batch) for name in self.slots}
         for name, projection in self.projections.items():
-            vectors = projection(batch.values[name].to(next(projection.parameters()).dtype))
+            read = made[name][batch.slots_read[name]] if name in made else batch.values[name]
+            vectors = projection(read.to(next(projection.parameters()).dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
         place = place_of(batch, self.positions, self.modality_embedding)
         placed = batch.valid
         for name, feeder in self.feeders.items():
             rows = batch.value_rows[name]
-            sample = torch.div(rows, shape[1], rounding_mode="floor")
-            vectors = feeder(
-                batch.values[name], sample, batch.position.flatten()[rows], shape[0], batch.prefix.get(name)
-            )
+            if name in made:
+                vectors = cast(Any, feeder).project(made[name][batch.slots_read[name]])
+            else:
+                sample = torch.div(rows, shape[1], rounding_mode="floor")
+                vectors = feeder(
+                    batch.values[name], sample, batch.position.flatten()[rows], shape[0], batch.prefix.get(name)
+                )
             flat = flat.index_put((rows,), vectors.to(flat.dtype))
         for number in self.fed:
             placed = placed & (batch.modality != number)
-        return flat.view(shape), place * placed[..., None]
+        return Embedded(flat.view(shape), place * placed[..., None], made)
+
+    def vectors(self, name: str, batch: TokenBatch) -> Tensor:
+        """(n, content.dim) vectors of a modality with slots: made of its images, or those that are given.
+
+        Raises:
+            ConfigError: if there are images, and nothing to make vectors of them.
+        """
+        if name not in batch.images:
+            return batch.values[name]
+        if name in self.feeders:
+            return cast(Tensor, self.feeders[name](batch.images[name]).flatten(0, 1))
+        if batch.images[name].shape[0]:
+            raise ConfigError(
+                f"modality '{name}' comes as images, of which this model makes no vectors: set model.feeders.{name}, "
+                "or give the vectors"
+            )
+        return batch.images[name].new_zeros(0, cast(nn.Linear, self.projections[name]).in_features)
 
 
 def place_of(batch: TokenBatch, positions: PositionTable | None, modalities: ModalityEmbedding | None) -> Tensor:

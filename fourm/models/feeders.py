@@ -1,9 +1,10 @@
-"""Trunks that read a modality of their own first, and whose outputs are what the model reads of it."""
+"""Networks that read a modality of their own first, and whose outputs are what the model reads of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import InputEmbedder, ModalityEmbedding, patch_projections
 from fourm.nn.trunk import Trunk
+from fourm.registry import implementation
 from fourm.tokens import PADDING, AttentionPattern, TokenBatch
 
 
@@ -74,7 +76,7 @@ class Feeder(nn.Module):
         batch = TokenBatch(
             valid.long() - 1, places, none, none, attention, values={name: patches}, value_rows={name: index}
         )
-        content, place = self.input_embedder(batch)
+        content, place, _ = self.input_embedder(batch)
         return self.projection(self.decoder(content + place, attention=attention).flatten(0, 1)[index])
 
 
@@ -84,8 +86,15 @@ def build_feeders(modalities: ModalitySet, config: MultimodalConfig) -> dict[str
     Raises:
         ConfigError: if one is of a modality that the model does not read.
     """
-    feeders: Mapping[str, MultimodalConfig] = config.feeders
+    feeders: Mapping[str, Any] = config.feeders
     unknown = sorted(set(feeders) - {m.name for m in modalities.inputs})
     if unknown:
         raise ConfigError(f"model.feeders: '{unknown[0]}' is no modality that the model reads")
-    return {name: Feeder(modalities[name], own, config.dim) for name, own in feeders.items()}
+    for name, own in feeders.items():
+        if own.reads_slots != modalities[name].is_slots:
+            here, there = ("patches", "slots") if modalities[name].is_slots else ("slots", "patches")
+            raise ConfigError(
+                f"model.feeders.{name} makes tokens of {here}, but the modality has {there}: "
+                f"{'set its kind to vision' if modalities[name].is_slots else 'set its layout.kind to slots'}"
+            )
+    return {name: implementation(own.feeder)(modalities[name], own, config.dim) for name, own in feeders.items()}

@@ -13,6 +13,7 @@ from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import (
     CodeTable,
+    Embedded,
     Heads,
     InputEmbedder,
     ModalityEmbedding,
@@ -153,12 +154,15 @@ class Multimodal(nn.Module):
 
         Returns:
             output modality -> (n_m, vocab_size) logits, or (n_m, dim) vectors, in the order of the decoder's
-                `target_rows`.
+                `target_rows`; and where the model makes the vectors it is asked for, `target_of(modality)` -> these.
         """
         decoder = example.decoder
-        context = None if self.encoder is None else self.encode(cast(TokenBatch, example.encoder))
-        hidden = self.decode(decoder, context).flatten(0, 1)
-        return self.scores(hidden, decoder)
+        if self.encoder is not None:
+            hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder)))
+            return self.scores(hidden.flatten(0, 1), decoder)
+        embedded = self.input_embedder(decoder)
+        hidden = self._read(embedded, decoder)
+        return {**self.scores(hidden.flatten(0, 1), decoder), **embedded.targets(decoder)}
 
     def scores(self, hidden: Tensor, batch: TokenBatch) -> dict[str, Tensor]:
         """Answers of the heads, by modality, from the hidden states (B * N, dim) of a table.
@@ -197,7 +201,7 @@ class Multimodal(nn.Module):
             raise ConfigError(
                 "this model has no encoder (encoder_depth 0): it reads what is given in the decoder's table"
             )
-        content, place = self.input_embedder(batch)
+        content, place, _ = self.input_embedder(batch)
         x, attention, valid = content + place, batch.attention, None if batch.attention is None else batch.valid
         if self.registers is not None and (cache is None or not cache.length):
             count = self.registers.shape[0]
@@ -229,14 +233,18 @@ class Multimodal(nn.Module):
             (B, N, dim) hidden states.
         """
         if self.target_embedder is None or context is None:
-            content, place = self.input_embedder(batch)
-            return cast(Tensor, self.decoder(content + place, attention=batch.attention, cache=cache))
+            return self._read(self.input_embedder(batch), batch, cache)
         x = self.target_embedder(batch)
         known = cache is not None and cache.cross is not None
         cross = None if known else self._cross(batch, context)
         return cast(
             Tensor, self.decoder(x, attention=batch.attention, context=context.hidden, cross=cross, cache=cache)
         )
+
+    def _read(self, embedded: Embedded, batch: TokenBatch, cache: KVCache | None = None) -> Tensor:
+        """(B, N, dim) hidden states of a decoder alone."""
+        x = embedded.content + embedded.place
+        return cast(Tensor, self.decoder(x, attention=batch.attention, cache=cache))
 
     @staticmethod
     def _cross(batch: TokenBatch, context: Context) -> AttentionPattern | None:

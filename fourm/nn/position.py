@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourm.modality import Grid, Sequence
+from fourm.modality import Grid, Sequence, Slots
 
 
 def sincos_1d(length: int, dim: int, temperature: float = 10_000.0) -> Tensor:
@@ -108,7 +108,7 @@ def places(start: int, length: int, device: torch.device) -> Tensor:
     return torch.ones(length, device=device).cumsum(0) + (start - 1)
 
 
-def sincos(layout: Grid | Sequence, dim: int, *, columns_first: bool = False) -> Tensor:
+def sincos(layout: Grid | Sequence | Slots, dim: int, *, columns_first: bool = False) -> Tensor:
     """(num_positions, dim) sine-cosine table of a layout; see `sincos_places`."""
     if isinstance(layout, Grid):
         return sincos_places(_steps(layout.height), _steps(layout.width), dim, columns_first=columns_first)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.modality import Modality, ModalitySet
 from fourm.objectives.base import Loss, Reduction
-from fourm.tokens import Example, SpecialIds
+from fourm.tokens import Example, SpecialIds, target_of
 
 T = TypeVar("T")
 
@@ -93,10 +93,11 @@ class Asking:
     def score(self, answers: Mapping[str, Tensor], batch: Example) -> Loss:
         """Cross-entropy of the asked ids, squared error of the asked vectors, part by part."""
         counts = batch.decoder.num_targets
-        parts = {
-            name: (self._error(name, answers[name].float(), batch.decoder.targets(name)), float(counts[name]))
-            for name in self.parts
-        }
+        parts = {}
+        for name in self.parts:
+            made = target_of(name)  # by the model itself
+            targets = answers[made].float() if made in answers else batch.decoder.targets(name)
+            parts[name] = self._error(name, answers[name].float(), targets), float(counts[name])
         return Loss(parts, self.reduction, self.loss_weights)
 
     def _error(self, name: str, answers: Tensor, targets: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.modality import Modality, ModalitySet
 from fourm.objectives.asking import Asking, check_vocabulary, grid_ids, vectors_of
 from fourm.objectives.configs import AutoregressiveConfig
+from fourm.objectives.rows import RowBuilder, Tokens
 from fourm.objectives.spans import leading_chunks
 from fourm.objectives.table import select_patches
 from fourm.tokens import PADDING, Document, Example, Segment, SpecialIds, TokenRow, collate
@@ -57,7 +57,7 @@ class Autoregressive(Asking):
         Raises:
             DataError: if the sample does not fit the modalities, or a row of documents its budget.
         """
-        row, prefix = _Row(self.config.skip_ids), rng if self.config.prefix == "uniform" else None
+        row, prefix = self._row(), rng if self.config.prefix == "uniform" else None
         fed = rng if self.config.prefix == "fed" else None
         if isinstance(sample, Mapping):
             segments = self._segments(sample, rng)
@@ -71,6 +71,9 @@ class Autoregressive(Asking):
                     "objective: pack shorter rows, or raise objective.max_tokens"
                 )
         return row.build()
+
+    def _row(self) -> RowBuilder:
+        return RowBuilder(self.config.skip_ids, regress_end=self.config.regress_end)
 
     def collate(self, items: Sequence[TokenRow]) -> Example:
         """A batch of prepared samples."""
@@ -105,7 +108,7 @@ class Autoregressive(Asking):
             return np.concatenate([np.asarray(value, np.int64), end])[: modality.num_tokens]
         return np.concatenate([np.zeros(0, np.int64), *leading_chunks([*value, end], modality.num_tokens)])
 
-    def _tokens(self, segment: Segment, fed: np.random.Generator | None = None) -> _Tokens:
+    def _tokens(self, segment: Segment, fed: np.random.Generator | None = None) -> Tokens:
         """What a segment puts into the row. Where the id of a grid is -1 (no label), a place is left out.
 
         Args:
@@ -114,142 +117,34 @@ class Autoregressive(Asking):
         """
         modality = self.modalities[segment.modality]
         index, asked = self.modalities.index(modality.name), segment.asked and modality.is_predicted
+        if modality.is_slots:
+            return self._slots(modality, segment.value, asked)
         if not modality.is_discrete:
             if modality.is_grid:
                 vectors = select_patches(segment.value, modality, np.arange(modality.num_tokens))
             else:
                 vectors = vectors_of(modality, segment.value)
             prefix = 0 if fed is None or not modality.is_grid else int(fed.integers(1, max(len(vectors), 2)))
-            return _Tokens(modality.name, index, np.arange(len(vectors)), asked, vectors=vectors, prefix=prefix)
+            return Tokens(modality.name, index, np.arange(len(vectors)), asked, vectors=vectors, prefix=prefix)
         ids = grid_ids(modality, segment.value) if modality.is_grid else np.asarray(segment.value, np.int64)
         position = np.flatnonzero(ids != PADDING) if modality.is_grid else np.arange(len(ids))
         check_vocabulary(modality, ids[position])
-        return _Tokens(modality.name, index, position, asked, ids=ids[position])
+        return Tokens(modality.name, index, position, asked, ids=ids[position])
+
+    def _slots(self, modality: Modality, value: np.ndarray, asked: bool) -> Tokens:
+        """An image, of which the model makes vectors, or these vectors."""
+        index, size = self.modalities.index(modality.name), modality.num_tokens
+        if value.ndim == 2:
+            if len(value) != size:
+                raise DataError(f"modality '{modality.name}': an image has {len(value)} vectors; expected {size}")
+            vectors = vectors_of(modality, value)
+            return Tokens(modality.name, index, np.arange(size), asked, vectors=vectors, slots=size)
+        expected = modality.channels, *modality.image_size
+        if value.shape != expected:
+            raise DataError(f"modality '{modality.name}': an image has shape {value.shape}; expected {expected}")
+        return Tokens(modality.name, index, np.arange(size), asked, image=value, slots=size)
 
 
 def _is_text(modality: Modality) -> bool:
     """Whether samples hold its words alone, to which start and end are added; ids on disk are used as they are."""
     return modality.is_discrete and not modality.is_grid and modality.decode != "tokens"
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """What a segment puts into the row: n tokens of one modality.
-
-    Args:
-        name, index: the modality.
-        position: (n,) places in its position table.
-        asked: whether they are predicted.
-        ids: (n,) ids, or
-        vectors: (n, dim) vectors.
-        prefix: how many at the beginning see one another in a trunk that reads them first, and are not asked; 0: there
-            is no such trunk.
-    """
-
-    name: str
-    index: int
-    position: np.ndarray
-    asked: bool
-    ids: np.ndarray | None = None
-    vectors: np.ndarray | None = None
-    prefix: int = 0
-
-    def first(self, count: int) -> _Tokens:
-        """At most so many of them."""
-        ids, vectors = (None if column is None else column[:count] for column in (self.ids, self.vectors))
-        return _Tokens(self.name, self.index, self.position[:count], self.asked, ids, vectors, self.prefix)
-
-
-def _concatenate(columns: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *columns])
-
-
-class _Row:
-    """The tokens of the documents of a row.
-
-    Args:
-        skip_ids: ids that are not asked.
-    """
-
-    def __init__(self, skip_ids: Sequence[int] = ()) -> None:
-        self.skip_ids = skip_ids
-        self.parts: list[_Tokens] = []
-        self.lengths: list[int] = []
-        self.prefixes: list[int] = []
-
-    @property
-    def length(self) -> int:
-        """Tokens that are read: all but the last of each document."""
-        return sum(max(length - 1, 0) for length in self.lengths)
-
-    def add(self, parts: Iterable[_Tokens], prefix: np.random.Generator | None, limit: int | None = None) -> None:
-        """Append a document.
-
-        Args:
-            parts: its tokens.
-            prefix: draws how many tokens at its beginning see one another and are not asked, from 1 to all but one;
-                None: 1, which is causal.
-            limit: what is beyond so many tokens is cut off.
-        """
-        length = 0
-        for part in parts:
-            self.parts.append(part if limit is None else part.first(limit - length))
-            length += len(self.parts[-1].position)
-        self.lengths.append(length)
-        self.prefixes.append(1 if prefix is None or length < 2 else int(prefix.integers(1, length)))
-
-    def build(self) -> TokenRow:
-        """The finished table: place by place a token that is read, and the next one that is asked."""
-        counts = [len(part.position) for part in self.parts]
-        lengths, prefixes = np.array(self.lengths, np.int64), np.array(self.prefixes, np.int64)
-        document = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.arange(len(document)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        is_read = place < lengths[document] - 1
-        is_asked = np.repeat(np.array([part.asked for part in self.parts], bool), counts) & (
-            place >= prefixes[document]
-        )
-        for start, part in zip(np.cumsum(counts) - counts, self.parts):
-            is_asked[start : start + part.prefix] = False
-        read = np.flatnonzero(is_read)
-        ids = _concatenate(np.full(n, PADDING) if p.ids is None else p.ids for n, p in zip(counts, self.parts))
-        if self.skip_ids:
-            is_asked &= ~np.isin(ids, self.skip_ids)
-        asked = is_asked[read + 1]
-
-        modality = np.repeat(np.array([part.index for part in self.parts], np.int64), counts)
-        position = _concatenate(part.position for part in self.parts)
-        reads = np.maximum(lengths - 1, 0)
-        begin = np.cumsum(reads) - reads
-        return TokenRow(
-            modality=modality[read],
-            position=position[read],
-            ids=ids[read],
-            target_ids=np.where(asked, ids[read + 1], PADDING),
-            reach=np.maximum(np.arange(len(read)) + 1, (begin + prefixes)[document[read]]),
-            group=document[read],
-            values=self._vectors(counts, is_read),
-            runs=tuple((n, True) for n in reads.tolist() if n) if (prefixes == 1).all() else None,
-            target_modality=np.where(asked, modality[read + 1], PADDING),
-            target_values=self._vectors(counts, is_asked),
-            prefix=self._prefix(),
-        )
-
-    def _prefix(self) -> dict[str, int]:
-        """Modality -> patches of its image that see one another in the trunk that reads them first.
-
-        Raises:
-            DataError: if there are several images of a modality, which such a trunk does not read.
-        """
-        fed = [part for part in self.parts if part.prefix]
-        found = {part.name: part.prefix for part in fed}
-        if len(found) < len(fed):
-            raise DataError("a row has several images of one modality, of which objective.prefix fed takes one")
-        return found
-
-    def _vectors(self, counts: list[int], chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """Modality -> the vectors of the chosen tokens (T,), in order."""
-        found: dict[str, list[np.ndarray]] = {}
-        for part, mask in zip(self.parts, np.split(chosen, np.cumsum(counts)[:-1])):
-            if part.vectors is not None:
-                found.setdefault(part.name, []).append(part.vectors[mask])
-        return {name: np.concatenate(parts) for name, parts in found.items()}

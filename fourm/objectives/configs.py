@@ -107,6 +107,9 @@ class AutoregressiveConfig:
             (AIMv2, Fini et al. 2024).
         skip_ids: ids that are read and never asked; DeLVM's published training leaves out 0, of its first code.
         standardize: predict vectors less their mean, over their standard deviation, as AIM predicts patches of pixels.
+        regress_end: the last vector of an image that the model makes vectors of (`layout.kind: slots`) asks for the
+            embedding of the token behind it, `[/IMG]`, in place of this token, as Emu's published code does; the
+            vectors must be of the model's width.
         reduction, modality_weights: of the loss, see `MaskedConfig`; `weighted` is the sum over modalities of weight
             times mean.
     """
@@ -119,6 +122,7 @@ class AutoregressiveConfig:
     prefix: Literal["none", "uniform", "fed"] = "none"
     skip_ids: list[int] = field(default_factory=list)
     standardize: bool = False
+    regress_end: bool = False
     reduction: Literal["token", "modality", "mod", "weighted"] = "token"
     modality_weights: dict[str, float] = field(default_factory=dict)
 

@@ -107,7 +107,7 @@ def test_the_encoder_output_equals_the_published_one(golden: dict[str, Any], mod
     assert list(given) == sorted(given)
     table = given_table(given, model.modalities, 2, torch.device("cpu"))
     with torch.no_grad():
-        content, place = model.input_embedder(table)
+        content, place, _ = model.input_embedder(table)
         hidden = model.encoder(content + place, attention=table.attention)
     first = table.valid.int().argmax(1)
     got = hidden[torch.arange(2), first, :16]
@@ -169,7 +169,7 @@ def test_a_published_checkpoint_loads_as_a_backbone(
         {"rgb@224": {"values": images, "positions": positions}}, model.modalities, 2, torch.device("cpu")
     )
 
-    content, place = model.input_embedder(table)
+    content, place, _ = model.input_embedder(table)
     torch.testing.assert_close(
         backbone.forward_features(images), model.encoder(content + place, attention=table.attention)
     )

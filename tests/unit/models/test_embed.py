@@ -74,7 +74,7 @@ def test_padding_embeds_to_zero(modalities: ModalitySet) -> None:
         modality, torch.zeros(1, 2).long(), ids, torch.full_like(ids, -1), AttentionPattern.full(modality >= 0)
     )
 
-    content, place = embedder(batch)
+    content, place, _ = embedder(batch)
 
     assert content[0, 0].any()
     assert place[0, 0].any()
