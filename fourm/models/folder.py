@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -42,7 +43,7 @@ class ModelFacts:
 
 
 def save_model(model: Any, folder: Path, tokenizers: Mapping[str, Path] | None = None) -> None:
-    """Write a model and copies of its tokenizers.
+    """Write a model and copies of its tokenizers; adapters are merged into the layers they belong to.
 
     Args:
         model: what to save.
@@ -54,6 +55,11 @@ def save_model(model: Any, folder: Path, tokenizers: Mapping[str, Path] | None =
     """
     from safetensors import SafetensorError
 
+    from fourm.nn.lora import has_lora, merge_lora
+
+    if has_lora(model):
+        model = copy.deepcopy(model)
+        merge_lora(model)
     for name, source in (tokenizers or {}).items():
         if not source.exists():
             raise CheckpointError(f"the tokenizer of '{name}' is not at {source}")

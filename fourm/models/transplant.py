@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fourm.errors import CheckpointError
+from fourm.modality import Discrete, Modality
 from fourm.models.embed import PositionTable, TokenTable
 from fourm.models.multimodal import Multimodal
 
@@ -33,6 +34,9 @@ class Transplant:
 def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
     """Copy all weights of `source` that have a place in `target`.
 
+    A text may have a larger vocabulary here, by tokens such as `[IMG]`: the new rows are the mean of the others (Emu).
+    The feeder of a new modality keeps its own weights.
+
     Args:
         source: a trained model.
         target: a new model with the same trunk; its modalities may differ.
@@ -46,12 +50,17 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
     shared = [name for name in target.modalities if name in source.modalities]
     for name in shared:
         old, new = source.modalities[name], target.modalities[name]
-        if old.content != new.content or old.layout.num_positions != new.layout.num_positions:
+        if not _fits(old, new):
             raise CheckpointError(
                 f"modality '{name}' is {old.layout} x {old.content} in the source and "
                 f"{new.layout} x {new.content} here; "
-                "give the new one another name, or the same layout and content"
+                "give the new one another name, or the same layout and content; texts may get a larger vocabulary"
             )
+        if old.is_discrete and (added := new.vocab_size - old.vocab_size):
+            _LOG.warning(
+                "'%s' has %d tokens more than in the source, whose rows start as the mean of all others; the first %d "
+                "must mean the same as there", name, added, old.vocab_size,
+            )  # fmt: skip
     _copy_common(source, target)
     _copy_tables(source, target, shared)
     result = Transplant(
@@ -65,6 +74,16 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
     return result
 
 
+def _fits(old: Modality, new: Modality) -> bool:
+    """Whether the weights of a modality mean the same here."""
+    if not old.is_grid and isinstance(old.content, Discrete) and isinstance(new.content, Discrete):
+        larger = new.content.vocab_size >= old.content.vocab_size
+        return larger and (new.positions != "learned" or old.layout.num_positions == new.layout.num_positions)
+    if old.is_slots and new.is_slots:  # poolers without parameters make any number of vectors
+        return old.content == new.content
+    return old.content == new.content and old.layout.num_positions == new.layout.num_positions
+
+
 def _copy_common(source: Multimodal, target: Multimodal) -> None:
     """Everything that is not a table over modalities."""
     tables = {
@@ -75,8 +94,9 @@ def _copy_common(source: Multimodal, target: Multimodal) -> None:
         for key in module.state_dict(keep_vars=True)
     }
     theirs, ours = source.state_dict(), target.state_dict()
+    new = tuple(f"input_embedder.feeders.{m}." for m in target.modalities if m not in source.input_embedder.feeders)
     for name, value in ours.items():
-        if name in tables or name.startswith(("input_embedder.projections.", "vector_heads.")):
+        if name in tables or name.startswith(("input_embedder.projections.", "vector_heads.", *new)):
             continue
         if name not in theirs or theirs[name].shape != value.shape:
             found = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -110,7 +130,9 @@ def _copy_tables(source: Multimodal, target: Multimodal, names: list[str]) -> No
 
 def _copy_rows(old: TokenTable, new: TokenTable, name: str) -> None:
     if name in old.map.rows and name in new.map.rows:
-        new.rows(name).copy_(old.rows(name))
+        rows = old.rows(name)
+        added = new.rows(name).shape[0] - rows.shape[0]
+        new.rows(name).copy_(torch.cat([rows, rows.mean(0, keepdim=True).expand(added, -1)]))
 
 
 def _copy_positions(old: PositionTable, new: PositionTable, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from fourm.errors import ConfigError
@@ -262,3 +262,30 @@ class UViTConfig:
     def stride(self) -> int:
         """Image sides have to be multiples of this: the pixels per side of one token."""
         return int(self.patch_size * 2 ** (len(self.widths) - 1 + self.halve_again))
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank changes of linear layers, while their own weights stay (Hu et al. 2022).
+
+    Args:
+        rank: of the change.
+        alpha: the change counts alpha / rank; None: as much as the rank, so that it counts once.
+        match: patterns of the names of the layers within the encoder or model.
+        dropout: of what the change reads, in training.
+        fused: which of queries, keys and values change in layers that hold all three (`qkv`), each by a change of its
+            own: `qv` for AIM (El-Nouby et al. 2024, sec. 5). None: one change of the whole layer.
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    match: list[str] = field(default_factory=lambda: ["encoder.blocks.*.attn.qkv", "encoder.blocks.*.attn.proj"])
+    fused: str | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.fused is not None and (not self.fused or set(self.fused) - set("qkv")):
+            raise ConfigError(f"fused is '{self.fused}'; expected letters of q, k and v, such as qv")
+        check_range(self, "rank", least=1)
+        check_range(self, "alpha", above=0)
+        check_range(self, "dropout", least=0, below=1)

@@ -17,7 +17,7 @@ from fourm.objectives.distill_config import DistillConfig
 from fourm.ranges import check_range
 from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes, synthetic_sample
 from fourm.recipe.encoders import adopt_vocabulary
-from fourm.recipe.pretrain import build_objective
+from fourm.recipe.pretrain import build_objective, with_lora
 from fourm.recipe.schema import TEXT, PretrainRecipe
 from fourm.registry import implementation
 from fourm.rng import generator
@@ -156,7 +156,7 @@ def check(recipe: PretrainRecipe) -> Cost:
     text = TextTokenizer.load(path) if path is not None and path.exists() else None
     modalities = adopt_vocabulary(recipe.modality_set(), text)
     with torch.device("meta"):
-        model = implementation(recipe.model.target)(modalities, recipe.model)
+        model = with_lora(recipe, implementation(recipe.model.target)(modalities, recipe.model))
     objective = build_objective(recipe, modalities, text)
     objective = getattr(objective, "of", objective)
     rng = generator(recipe.seed, "check")

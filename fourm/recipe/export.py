@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fourm import config as configs
 from fourm.errors import CheckpointError, ConfigError
 from fourm.models import folder as folders
+from fourm.nn.lora import add_lora, merge_lora
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.registry import implementation
@@ -89,6 +90,7 @@ def _restore(path: Place, averaged: bool | None) -> tuple[Any, PretrainRecipe | 
 
     with torch.no_grad():
         CheckpointStore(_parent(path), World()).load(path, targets)
+    merge_lora(model)
     return model, recipe, int(record["step"]), taken
 
 
@@ -109,4 +111,7 @@ def _build(recipe: PretrainRecipe | TokenizerRecipe) -> nn.Module:
     if isinstance(recipe, TokenizerRecipe):
         return implementation(recipe.tokenizer.target)(recipe.raw_modality(), recipe.tokenizer)  # type: ignore[no-any-return]
     modalities = adopt_vocabulary(recipe.modality_set(), load_text_tokenizer(recipe.tokenizers))
-    return implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)  # type: ignore[no-any-return]
+    model: nn.Module = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora, recipe.seed, freeze=False)
+    return model

@@ -20,6 +20,7 @@ from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.evaluate.tasks import ClassificationScore, DepthScore, NormalsScore, SegmentationScore, TaskScore
 from fourm.machine import use_bf16
 from fourm.modality import Modality, ModalitySet
+from fourm.nn.lora import add_lora
 from fourm.objectives.mix import Mix
 from fourm.objectives.supervised import LabelledBatch, Supervised
 from fourm.objectives.supervised_configs import ClassificationConfig
@@ -37,7 +38,6 @@ from fourm.train.configs import ParameterRule
 from fourm.train.distributed import session
 from fourm.transfer.backbone import Backbone, choose
 from fourm.transfer.folder import is_network, load_network, save_network
-from fourm.transfer.lora import add_lora
 from fourm.transfer.network import TransferNetwork
 from fourm.transfer.predicted import Predictor
 from fourm.transfer.sliding import slide
@@ -163,9 +163,7 @@ def build_network(recipe: FinetuneRecipe, answer: Modality, model: Any = None) -
     if recipe.weights_from is not None:
         start_from(network, recipe.weights_from)
     if recipe.lora is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            add_lora(network.backbone, recipe.lora)
+        add_lora(network.backbone, recipe.lora, recipe.seed)
     if recipe.frozen:
         network.backbone.requires_grad_(False)
     for name, parameter in network.backbone.named_parameters():

@@ -13,12 +13,13 @@ from fourm.data.configs import DataConfig
 from fourm.errors import ConfigError
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.models.configs import MODELS
+from fourm.nn.configs import LoRAConfig
 from fourm.objectives.supervised_configs import TASKS, ClassificationConfig, DetectionConfig
 from fourm.ranges import check_range
 from fourm.train.configs import TrainConfig
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.detector_config import MaskRCNNConfig
-from fourm.transfer.head_configs import HEADS, LoRAConfig
+from fourm.transfer.head_configs import HEADS
 
 LABEL = "label"
 """Name of the modality that holds the class of a whole sample."""

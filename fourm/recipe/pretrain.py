@@ -16,6 +16,7 @@ from fourm.machine import peak_tflops
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
 from fourm.models.transplant import copy_weights
+from fourm.nn.lora import add_lora
 from fourm.objectives.asking import Asking
 from fourm.objectives.distill import Distill
 from fourm.objectives.distill_config import DistillConfig, asking
@@ -103,7 +104,7 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
     """The model of a recipe with its initial weights; without any on the meta device."""
     model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
     if next(model.parameters()).is_meta:
-        return model
+        return with_lora(recipe, model)
     if getattr(recipe.model, "code_dim", None) is not None:
         model.set_codes({n: t.codebook for n, t in tokenizers.items() if t.codebook is not None})
     if getattr(recipe.model, "codebook_init", False):
@@ -117,6 +118,13 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
         model.fill_from_codebooks(codebooks, recipe.seed)
     if recipe.init_from is not None:
         copy_weights(_source(recipe.init_from), model)
+    return with_lora(recipe, model)
+
+
+def with_lora(recipe: PretrainRecipe, model: Any) -> Any:
+    """The model with the adapters of its recipe."""
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora, recipe.seed, freeze=False)
     return model
 
 

@@ -13,6 +13,7 @@ from fourm.data.configs import DataConfig
 from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
+from fourm.nn.configs import LoRAConfig
 from fourm.objectives.configs import OBJECTIVES, AutoregressiveConfig, MaskedConfig
 from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.reconstruct_config import ReconstructConfig
@@ -113,7 +114,10 @@ class PretrainRecipe:
             for pictures, and for an exported model that can read and write images. A text that holds codes, such as
             `sam_instance`, may name the tokenizer of these.
         init_from: model whose weights are the start, as 4M-21 starts from 4M-7: a model folder, the output or a
-            checkpoint of another run, or a published model. Its trunk is the same; modalities may be new or dropped.
+            checkpoint of another run, or a published model. Its trunk is the same; modalities may be new or dropped,
+            and the vocabulary of a text larger, whose new rows start as the mean of the others (Emu).
+        lora: train low-rank changes of some linear layers, whose own weights stay; `train.trainable` and `train.freeze`
+            say what else is trained. The exported model has them merged.
         seed: of weights, data order and masks.
         output: folder of the run.
     """
@@ -128,6 +132,7 @@ class PretrainRecipe:
     pictures: PictureConfig = field(default_factory=PictureConfig)
     tokenizers: dict[str, Path] = field(default_factory=dict)
     init_from: Path | None = None
+    lora: LoRAConfig | None = None
     seed: int = 0
     output: Path = Path("outputs/pretrain")
 
@@ -167,8 +172,20 @@ class PretrainRecipe:
             raise ConfigError(
                 "objective.kind autoregressive asks a decoder that reads its own table: set model.encoder_depth to 0"
             )
+        if isinstance(objective, AutoregressiveConfig) and objective.regress_end:
+            self._check_regress_end()
         if self.evaluation.fixed_input_tokens is not None and not isinstance(objective, MaskedConfig):
             raise ConfigError("evaluation.fixed_input_tokens fixes the budgets of objective.kind masked; leave it out")
+
+    def _check_regress_end(self) -> None:
+        """See that vectors which stand for the embedding of an end have its width."""
+        for modality in self.modality_set().values():
+            size = getattr(modality.content, "dim", None)
+            if modality.is_slots and modality.is_predicted and size != self.model.dim:
+                raise ConfigError(
+                    f"objective.regress_end asks for an embedding of {self.model.dim} numbers in the place of a vector "
+                    f"of {size}: set modalities.{modality.name}.content.dim to model.dim, or leave it out"
+                )
 
     def modality_set(self) -> ModalitySet:
         """The modalities of the recipe."""

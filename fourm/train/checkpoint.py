@@ -247,7 +247,7 @@ def read_record(path: Place) -> dict[str, Any]:
 
 
 def recipe_differences(saved: Any, current: Any, key: str) -> list[str]:
-    """`key: saved -> current` for every plain value that differs."""
+    """`key: saved -> current` for every plain value that differs; a key that is not there is None."""
     if isinstance(saved, Mapping) and isinstance(current, Mapping):
         keys = sorted({*saved, *current})
         return [line for k in keys for line in recipe_differences(saved.get(k), current.get(k), f"{key}.{k}")]

@@ -16,12 +16,12 @@ from fourm.files import publish, replacing
 from fourm.modality import Modality, ModalitySet, from_dict, to_dict
 from fourm.models.configs import MODELS
 from fourm.nn.init import adopt_weights
+from fourm.nn.lora import merge_lora
 from fourm.objectives.supervised_configs import TASKS
 from fourm.registry import implementation
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.head_configs import HEADS
-from fourm.transfer.lora import merge_lora
 from fourm.transfer.network import TransferNetwork
 
 FORMAT = "fourm-transfer"

@@ -1,8 +1,8 @@
-"""Configuration of heads and adapters, free of torch."""
+"""Configuration of heads, free of torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError
@@ -94,30 +94,6 @@ class UPerNetConfig:
     def __post_init__(self) -> None:
         check_range(self, "dim", "bins", least=1)
         check_range(self, "dropout", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class LoRAConfig:
-    """Low-rank changes of linear layers, while the encoder's own weights stay (Hu et al. 2022).
-
-    Args:
-        rank: of the change.
-        alpha: the change counts alpha / rank; None: as much as the rank, so that it counts once.
-        match: patterns of the names of the layers within the backbone.
-        fused: which of queries, keys and values change in layers that hold all three (`qkv`), each by a change of its
-            own: `qv` for AIM (El-Nouby et al. 2024, sec. 5). None: one change of the whole layer.
-    """
-
-    rank: int = 8
-    alpha: float | None = None
-    match: list[str] = field(default_factory=lambda: ["encoder.blocks.*.attn.qkv", "encoder.blocks.*.attn.proj"])
-    fused: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.fused is not None and (not self.fused or set(self.fused) - set("qkv")):
-            raise ConfigError(f"fused is '{self.fused}'; expected letters of q, k and v, such as qv")
-        check_range(self, "rank", least=1)
-        check_range(self, "alpha", above=0)
 
 
 HEADS = Registry(

@@ -58,3 +58,23 @@ def test_new_modalities_keep_their_initial_weights() -> None:
 def test_another_trunk_is_refused() -> None:
     with pytest.raises(CheckpointError, match="trunks must be the same"):
         copy_weights(build(OLD, 0), build(NEW, 1, encoder_depth=2))
+
+
+def test_added_words_start_as_the_mean_of_the_others() -> None:
+    source = build(OLD, 0)
+    target = Multimodal(
+        catalog.resolve({"caption": {"content": {"vocab_size": 53}}, "rgb@64": {}}), source.config, seed=1
+    )
+    copy_weights(source, target)
+    for table in ("input_embedder.table", "heads"):
+        old, new = (model.get_submodule(table).rows("caption") for model in (source, target))
+        assert torch.equal(new[:50], old)
+        torch.testing.assert_close(new[50:], old.mean(0).expand(3, -1))
+
+
+def test_a_smaller_vocabulary_is_refused() -> None:
+    target = Multimodal(
+        catalog.resolve({"caption": {"content": {"vocab_size": 49}}, "rgb@64": {}}), build(OLD, 0).config, seed=1
+    )
+    with pytest.raises(CheckpointError, match="texts may get a larger vocabulary"):
+        copy_weights(build(OLD, 0), target)

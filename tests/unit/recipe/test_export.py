@@ -85,3 +85,32 @@ def test_a_model_on_the_meta_device_has_no_weights_yet_and_reads_none() -> None:
     with torch.device("meta"):
         model = pretrain.build_model(recipe(init_from="nowhere"), recipe().modality_set(), {})
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_adapters_are_merged_into_the_weights_of_the_model_folder(tmp_path: Path) -> None:
+    made = recipe(lora={"rank": 2, "match": ["decoder.blocks.*.attn.qkv"]})
+    model = checkpoint(tmp_path / "checkpoints", made)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_up"):
+                parameter.normal_()
+    metadata = {"recipe": configs.to_dict(made)}
+    snapshot = Snapshot(
+        CheckpointStore(tmp_path / "checkpoints", World()), model, build_optimizer(model, made.train), None,
+        made.train, metadata,
+    )  # fmt: skip
+    snapshot.save(RunState(step=4), [])
+    export(tmp_path, tmp_path / "model")
+    adapted = model.decoder.blocks[0].attn.qkv
+    merged = load_model(tmp_path / "model").decoder.blocks[0].attn.qkv
+    torch.testing.assert_close(merged.weight, adapted.weight + adapted.change())
+    assert not torch.allclose(merged.weight, adapted.weight)
+
+
+def test_adapters_leave_the_weights_of_their_layers_alone_and_the_rest_to_the_recipe() -> None:
+    model = pretrain.build_model(recipe(lora={"rank": 2, "match": ["decoder.blocks.*"]}), recipe().modality_set(), {})
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    layers = ("attn.qkv", "attn.proj", "cross_attn", "mlp")
+    assert frozen
+    assert all(name.startswith("decoder.blocks.") and any(layer in name for layer in layers) for name in frozen)
+    assert model.heads.weight.requires_grad

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError
+from fourm.nn.configs import LoRAConfig
+from fourm.nn.lora import LoRALinear, add_lora, merge_lora
 from fourm.transfer.backbone import Backbone
-from fourm.transfer.head_configs import LoRAConfig
-from fourm.transfer.lora import LoRALinear, add_lora, merge_lora
 
 Make = Callable[..., Backbone]
 
@@ -19,7 +19,7 @@ def test_adapters_start_as_nothing_and_merge_into_what_they_became(make: Make) -
     backbone, images = make("rgb"), torch.randn(2, 3, 16, 16)
     before = backbone.forward_features(images)
 
-    assert add_lora(backbone, LoRAConfig(rank=2, alpha=4)) == 8
+    assert add_lora(backbone, LoRAConfig(rank=2, alpha=4), seed=0) == 8
     torch.testing.assert_close(backbone.forward_features(images), before)
 
     trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
@@ -43,7 +43,7 @@ def test_queries_and_values_of_a_fused_layer_change_by_themselves_and_keys_stay(
     base = backbone.encoder.blocks[0].attn.qkv
     before = base(x)
 
-    add_lora(backbone, LoRAConfig(rank=2, fused="qv"))
+    add_lora(backbone, LoRAConfig(rank=2, fused="qv"), seed=0)
 
     layer = backbone.encoder.blocks[0].attn.qkv
     assert isinstance(layer, LoRALinear)
@@ -71,4 +71,4 @@ def test_alpha_scales_the_change() -> None:
 
 def test_a_pattern_that_matches_nothing_is_told(make: Make) -> None:
     with pytest.raises(ConfigError, match="lora.match: 'encoder.blocks.*.attn.q' is no linear layer"):
-        add_lora(make("rgb"), LoRAConfig(match=["encoder.blocks.*.attn.q"]))
+        add_lora(make("rgb"), LoRAConfig(match=["encoder.blocks.*.attn.q"]), seed=0)

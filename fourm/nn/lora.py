@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError, did_you_mean
-from fourm.transfer.head_configs import LoRAConfig
+from fourm.nn.configs import LoRAConfig
 
 
 class LoRALinear(nn.Linear):
@@ -25,14 +25,20 @@ class LoRALinear(nn.Linear):
         rank: of the change.
         scale: of the change.
         parts: rows of the weight, and whether they change; those that do have changes of their own. None: all as one.
+        dropout: of what the change reads.
     """
 
     def __init__(
-        self, base: nn.Linear, rank: int, scale: float, parts: Sequence[tuple[int, bool]] | None = None
+        self,
+        base: nn.Linear,
+        rank: int,
+        scale: float,
+        parts: Sequence[tuple[int, bool]] | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.scale, self.rank = scale, rank
+        self.scale, self.rank, self.dropout = scale, rank, dropout
         self.parts = [(base.out_features, True)] if parts is None else list(parts)
         changing = [rows for rows, changes in self.parts if changes]
         device = base.weight.device
@@ -42,7 +48,7 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        low = F.linear(x, self.lora_down)
+        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_down)
         if len(self.parts) == 1:
             return super().forward(x) + self.scale * F.linear(low, self.lora_up)
         ups, lows = iter(self._ups()), iter(low.split(self.rank, -1))
@@ -74,8 +80,14 @@ class LoRALinear(nn.Linear):
         return plain
 
 
-def add_lora(module: nn.Module, config: LoRAConfig) -> int:
-    """Give the linear layers that match adapters, and freeze all else in the module.
+def add_lora(module: nn.Module, config: LoRAConfig, seed: int, *, freeze: bool = True) -> int:
+    """Give the linear layers that match adapters, and freeze their own weights.
+
+    Args:
+        module: whose layers they are.
+        config: which, and of what rank.
+        seed: of the initial weights.
+        freeze: all else in the module too; else it is left as it is.
 
     Returns:
         how many there are.
@@ -89,13 +101,18 @@ def add_lora(module: nn.Module, config: LoRAConfig) -> int:
         hits = fnmatch.filter(layers, pattern)
         if not hits:
             raise ConfigError(
-                f"lora.match: '{pattern}' is no linear layer of the backbone.{did_you_mean(pattern, layers)}"
+                f"lora.match: '{pattern}' is no linear layer of the network.{did_you_mean(pattern, layers)}"
             )
         chosen.update({name: None for name in hits if layers[name].weight.requires_grad})  # others are not read
-    module.requires_grad_(False)
+    if freeze:
+        module.requires_grad_(False)
     scale = 1.0 if config.alpha is None else config.alpha / config.rank
-    for name in chosen:
-        _replace(module, name, LoRALinear(layers[name], config.rank, scale, _parts(name, layers[name], config.fused)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in chosen:
+            layers[name].requires_grad_(False)
+            parts = _parts(name, layers[name], config.fused)
+            _replace(module, name, LoRALinear(layers[name], config.rank, scale, parts, config.dropout))
     return len(chosen)
 
 
@@ -105,6 +122,11 @@ def _parts(name: str, layer: nn.Linear, fused: str | None) -> list[tuple[int, bo
         return None
     keys = (layer.out_features - layer.in_features) // 2
     return [(rows, part in fused) for part, rows in (("q", layer.in_features), ("k", keys), ("v", keys))]
+
+
+def has_lora(module: nn.Module) -> bool:
+    """Whether any layer is adapted."""
+    return any(isinstance(layer, LoRALinear) for layer in module.modules())
 
 
 def merge_lora(module: nn.Module) -> None:
