@@ -14,6 +14,7 @@ from fourm.data.configs import DatasetConfig
 from fourm.data.dataset import build_dataset
 from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import Mixture, build_mixture
+from fourm.errors import ConfigError
 from fourm.machine import use_bf16
 from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
@@ -109,9 +110,17 @@ class TrainingJob:
             evaluate=(lambda: {**measure(model), **(statistics() if statistics else {})}) if self.validation else None,
             pictures=pictures,
             metadata={"recipe": configs.to_dict(self.recipe), "tokenizers": self.tokenizers},
+            read_recipe=self._read_recipe,
             export=export,
             flops_per_sample=flops_per_sample,
         ).fit()
+
+    def _read_recipe(self, saved: Any) -> Any:
+        """A recipe of an earlier version with the defaults of what it had not; as it is where it cannot be read."""
+        try:
+            return configs.to_dict(configs.build(type(self.recipe), saved))
+        except ConfigError:
+            return saved
 
     def loader(self, cursor: dict[str, Any] | None) -> Iterable[tuple[Any, dict[str, Any]]]:
         """This rank's endless batches from a cursor on."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Snapshot:
         config: the recipe's `train` part.
         metadata: JSON-able, kept with every checkpoint; holds the resolved recipe under `recipe`, and the hashes of
             the tokenizers in use under `tokenizers`.
+        read_recipe: a saved recipe as this version writes it; None: as it is.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Snapshot:
         average: WeightAverage | None,
         config: TrainConfig,
         metadata: dict[str, Any],
+        read_recipe: Callable[[Any], Any] | None = None,
     ) -> None:
         self.store, self.config = store, config
         self._model, self._optimizer, self._average = model, optimizer, average
         self._metadata = json.loads(json.dumps(metadata, default=str))
+        self._read_recipe = read_recipe or (lambda saved: saved)
         self._provenance = provenance()
         self.saved_step = -1
 
@@ -136,7 +140,7 @@ class Snapshot:
     def _check_recipe(self, record: dict[str, Any], path: Place) -> None:
         self._check_tokenizers(record["metadata"].get("tokenizers", {}), path)
         saved, current = record["metadata"].get("recipe", {}), self._metadata.get("recipe", {})
-        changes = recipe_differences(saved, current, "recipe")
+        changes = recipe_differences(json.loads(json.dumps(self._read_recipe(saved), default=str)), current, "recipe")
         if changes:
             _LOG.warning("the recipe differs from the checkpoint's: %s", "; ".join(changes[:10]))
         changes = [line for line in changes if re.split(r"[.:]", line)[1] in _MUST_STAY]

@@ -59,6 +59,8 @@ class Trainer:
         pictures: pictures by name for a step, called on the main rank in the same way.
         metadata: kept in every checkpoint; the model and modalities in `metadata["recipe"]` and the hashes in
             `metadata["tokenizers"]` must stay the same.
+        read_recipe: the recipe of a checkpoint as this version writes it, with the defaults of what an earlier one had
+            not; None: as it is.
         export: writes the finished model into the given folder, called on the main rank in the same way.
         flops_per_sample: operations of the model per sample, forward and backward, for the utilisation in the log.
 
@@ -78,6 +80,7 @@ class Trainer:
         evaluate: Callable[[], dict[str, float]] | None = None,
         pictures: Callable[[int], dict[str, Image]] | None = None,
         metadata: dict[str, Any] | None = None,
+        read_recipe: Callable[[Any], Any] | None = None,
         export: Callable[[nn.Module, Path], None] | None = None,
         flops_per_sample: float | None = None,
     ) -> None:
@@ -87,7 +90,7 @@ class Trainer:
         config.check(self.world.size)
         self.output = Path(output)
         self.evaluate, self.pictures, self.export = evaluate, pictures, export
-        self.metadata = metadata or {}
+        self.metadata, self.read_recipe = metadata or {}, read_recipe
         self.state = RunState()
         self._schedule = schedule_of(config)
         self._meter = Meter(self.world, config.batch_size, flops_per_sample, config.peak_tflops)
@@ -175,7 +178,7 @@ class Trainer:
         self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, tolerate)
         folder = c.checkpoints or self.output / "checkpoints"
         self._store = CheckpointStore(folder, world, c.keep_checkpoints, background=c.save_in_background)
-        self._snapshot = Snapshot(self._store, trained, optimizer, self._average, c, self.metadata)
+        self._snapshot = Snapshot(self._store, trained, optimizer, self._average, c, self.metadata, self.read_recipe)
 
     def _run_until(self, stop: StopRequest) -> None:
         """Run to the end, or to the request to stop."""

@@ -21,12 +21,16 @@ from tests.unit.train.toy import ToyModel, toy_config
 class Run:
     """A model with everything that a checkpoint holds of it."""
 
-    def __init__(self, folder: Path, *, average: bool = False, metadata: Any = None, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, *, average: bool = False, metadata: Any = None, read_recipe: Any = None, **config: Any
+    ) -> None:
         self.model, self.config = ToyModel(), toy_config(**config)
         self.optimizer = build_optimizer(self.model, self.config)
         self.average = WeightAverage(self.model, 0.5) if average else None
         store = CheckpointStore(folder, World())
-        self.snapshot = Snapshot(store, self.model, self.optimizer, self.average, self.config, metadata or {})
+        self.snapshot = Snapshot(
+            store, self.model, self.optimizer, self.average, self.config, metadata or {}, read_recipe
+        )
 
     def step(self) -> None:
         self.model.answer("odd", torch.tensor([1, 3])).square().sum().backward()
@@ -112,3 +116,12 @@ def test_another_model_or_tokenizer_is_refused_unless_it_is_meant(
         Run(tmp_path, metadata=after).snapshot.resume()
     assert Run(tmp_path, metadata=before).snapshot.resume()[0].step == 1
     assert Run(tmp_path, metadata=after, allow_changed_recipe=True).snapshot.resume()[0].step == 1
+
+
+def test_keys_that_an_earlier_version_had_not_count_as_their_defaults(tmp_path: Path) -> None:
+    Run(tmp_path, metadata={"recipe": {"model": {"dim": 8}}}).snapshot.save(RunState(step=1), [])
+    later = {"recipe": {"model": {"dim": 8, "heads": 2}}}
+    with pytest.raises(CheckpointError, match=r"recipe\.model\.heads: None -> 2"):
+        Run(tmp_path, metadata=later).snapshot.resume()
+    filled = Run(tmp_path, metadata=later, read_recipe=lambda saved: {"model": {"heads": 2, **saved["model"]}})
+    assert filled.snapshot.resume()[0].step == 1
