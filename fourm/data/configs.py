@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fourm.config import slot
+from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.packing_configs import PACKINGS
 from fourm.errors import ConfigError
 from fourm.ranges import check_range
@@ -66,8 +67,8 @@ class DatasetConfig:
         aligned_captions: a list of captions holds one per stored crop, instead of alternatives to choose from.
         max_samples: use only the first so many samples.
         shards: first and last shard to use, of a folder of shards; the others may be another data set, to evaluate on.
-        packing: `path` holds documents of one modality, token sequences of any length, which become rows of one length;
-            `kind: stream` or `whole`. `max_samples` are then rows.
+        packing: `path` holds documents which become rows: token sequences of any length and one modality with
+            `kind: stream` or `whole`, text and images with `kind: interleaved`. `max_samples` are then rows.
     """
 
     path: str
@@ -105,7 +106,10 @@ class DatasetConfig:
             )
         check_range(self, "max_samples", least=1)
         changed = [n for n in ("hflip", "jitter", "rand_augment", "erase", "annotations", "shards") if getattr(self, n)]
-        if self.packing is not None and (changed or self.crop.kind != "none"):
+        images = isinstance(self.packing, InterleavedConfig)
+        if images:
+            changed = [n for n in ("annotations", "shards") if getattr(self, n)]
+        if self.packing is not None and (changed or (self.crop.kind != "none" and not images)):
             raise ConfigError(f"packing is for documents of tokens, which {(changed or ['crop'])[0]} does not go with")
         if self.crop.kind == "crop_settings" and self.hflip:
             raise ConfigError(

@@ -11,6 +11,8 @@ import numpy as np
 from fourm.data import decode as decoding
 from fourm.data import transforms
 from fourm.data.configs import CacheConfig, DatasetConfig
+from fourm.data.interleaved import build_interleaved
+from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.opened import OpenedSample
 from fourm.data.packing import PackedDocuments
 from fourm.data.paths import facts_folder, some_shards
@@ -161,6 +163,8 @@ def build_dataset(
         DataError: if the data is missing, damaged or not aligned.
     """
     chosen = modalities if config.modalities is None else modalities.subset(config.modalities)
+    if isinstance(config.packing, InterleavedConfig):
+        return build_interleaved(name, config, chosen, encoders or {}, source_folders(name, config, chosen), cache)
     if config.packing is not None:
         return _packed(name, config, chosen)
     folders = source_folders(name, config, chosen)

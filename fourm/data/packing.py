@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fourm.data.documents import DocumentFile, Ids, find_documents
+from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.packing_configs import StreamConfig, WholeConfig
 from fourm.errors import ConfigError, DataError
 from fourm.modality import Modality
@@ -110,7 +111,7 @@ class Whole:
                 f"document {longest} has {int(self.lengths[longest])} tokens, {config.num_added} of them added, but a "
                 f"row {config.num_tokens}: set packing.kind stream, which cuts documents, or a larger num_tokens"
             )
-        self.rows = _fill(self.lengths, config)
+        self.rows = fill(self.lengths, config)
 
     def __len__(self) -> int:
         """Rows."""
@@ -128,7 +129,7 @@ class Whole:
         return [Piece(held[i], 0, int(self.lengths[held[i]])) for i in order], None
 
 
-def _fill(lengths: Ids, config: WholeConfig) -> list[list[int]]:
+def fill(lengths: Ids, config: WholeConfig | InterleavedConfig) -> list[list[int]]:
     """Documents of each row: each goes where it leaves the least room, among the rows that are open.
 
     The fullest row is closed where a document fits in none. Nothing but the lengths and the settings decides.
@@ -185,7 +186,7 @@ class PackedDocuments:
                 self._packed.append(implementation(config.target)(config, file.lengths))
             except DataError as error:
                 raise DataError(f"{file.path}: {error}") from None
-        self.shard_sizes = _limited([len(packed) for packed in self._packed], max_samples)
+        self.shard_sizes = limited([len(packed) for packed in self._packed], max_samples)
         self._starts = np.cumsum([0, *self.shard_sizes])
         if not len(self):
             raise DataError(f"data set '{name}' ({path}) is empty: its files hold no documents. Make its data first")
@@ -272,7 +273,7 @@ class PackedDocuments:
         return np.concatenate([np.array(bos, np.int64), ids, np.array(eos, np.int64)])
 
 
-def _limited(sizes: Sequence[int], limit: int | None) -> list[int]:
+def limited(sizes: Sequence[int], limit: int | None) -> list[int]:
     """Rows of each file when only the first `limit` are used; files without any keep their number."""
     kept, left = [], sum(sizes) if limit is None else limit
     for size in sizes:

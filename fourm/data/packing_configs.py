@@ -73,6 +73,7 @@ class WholeConfig(StreamConfig):
 PACKINGS = Registry(
     "packing",
     {
+        "interleaved": "fourm.data.interleaved_configs:InterleavedConfig",
         "stream": "fourm.data.packing_configs:StreamConfig",
         "whole": "fourm.data.packing_configs:WholeConfig",
     },

@@ -289,6 +289,8 @@ class TextTokenizerRecipe:
         classes: class names that become tokens of their own.
         num_coordinates: values of each of `v0=`, `v1=`, `v2=`, `v3=`; 1000 as published.
         num_sentinels: span-masking sentinels; 200 as published.
+        tokens: further special tokens by name, for instance `[IMG]` and `[/IMG]` around images in documents, or
+            `[USER]` and `[ASSISTANT]` in conversations.
     """
 
     path: Path
@@ -298,6 +300,7 @@ class TextTokenizerRecipe:
     classes: list[str] = field(default_factory=list)
     num_coordinates: int = 1000
     num_sentinels: int = 200
+    tokens: list[str] = field(default_factory=list)
 
 
 def _check_names(key: str, what: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -33,6 +33,7 @@ def run(recipe: TextTokenizerRecipe) -> None:
         recipe.output,
         num_sentinels=recipe.num_sentinels,
         num_coordinates=recipe.num_coordinates,
+        tokens=recipe.tokens,
     )
     _LOG.info("%s: %d entries", recipe.output, tokenizer.vocab_size)
 

@@ -116,6 +116,20 @@ class TextTokenizer:
         # Class names are special tokens too, and must stay.
         return str(self._backend.decode(kept, skip_special_tokens=False))
 
+    def id_of(self, token: str) -> int:
+        """The id of a token by its name.
+
+        Raises:
+            ConfigError: if the vocabulary has none of that name.
+        """
+        found = self._backend.token_to_id(token)
+        if found is None:
+            raise ConfigError(
+                f"the text tokenizer has no token '{token}'. Train it with this name under `tokens`, or correct the "
+                "name in the recipe"
+            )
+        return int(found)
+
     def token(self, id: int) -> str | None:
         """The token behind an id; None outside the vocabulary."""
         return self._backend.id_to_token(id) if 0 <= id < self.vocab_size else None
@@ -164,11 +178,12 @@ def train_wordpiece(
     num_sentinels: int = 200,
     num_coordinates: int = 1000,
     min_frequency: int = 0,
+    tokens: Sequence[str] = (),
 ) -> TextTokenizer:
     """Learn word pieces from texts (4M, Mizrahi et al. 2023, sec. A.3).
 
-    The ids are `[PAD] [UNK] [SOS] [EOS]`, the sentinels, `v0=0 ... v3=999`, class names in alphabetical order, then
-    characters and word pieces. The same texts give the same ids.
+    The ids are `[PAD] [UNK] [SOS] [EOS]`, the sentinels, `v0=0 ... v3=999`, further tokens, class names in alphabetical
+    order, then characters and word pieces. The same texts give the same ids.
 
     Args:
         texts: captions; read once.
@@ -178,14 +193,18 @@ def train_wordpiece(
         num_sentinels: markers of masked spans; fewer save embeddings in small models.
         num_coordinates: values each of `v0` to `v3` can take; fewer save embeddings too.
         min_frequency: pairs seen less often are not joined.
+        tokens: further special tokens, such as `[IMG]`, behind the sentinels and values.
 
     Raises:
-        ConfigError: if the vocabulary is too small for the special tokens, or a class name is not usable.
+        ConfigError: if a token is listed twice, the vocabulary is too small for the special tokens, or a class name is
+            not usable.
         DataError: if there are no texts.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    special = _special_tokens(num_sentinels, num_coordinates)
+    special = [*_special_tokens(num_sentinels, num_coordinates), *tokens]
+    if len(set(special)) != len(special) or not all(token.strip() for token in tokens):
+        raise ConfigError(f"tokens {list(tokens)}: one of them is empty, listed twice or a special token anyway")
     names = _class_names(classes, special)
     reserved = len(special) + len(names)
     if vocab_size <= reserved:
@@ -208,7 +227,11 @@ def train_wordpiece(
     backend.normalizer = normalizer
     backend.pre_tokenizer = splitter
     backend.decoder = decoders.WordPiece(prefix=PREFIX)
-    first = [AddedToken(token, single_word=i > 3, normalized=False, special=True) for i, token in enumerate(special)]
+    words_alone = [False] * 4 + [True] * (len(special) - len(tokens) - 4) + [False] * len(tokens)
+    first = [
+        AddedToken(token, single_word=alone, normalized=False, special=True)
+        for token, alone in zip(special, words_alone)
+    ]
     backend.add_special_tokens(
         [*first, *(AddedToken(n, single_word=True, normalized=True, special=True) for n in names)]
     )

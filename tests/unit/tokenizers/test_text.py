@@ -76,6 +76,18 @@ def test_layout_of_a_small_vocabulary(small):
     assert small.vocab_size <= 200
 
 
+def test_further_tokens_stand_between_the_values_and_the_class_names():
+    tokens = ["[IMG]", "[/IMG]", "[USER]"]
+    ours = train_wordpiece(TEXTS, 200, CLASSES, num_sentinels=8, num_coordinates=16, tokens=tokens)
+    assert [ours.id_of(token) for token in (*tokens, "bed")] == [76, 77, 78, 79]
+    assert ours.encode("[USER]: a bed[IMG]").tolist()[::4] == [78, 76]
+    assert ours.encode("[img]").tolist() != [76]
+    with pytest.raises(ConfigError, match=r"no token '\[VIDEO\]'"):
+        ours.id_of("[VIDEO]")
+    with pytest.raises(ConfigError, match="listed twice or a special token anyway"):
+        train_wordpiece(TEXTS, 200, tokens=["[EOS]"])
+
+
 def test_class_names_are_one_id_also_inside_captions_and_in_any_case(small):
     assert small.encode("Potted Plant").tolist() == [77]
     assert 79 in small.encode("a TABLE, please").tolist()
