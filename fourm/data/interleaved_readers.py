@@ -111,9 +111,9 @@ def frames(line: Any, config: InterleavedConfig) -> list[Part]:
         chosen = _even(names, config.max_images)
         return [*(Image(name, paired=True) for name in chosen), Text(texts(_first(line, "caption", "text")))]
     # At the same time, what is seen comes before what is said.
-    events = [(float(frame["time"]), 0, n, Image(image_name(frame["image"]))) for n, frame in enumerate(shown)]
-    said = [(float(s["time"]), 1, n, Text(str(s["text"]).strip())) for n, s in enumerate(line["subtitles"])]
-    return [part for *_, part in sorted([*events, *said], key=lambda event: event[:3])]
+    events: list[tuple[float, int, Part]] = [(float(f["time"]), 0, Image(image_name(f["image"]))) for f in shown]
+    events += [(float(s["time"]), 1, Text(str(s["text"]).strip())) for s in line["subtitles"]]
+    return [part for *_, part in sorted(events, key=lambda event: event[:2])]
 
 
 def text(line: Any, config: InterleavedConfig) -> list[Part]:

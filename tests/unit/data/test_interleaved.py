@@ -22,7 +22,7 @@ from fourm.data.interleaved_files import Lines, read_image
 from fourm.data.loader import Loader
 from fourm.data.mixture import Mixture
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
 from tests.interleaved import SPECIAL, Letters
 
 TEXT = Modality("text", Sequence(64), Discrete(64), source="caption", decode="text", tokenizer="text")
@@ -91,6 +91,13 @@ def test_a_row_is_a_document_with_its_image_normalised(pairs: Path) -> None:
     assert document[0].value.shape == (3, 8, 8)
     assert document[0].value.dtype == np.float32
     assert document[0].value[:, 0, 0] == pytest.approx([7 / 255 * 2 - 1, -1, -1])
+
+
+def test_slots_are_filled_with_the_whole_image(pairs: Path) -> None:
+    slots = replace(IMAGE, layout=Slots(3, 4, 6), content=Continuous(16))
+    rows = dataset(pairs, ModalitySet([TEXT, slots]), reader="pairs", pack=True, num_tokens=8)
+    assert rows.sample(0, np.random.default_rng(0))[0][0].value.shape == (3, 4, 6)
+    assert len(rows) == 10  # 3 tokens and the words: two do not fit
 
 
 def test_pairs_of_a_group_are_one_document(pairs: Path) -> None:
