@@ -13,9 +13,14 @@ from fourm.errors import ConfigError, did_you_mean
 Direction = Literal["both", "input", "output"]
 Positions = Literal["sincos", "sincos_xy", "learned"]
 Unit = Literal["token", "chunk"]
-Normalization = Literal["imagenet", "half", "standardize", "log", "mask", "none"]
+Normalization = Literal["imagenet", "clip", "half", "standardize", "log", "mask", "none"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+COLOUR_STATISTICS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Normalization -> mean and deviation of each colour; those of CLIP's training images (Radford et al. 2021)."""
 _NAME = re.compile(r"[\w@+-]+")
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from fourm.data import instances
 from fourm.data.geometry import Geometry
 from fourm.errors import ConfigError
-from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
+from fourm.modality import COLOUR_STATISTICS, Modality
 
 _SMALLEST_DEPTH = 1e-3
-_AFFINE = ("half", "imagenet", "none")
+_AFFINE = ("half", "imagenet", "clip", "none")
 """Normalizations that multiply and add."""
 RESAMPLING = {
     "image": Image.Resampling.BICUBIC,
@@ -257,8 +257,8 @@ def _affine(modality: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32
 def normalize(values: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
     """Natural units (C, H, W) to network inputs.
 
-    `half`: value range to [-1, 1]. `imagenet`: mean and deviation of ImageNet. `log`: logarithm, value range to [-1,
-    1].
+    `half`: value range to [-1, 1]. `imagenet`, `clip`: mean and deviation of each colour there. `log`: logarithm,
+    value range to [-1, 1].
     `standardize`: per image, mean and deviation of the middle 80 % of the values (4M's depth). `mask`: 1 above the
     middle of the value range, 0 below. `none`: unchanged.
 
@@ -271,8 +271,9 @@ def normalize(values: NDArray[np.float32], modality: Modality) -> NDArray[np.flo
             return values
         case "half":
             return (values - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
-        case "imagenet":
-            mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        case "imagenet" | "clip":
+            statistics = COLOUR_STATISTICS[modality.normalization]
+            mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in statistics)
             return (values - mean) / std
         case "log":
             smallest = np.log(max(low, _SMALLEST_DEPTH))

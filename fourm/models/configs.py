@@ -83,7 +83,7 @@ FEEDERS = Registry(
     "feeder",
     {
         "multimodal": "fourm.models.configs:MultimodalConfig",
-        "vision": "fourm.models.vision_configs:VisionConfig",
+        "vision": "fourm.models.vision_configs:VisionFeederConfig",
     },
 )
 """A config's `feeder(modality, config, dim)` makes tokens of a model of width dim: of patches (`fourm.models.feeders`),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fourm.errors import ConfigError
 from fourm.nn.configs import Backend
 from fourm.nn.position import Rotary
 from fourm.tokens import AttentionPattern, Runs
@@ -55,6 +56,25 @@ class AttentionMask:
             return cls(backend, dense | ~sees, sees)
         bias = torch.zeros(dense.shape, dtype=dtype, device=dense.device)
         return cls(backend, bias.masked_fill(~dense, torch.finfo(dtype).min), sees)
+
+    def biased(self, bias: Tensor) -> AttentionMask:
+        """The same with (1, H, Q, K) numbers added to the scores.
+
+        Raises:
+            ConfigError: if the kernel takes none.
+        """
+        allowed = self.allowed
+        if self.backend not in ("math", "sdpa"):
+            raise ConfigError(
+                f"biases of attention by distance (relative_buckets) do not go with backend {self.backend}: use auto"
+            )
+        if allowed is not None and self.backend == "sdpa":
+            allowed = (
+                torch.zeros_like(bias)
+                .expand(len(allowed), *bias.shape[1:])
+                .masked_fill(~allowed, torch.finfo(bias.dtype).min)
+            )
+        return AttentionMask(self.backend, bias if allowed is None else allowed + bias, self.sees)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Tensor:

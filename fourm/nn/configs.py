@@ -33,6 +33,12 @@ class TrunkConfig:
         norm_eps: its epsilon.
         qk_norm: normalise queries and keys per head.
         cross_attention: blocks also attend to a context.
+        context_dim: width of the context; None: `dim`.
+        context_norm: every block normalises the context before it attends to it.
+        relative_buckets: learned biases of self-attention by how far back a token lies, so many of them for each head,
+            which all blocks share: half of them for single steps, the others for stretches that grow (T5, Raffel et
+            al. 2020, sec. 2.1, as in its decoder); None: none.
+        relative_distance: from this far on, all tokens share the last bucket.
         drop_path: stochastic depth; grows linearly over the blocks up to this rate.
         activation_checkpointing: recompute activations in the backward pass.
         backend: attention kernel; `auto` takes plain matrix products on CPU, `scaled_dot_product_attention` elsewhere.
@@ -56,12 +62,18 @@ class TrunkConfig:
     norm_eps: float = 1e-6
     qk_norm: bool = False
     cross_attention: bool = False
+    context_dim: int | None = None
+    context_norm: bool = True
+    relative_buckets: int | None = None
+    relative_distance: int = 128
     drop_path: float = 0.0
     activation_checkpointing: bool = False
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        check_range(self, "dim", "num_heads", "num_kv_heads", least=1)
+        check_range(self, "dim", "num_heads", "num_kv_heads", "context_dim", least=1)
+        check_range(self, "relative_buckets", least=2)
+        check_range(self, "relative_distance", least=(self.relative_buckets or 2))
         check_range(self, "depth", least=0)
         check_range(self, "mlp_ratio", "norm_eps", "rope_theta", above=0)
         check_range(self, "mlp_hidden_dim", "mlp_dim", least=1)

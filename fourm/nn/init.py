@@ -25,6 +25,13 @@ class HasTables(Protocol):
     def fill_tables(self) -> None: ...
 
 
+@runtime_checkable
+class HasWeights(Protocol):
+    """A module whose weights, and those of its parts, may be there already, such as a published network."""
+
+    has_weights: bool
+
+
 @torch.no_grad()
 def adopt_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give weights to a model that was built on the meta device; none is copied.
@@ -54,12 +61,17 @@ def initialise(model: nn.Module, seed: int, std: float | None = None) -> None:
     """Fill all parameters: Xavier-uniform linear layers, or normal ones of deviation `std`; zero biases, unit norms.
 
     Modules with `fill_parameters` fill their own. Fused projections (`qkv`, `kv`) are initialised as the separate
-    layers they stand for.
+    layers they stand for. What `has_weights` keeps them.
     """
+    done: tuple[str, ...] = ()
     for name, module in model.named_modules():
+        if isinstance(module, HasWeights) and module.has_weights:
+            done += (f"{name}.",)
         generator = torch.Generator().manual_seed(torch_seed(seed, "weights", name))
         if isinstance(module, HasTables):
             module.fill_tables()
+        if f"{name}.".startswith(done):
+            continue
         if isinstance(module, HasInitialWeights):
             module.fill_parameters(generator)
         elif isinstance(module, nn.Linear):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.modality import Grid, Sequence, Slots
+from fourm.nn.configs import TrunkConfig
+from fourm.nn.init import fill_normal
 
 
 def sincos_1d(length: int, dim: int, temperature: float = 10_000.0) -> Tensor:
@@ -101,6 +104,48 @@ class Rotary(NamedTuple):
         """(B, H, N, head_dim) queries or keys -> the same, turned; channel i with channel i + head_dim / 2."""
         first, second = x.chunk(2, dim=-1)
         return (x * self.cos + torch.cat([-second, first], dim=-1) * self.sin).to(x.dtype)
+
+
+class RelativeBias(nn.Module):
+    """Biases of causal self-attention by distance (T5, Raffel et al. 2020, sec. 2.1, as in its decoder).
+
+    Args:
+        config: of the trunk, whose `relative_buckets` and `relative_distance` count.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.buckets, self.distance = cast(int, config.relative_buckets), config.relative_distance
+        self.std = config.dim**-0.5
+        self.weight = nn.Parameter(torch.empty(self.buckets, config.num_heads))
+
+    def fill_parameters(self, generator: torch.Generator) -> None:
+        """Draw them."""
+        fill_normal(self.weight, generator, self.std)
+
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """(1, H, length, start + length): of queries at places `start` and on, to all keys up to the last of them."""
+        device = self.weight.device
+        back = places(start, length, device)[:, None] - places(0, start + length, device)[None]
+        return self.weight[relative_bucket(back, self.buckets, self.distance)].permute(2, 0, 1)[None]
+
+
+def relative_bucket(back: Tensor, buckets: int, distance: int) -> Tensor:
+    """The bucket of tokens that lie so far back.
+
+    The first half of the buckets are single steps b = 0, 1, ... h - 1; from h on they are
+    h + (buckets - h) * log(b / h) / log(distance / h), up to the last. What comes later is taken for the token itself.
+
+    Args:
+        back: whole numbers of any shape, as float32.
+
+    Returns:
+        int64, of the same shape.
+    """
+    half = buckets // 2
+    back = back.clamp(min=0)
+    grown = half + ((back.clamp(min=1) / half).log() / math.log(distance / half) * (buckets - half)).trunc()
+    return torch.where(back < half, back, grown.clamp(max=buckets - 1)).long()
 
 
 def places(start: int, length: int, device: torch.device) -> Tensor:

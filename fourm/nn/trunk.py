@@ -12,18 +12,18 @@ from torch.utils.checkpoint import checkpoint
 
 from fourm.nn.attention import Attention, AttentionMask, LayerCache, score_dtype
 from fourm.nn.configs import TrunkConfig
-from fourm.nn.position import Rotary, places
+from fourm.nn.position import RelativeBias, Rotary, places
 from fourm.tokens import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
 _LONG = 256
 
 
-def make_norm(config: TrunkConfig) -> nn.Module:
-    """The normalisation layer a trunk config names."""
+def make_norm(config: TrunkConfig, dim: int | None = None) -> nn.Module:
+    """The normalisation layer a trunk config names, of its own width or another one."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.dim, eps=config.norm_eps)
-    return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm_bias)
+        return nn.RMSNorm(dim or config.dim, eps=config.norm_eps)
+    return nn.LayerNorm(dim or config.dim, eps=config.norm_eps, bias=config.norm_bias)
 
 
 class Mlp(nn.Module):
@@ -127,8 +127,15 @@ class Block(nn.Module):
         self.norm1 = make_norm(config)
         self.attn = Attention(config.dim, config.num_heads, **options)  # type: ignore[arg-type]
         if config.cross_attention:
-            self.query_norm, self.context_norm = make_norm(config), make_norm(config)
-            self.cross_attn = Attention(config.dim, config.num_heads, cross=True, **options)  # type: ignore[arg-type]
+            self.query_norm = make_norm(config)
+            self.context_norm = make_norm(config, config.context_dim) if config.context_norm else nn.Identity()
+            self.cross_attn = Attention(
+                config.dim,
+                config.num_heads,
+                cross=True,
+                context_dim=config.context_dim,
+                **options,  # type: ignore[arg-type]
+            )
         self.norm2 = make_norm(config)
         self.mlp = Mlp(config)
         self.drop_path = DropPath(drop_path)
@@ -147,7 +154,7 @@ class Block(nn.Module):
         Args:
             x: (B, N, dim).
             mask: of the self-attention.
-            context: (B, K, dim), for blocks with cross-attention.
+            context: (B, K, context_dim), for blocks with cross-attention.
             cross_mask: of the cross-attention.
             cache: keys and values of earlier decoding steps.
             rotary: position embeddings of the self-attention.
@@ -174,6 +181,7 @@ class Trunk(nn.Module):
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist() if config.depth else []
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = make_norm(config)
+        self.relative = None if config.relative_buckets is None else RelativeBias(config)
 
     def forward(
         self,
@@ -191,7 +199,7 @@ class Trunk(nn.Module):
             x: (B, N, dim).
             attention: who attends to whom; with a cache, its keys are all tokens so far. None: all to all. A sequence
                 holds one for each block.
-            context: (B, K, dim) for cross-attention.
+            context: (B, K, context_dim) for cross-attention.
             cross: who attends to which context token; None: all to all. With a cache of its own tokens, all queries see
                 the same, and the context stays.
             cache: earlier keys and values; the new ones are added to it.
@@ -206,6 +214,9 @@ class Trunk(nn.Module):
         patterns = attention if isinstance(attention, Sequence) else [attention] * len(self.blocks)
         # Blocks mostly share a pattern, which is made ready once.
         ready = {id(p): AttentionMask.prepare(p, self.config.backend, dtype) for p in patterns}
+        if self.relative is not None:
+            bias = self.relative(x.shape[1], 0 if cache is None else cache.length)
+            ready = {key: mask.biased(bias.to(dtype)) for key, mask in ready.items()}
         masks = [ready[id(pattern)] for pattern in patterns]
         cross_mask = self._cross_mask(cross, dtype, cache) if context is not None else None
         rotary = self._rotary(x, [x.shape[1]], 0 if cache is None else cache.length)
@@ -243,7 +254,7 @@ class Trunk(nn.Module):
         """Whether padding is left out, which is faster on CPU and where there is much to leave out."""
         if not isinstance(attention, AttentionPattern) or attention.runs is None:
             return False
-        if context is not None and (cross is None or cross.runs is None):
+        if self.relative is not None or (context is not None and (cross is None or cross.runs is None)):
             return False
         if self.training and self.config.drop_path:  # which leaves out whole rows
             return False

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
+from fourm.modality import COLOUR_STATISTICS, Modality
 from fourm.nn.pretrained import frozen, timm_model
 from fourm.objectives.reconstruct_config import FeatureDistanceConfig, LpipsConfig
 from fourm.registry import implementation
@@ -47,15 +47,15 @@ class UnitImages(nn.Module):
     def __init__(self, modality: Modality) -> None:
         super().__init__()
         is_image = not modality.is_discrete and modality.teacher is None and modality.channels in (1, 3)
-        if not is_image or modality.normalization not in ("half", "log", "imagenet", "none"):
+        if not is_image or modality.normalization not in ("half", "log", "imagenet", "clip", "none"):
             raise ConfigError(
                 f"{KEY} compares colour or grey images, but modality '{modality.name}' has {modality.map_channels} "
                 f"channels and normalization {modality.normalization}: leave the perceptual loss out"
             )
         low, high = modality.value_range or (0.0, 1.0)
         match modality.normalization:
-            case "imagenet":
-                scale, offset = list(IMAGENET_STD), list(IMAGENET_MEAN)
+            case "imagenet" | "clip":
+                offset, scale = (list(numbers) for numbers in COLOUR_STATISTICS[modality.normalization])
             case "none":
                 scale, offset = [1 / (high - low)], [-low / (high - low)]
             case _:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
+from fourm.modality import COLOUR_STATISTICS, Modality
 
 
 def to_natural(values: Tensor, modality: Modality) -> Tensor:
@@ -41,7 +41,8 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
     elif modality.normalization == "log":
         natural = torch.exp(math.log(low) + (values + 1) / 2 * (math.log(high) - math.log(low)))
     else:
-        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+        statistics = COLOUR_STATISTICS[modality.normalization]
+        mean, std = (values.new_tensor(numbers).view(1, -1, 1, 1) for numbers in statistics)
         natural = values * std + mean
     return natural.clamp(low, high)
 

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
+from fourm.models.stems import Embedded, Stem, build_stem
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import Trunk
 from fourm.rng import torch_seed
 from fourm.tokens import AttentionPattern
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.pyramid import SimplePyramid
-from fourm.transfer.stems import Embedded, Stem, build_stem
 from fourm.transfer.windows import global_blocks, window_numbers
 
 

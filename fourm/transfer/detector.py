@@ -16,7 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 
 from fourm.errors import ConfigError
-from fourm.modality import IMAGENET_MEAN, IMAGENET_STD
+from fourm.modality import COLOUR_STATISTICS
 from fourm.transfer.cascade import BoxPredictor, CascadeRoIHeads, Stage
 from fourm.transfer.detector_config import NUM_MAPS, CascadeMaskRCNNConfig, MaskRCNNConfig
 from fourm.transfer.pyramid import ChannelNorm
@@ -24,7 +24,7 @@ from fourm.transfer.pyramid import ChannelNorm
 _BOX_PIXELS, _MASK_PIXELS = 7, 14
 _NORMALIZATIONS = {
     "half": ((0.5,) * 3, (0.5,) * 3),
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    **COLOUR_STATISTICS,
     "none": ((0.0,) * 3, (1.0,) * 3),
 }
 Maps = OrderedDict[str, Tensor]

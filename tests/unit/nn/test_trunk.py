@@ -281,3 +281,51 @@ def test_linear_layers_may_start_normal() -> None:
     model = Trunk(replace(ROTARY, dim=64, mlp_hidden_dim=64))
     initialise(model, 0, std=0.02)
     assert model.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)  # type: ignore[union-attr]
+
+
+RELATIVE = replace(SMALL, relative_buckets=4, relative_distance=8)
+
+
+@pytest.mark.parametrize("backend", ["math", "sdpa"])
+def test_biases_by_distance_are_added_to_the_scores_of_every_block(backend: Any) -> None:
+    model, x = trunk(replace(RELATIVE, backend=backend, depth=1)), noise(2, 6, 16)
+    pattern = AttentionPattern.causal(ones(2, 6))
+    block = cast(Any, model.blocks[0])
+
+    found = run(model, x, pattern)
+
+    q, k, v = block.attn.qkv(block.norm1(x)).view(2, 6, 3, 4, 4).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-2, -1) * 4**-0.5
+    for i in range(6):
+        for j in range(i + 1):
+            scores[:, :, i, j] += cast(Any, model.relative).weight[[0, 1, 2, 2, 3, 3][i - j]]
+    scores = scores.masked_fill(~ones(6, 6).tril(), -torch.inf)
+    hidden = x + block.attn.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    assert torch.allclose(found, model.norm(hidden + block.mlp(block.norm2(hidden))), atol=1e-5)
+
+
+def test_biases_by_distance_go_on_where_a_cache_ends() -> None:
+    model, x = trunk(RELATIVE), noise(1, 7, 16)
+    cache = KVCache(3)
+
+    steps = [
+        run(model, x[:, a:b], AttentionPattern.causal_after(a, ones(1, b - a)), cache=cache)
+        for a, b in ((0, 3), (3, 4), (4, 7))
+    ]
+
+    assert torch.allclose(torch.cat(steps, 1), run(model, x, AttentionPattern.causal(ones(1, 7))), atol=1e-5)
+
+
+def test_biases_by_distance_are_refused_by_a_kernel_that_takes_none() -> None:
+    with pytest.raises(ConfigError, match="relative_buckets.*backend flex: use auto"):
+        run(trunk(replace(RELATIVE, backend="flex")), noise(1, 4, 16), AttentionPattern.causal(ones(1, 4)))
+
+
+def test_a_context_may_have_a_width_of_its_own_and_no_norm() -> None:
+    wide = trunk(replace(SMALL, cross_attention=True, context_dim=10))
+    plain = trunk(replace(SMALL, cross_attention=True, context_dim=10, context_norm=False))
+
+    assert run(wide, noise(2, 3, 16), AttentionPattern.causal(ones(2, 3)), context=noise(2, 5, 10)).shape == (2, 3, 16)
+    assert wide.state_dict().keys() - plain.state_dict().keys() == {
+        f"blocks.{i}.context_norm.{leaf}" for i in range(3) for leaf in ("weight", "bias")
+    }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,7 +16,14 @@ from fourm.tokenizers.units import to_natural
 
 @pytest.mark.parametrize("name", ["rgb@64", "rgb@224", "depth@64", "image@28", "rgb_unit@256"])
 def test_undoes_the_normalization_of_the_data(name, rng):
-    modality = get(name)
+    undone(get(name), rng)
+
+
+def test_undoes_the_normalization_of_clip(rng):
+    undone(dataclasses.replace(get("rgb@64"), normalization="clip"), rng)
+
+
+def undone(modality, rng):
     low, high = modality.value_range
     natural = rng.uniform(low, high, (modality.channels, 4, 4)).astype(np.float32)
     back = to_natural(torch.from_numpy(normalize(natural, modality))[None], modality)[0]

@@ -1,0 +1,83 @@
+"""Configuration of feeders that read whole images, and of towers that are models of ours; free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fourm import config as configs
+from fourm.config import slot
+from fourm.errors import ConfigError
+from fourm.models.configs import MODELS
+from fourm.nn.vision_configs import VisionConfig
+
+
+@dataclass
+class VisionFeederConfig(VisionConfig):
+    """A tower and a pooler make the tokens of an image modality.
+
+    Args:
+        tower, pooler: see `VisionConfig`.
+        projection: a matrix brings the vectors to the width of the model (Emu2's `project_up`); else content.dim is
+            that width.
+    """
+
+    feeder: ClassVar[str] = "fourm.models.vision:VisionFeeder"
+    reads_slots: ClassVar[bool] = True
+
+    projection: bool = False
+
+
+@dataclass
+class ModelTowerConfig:
+    """The trunk of a model of ours that reads patches: an encoder of 4M, or an AIM.
+
+    Args:
+        path: folder of a trained model, whose weights are taken; model and image are then found in it. None: random
+            weights.
+        modality: the image modality of that model that is read; None: its only one.
+        model: config of the model.
+        image: facts of that modality.
+        layer: whose outputs are read: -1 is the last block; None: the last one, normalised.
+    """
+
+    target: ClassVar[str] = "fourm.models.towers:ModelTower"
+
+    path: Path | None = None
+    modality: str | None = None
+    model: Any = slot(MODELS, optional=True)
+    image: dict[str, Any] = field(default_factory=dict)
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer is not None and self.layer >= 0:
+            raise ConfigError(f"layer is {self.layer}; blocks are counted from the last one, -1")
+
+    @staticmethod
+    def expand(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in the model of `path`, if it is there already; a saved config names no other place for its sizes."""
+        from fourm.models.folder import read_config
+
+        own = dict(values)
+        folder = Path(str(own["path"])) if own.get("path") else None
+        if folder is None or own.get("model") is not None or not (folder / "config.json").is_file():
+            return own
+        facts = read_config(folder)
+        name = own.get("modality") or _only_image(facts.modalities, folder)
+        if name not in facts.modalities:
+            raise ConfigError(f"modality is '{name}'; the model in {folder} has {', '.join(facts.modalities)}")
+        return {**own, "modality": name, "image": facts.modalities[name], "model": configs.to_dict(facts)["model"]}
+
+
+def _only_image(modalities: Mapping[str, Any], folder: Path) -> str:
+    """The image modality of a model that has one."""
+    found = [name for name, facts in modalities.items() if facts["layout"]["kind"] == "grid" and facts.get("channels")]
+    found = [name for name in found if modalities[name]["content"]["kind"] == "continuous"]
+    if len(found) != 1:
+        raise ConfigError(
+            f"the model in {folder} reads {', '.join(found) or 'no images'}: name one of its modalities of pixels "
+            "under modality"
+        )
+    return found[0]
