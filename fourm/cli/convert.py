@@ -124,6 +124,26 @@ def llama(source: str, out: Path, modality: str, tokenizer: Path | None) -> None
     _say(from_llama(source, out, modality=modality, tokenizer=tokenizer))
 
 
+_TEXT = "Its tokenizer.json, to be copied along. [default: found, if there is one]"
+
+
+@convert.command("vila")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--text-tokenizer", type=click.Path(path_type=Path), default=None, help=_TEXT)
+def vila(source: str, out: Path, text_tokenizer: Path | None) -> None:
+    """Convert a model SRC of VILA's layout to the folder DST.
+
+    SRC is a folder with the folders llm, vision_tower and mm_projector, or a repository on the Hub.
+
+    \b
+      fourm convert vila Efficient-Large-Model/VILA1.5-3b vila_3b
+    """
+    from fourm.convert.vila import from_vila
+
+    _say(from_vila(source, out, text_tokenizer=text_tokenizer))
+
+
 @convert.command("to-llama")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DST", type=click.Path(path_type=Path))

@@ -8,6 +8,9 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 SAMPLE_CODE = "Apple Sample Code License (LICENSE_WEIGHTS of github.com/apple/ml-4m)"
+VILA = "Creative Commons BY-NC 4.0, and the licence of their language model"
+LLAMA = "LLaMA licence of Meta, for research"
+EMU2 = "licence of BAAI, not for commercial use, and the LLaMA licence of Meta"
 RESEARCH = "Apple Machine Learning Research Model License (apple-amlr)"
 
 
@@ -42,12 +45,23 @@ def _aimv2(size: str, suffix: str, content: str) -> Checkpoint:
     return Checkpoint(f"apple/aimv2-{size}-patch14-{suffix}", f"AIMv2 {size}, {content}", licence=RESEARCH)
 
 
+def _vila(name: str, content: str) -> Checkpoint:
+    return Checkpoint(f"Efficient-Large-Model/{name}", f"VILA, {content}", licence=VILA)
+
+
 CHECKPOINTS: dict[str, Checkpoint] = {
     one.repository: one
     for one in [
         Checkpoint("apple/AIM", "AIM 600M to 7B with attentive probes, a .pth file each", licence=RESEARCH),
         *(_aimv2(s, str(r), f"{r} pixels") for s in ("large", "huge", "1B", "3B") for r in (224, 336, 448)),
         _aimv2("large", "native", "any size and shape"),
+        _vila("VILA1.5-3b", "SigLIP of 384 pixels, Sheared LLaMA"),
+        _vila("Llama-3-VILA1.5-8B", "SigLIP of 384 pixels, Llama 3"),
+        _vila("VILA1.5-13b", "SigLIP of 384 pixels, Llama 2"),
+        Checkpoint("BAAI/Emu", "Emu 14B: EVA-CLIP-g, C-Former, LLaMA 13B", licence=LLAMA),
+        Checkpoint("BAAI/Emu2", "Emu2 37B: EVA-02-CLIP-E-plus, LLaMA 33B", licence=EMU2),
+        Checkpoint("BAAI/Emu2-Chat", "Emu2 37B, tuned to chat, 256 tokens of an image", licence=EMU2),
+        Checkpoint("BAAI/Emu2-Gen", "Emu2 37B, tuned to make images", licence=EMU2),
         *(
             _model(f"4M-7_{s}_{d}", f"4M-7 {s}, trained on {d}")
             for d in ("CC12M", "COYO700M")

@@ -104,9 +104,7 @@ def load_llama(source: str | Path, modality: str = NAME) -> Loaded:
     with naming(published.source):
         with torch.device("meta"):
             model = Multimodal(modalities(published.config, modality), model_config(published.config))
-        # Old files also hold the frequencies of the rotary positions, which follow from the config.
-        spare = [Rule(key, ()) for key in published.tensors if key.endswith(".inv_freq")]
-        found = read([*rules(model), *spare], published.tensors, _stored(model))
+        found = read([*rules(model), *unread(published.tensors)], published.tensors, _stored(model))
         adopt_weights(model, found.state)
     return Loaded(model.eval(), published, found)
 
@@ -132,10 +130,12 @@ def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
         "hidden_act": (config.get("hidden_act", "silu"), "silu"),
         "head_dim": (config.get("head_dim") or dim // heads, dim // heads),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        "use_sliding_window": (bool(config.get("use_sliding_window", False)), False),
     }
     for key, (given, known) in odd.items():
         if given != known:
             raise CheckpointError(f"its config has {key} {given}; only {known} can be converted")
+    is_qwen = config.get("model_type") == "qwen2"  # whose queries, keys and values have biases, and whose outputs none
     bias = bool(config.get("attention_bias", config.get("bias", False)))
     return MultimodalConfig(
         dim=dim,
@@ -144,7 +144,7 @@ def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
         num_heads=heads,
         num_kv_heads=_if_other(int(config.get("num_key_value_heads") or heads), heads),
         mlp_hidden_dim=int(config["intermediate_size"]),
-        qkv_bias=bias,
+        qkv_bias=bias or is_qwen,
         proj_bias=bias,
         mlp_bias=bool(config.get("mlp_bias", False)),
         norm_eps=float(config["rms_norm_eps"]),
@@ -213,6 +213,11 @@ def rules(model: Multimodal) -> list[Rule]:
     for block in range(model.config.decoder_depth):
         found += _block_rules(model.config, own, f"model.layers.{block}", f"decoder.blocks.{block}")
     return found
+
+
+def unread(published: Mapping[str, Tensor]) -> list[Rule]:
+    """Old files also hold the frequencies of the rotary positions, which follow from the config."""
+    return [Rule(key, tuple(published[key].shape)) for key in published if key.endswith(".inv_freq")]
 
 
 def _block_rules(

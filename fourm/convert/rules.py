@@ -30,6 +30,7 @@ class Rule:
         constant: what it always is, so that it is computed here and not stored.
         checked: whether a published tensor has to be that constant.
         axes: order in which the axes of the published tensor follow one another here, where it is another.
+        scale: what its numbers are multiplied by here.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Rule:
     constant: Tensor | None = None
     checked: bool = True
     axes: tuple[int, ...] | None = None
+    scale: float = 1.0
 
     @property
     def is_unread(self) -> bool:
@@ -100,6 +102,7 @@ def read(
             value = _shaped(rule, name, published[name])
             if rule.axes is not None:
                 value = value.reshape(rule.shape).permute(rule.axes).contiguous()
+            value = value if rule.scale == 1 else value.float() * rule.scale
             parts = value.chunk(len(rule.targets)) if len(rule.targets) > 1 else (value,)
             for target, part in zip(rule.targets, parts):
                 _place(result.state, covered, rule, target, part, own)
@@ -138,6 +141,7 @@ def write(
         elif rule.targets:
             parts = [state[name].detach().cpu() for name in rule.targets]
             value = torch.cat(parts) if len(parts) > 1 else parts[0] if rule.rows is None else parts[0][rule.rows]
+            value = value if rule.scale == 1 else value / rule.scale
         else:
             value = torch.zeros(rule.shape)
         if rule.axes is not None and rule.key not in kept:

@@ -164,3 +164,32 @@ def test_frozen_codes_are_multiplied_out(tmp_path: Path) -> None:
     assert theirs.config.attention_bias
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids()).logits, logits(model, ids()), atol=1e-5, rtol=1e-5)
+
+
+def test_qwen2_has_biases_of_queries_keys_and_values_alone(tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        hidden_size=32, intermediate_size=44, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=60, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.add_(torch.randn(parameter.shape))
+    model.save_pretrained(tmp_path)
+
+    found = load_llama(tmp_path).network
+
+    assert (found.config.qkv_bias, found.config.proj_bias) == (True, False)
+    assert (logits(found, ids()) - model(ids()).logits).abs().max() < 1e-4
+
+
+def test_a_sliding_window_is_refused(tmp_path: Path) -> None:
+    model = llama()
+    model.config.use_sliding_window = True
+    model.save_pretrained(tmp_path)
+
+    with pytest.raises(CheckpointError, match="use_sliding_window True; only False"):
+        load_llama(tmp_path)
