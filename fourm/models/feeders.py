@@ -17,6 +17,9 @@ from fourm.nn.trunk import Trunk
 from fourm.registry import implementation
 from fourm.tokens import PADDING, AttentionPattern, TokenBatch
 
+_UNUSED = ("vector_head", "code_dim", "codebook_init", "init_std", "head_std")
+"""Options of a model that mean nothing here."""
+
 
 class Feeder(nn.Module):
     """The vision encoder of AIMv2 (Fini et al. 2024): patches see their prefix, or one another; a linear layer follows.
@@ -29,7 +32,7 @@ class Feeder(nn.Module):
         dim: width of the model that reads the outputs.
 
     Raises:
-        ConfigError: if the modality holds no patches, or the config has an encoder.
+        ConfigError: if the modality holds no patches, or the config has an encoder or options without effect.
     """
 
     encoder = None
@@ -42,6 +45,12 @@ class Feeder(nn.Module):
         if config.encoder_depth or config.feeders:
             raise ConfigError(
                 f"model.feeders.{modality.name} is one trunk: set its encoder_depth to 0, and leave out its feeders"
+            )
+        ignored = [key for key in _UNUSED if getattr(config, key) not in (None, False)]
+        if ignored:
+            raise ConfigError(
+                f"model.feeders.{modality.name}.{ignored[0]} has no effect: a feeder reads pixels and predicts "
+                "nothing, and its weights start as the model's. Leave it out"
             )
         self.modalities, self.config = ModalitySet([replace(modality, direction="input")]), config
         embedding = ModalityEmbedding(1, config.dim, config.embedding_std) if config.modality_embeddings else None

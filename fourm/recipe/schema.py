@@ -18,6 +18,7 @@ from fourm.objectives.configs import OBJECTIVES, AutoregressiveConfig, MaskedCon
 from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.ranges import check_range
+from fourm.recipe.rows import check_rows
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
 from fourm.tokenizers.teacher_configs import teacher_of
 from fourm.train.configs import TrainConfig
@@ -172,20 +173,10 @@ class PretrainRecipe:
             raise ConfigError(
                 "objective.kind autoregressive asks a decoder that reads its own table: set model.encoder_depth to 0"
             )
-        if isinstance(objective, AutoregressiveConfig) and objective.regress_end:
-            self._check_regress_end()
+        if isinstance(objective, AutoregressiveConfig):
+            check_rows(self.modality_set(), self.model, objective)
         if self.evaluation.fixed_input_tokens is not None and not isinstance(objective, MaskedConfig):
             raise ConfigError("evaluation.fixed_input_tokens fixes the budgets of objective.kind masked; leave it out")
-
-    def _check_regress_end(self) -> None:
-        """See that vectors which stand for the embedding of an end have its width."""
-        for modality in self.modality_set().values():
-            size = getattr(modality.content, "dim", None)
-            if modality.is_slots and modality.is_predicted and size != self.model.dim:
-                raise ConfigError(
-                    f"objective.regress_end asks for an embedding of {self.model.dim} numbers in the place of a vector "
-                    f"of {size}: set modalities.{modality.name}.content.dim to model.dim, or leave it out"
-                )
 
     def modality_set(self) -> ModalitySet:
         """The modalities of the recipe."""

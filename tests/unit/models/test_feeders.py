@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,9 @@ def test_a_feeder_of_no_pixels_is_refused() -> None:
     with pytest.raises(ConfigError, match="no grid of pixels"):
         Multimodal(MODALITIES, MultimodalConfig(dim=16, encoder_depth=0, decoder_depth=1, num_heads=2,
                                                 feeders={"caption": TOWER}, tie_heads=False))  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [{"vector_head": LinearHeadConfig()}, {"codebook_init": True}, {"init_std": 0.02}])
+def test_options_that_a_feeder_would_not_heed_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.feeders\.rgb@16\.{next(iter(option))} has no effect"):
+        Multimodal(MODALITIES, replace(CONFIG, feeders={"rgb@16": replace(TOWER, **option)}))

@@ -13,11 +13,21 @@ from tests.unit.recipe.conftest import recipe
 
 ALONE = {"kind": "multimodal", "dim": 32, "encoder_depth": 0, "decoder_depth": 1, "num_heads": 2}
 
+FED = {**ALONE, "tie_heads": False, "vector_head": {"kind": "linear"}, "feeders": {"rgb@64": ALONE}}
+PIXELS = {"rgb@64": {"direction": "both"}, "caption": {}}
+
 
 def test_modalities_come_as_names_or_inline() -> None:
     assert list(recipe().modality_set()) == ["rgb@64", "tok_depth@64", "caption"]
     assert list(recipe(modalities=["rgb@64", "caption"]).modality_set()) == ["rgb@64", "caption"]
     assert recipe().modality_set()["caption"].num_tokens == 24
+
+
+def test_trunks_that_read_first_go_with_prefixes_of_theirs_or_what_is_only_read() -> None:
+    fed = {"kind": "autoregressive", "prefix": "fed"}
+    assert recipe(modalities=PIXELS, model=FED, objective=fed).objective.prefix == "fed"
+    shown = {"rgb@64": {"direction": "input"}, "caption": {}}
+    assert recipe(modalities=shown, model=FED, objective={"kind": "autoregressive"}).objective.prefix == "none"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,18 @@ def test_modalities_come_as_names_or_inline() -> None:
                 "evaluation": {"fixed_input_tokens": 8, "fixed_target_tokens": 8},
             },
             "evaluation.fixed_input_tokens fixes the budgets of objective.kind masked",
+        ),
+        (
+            {"modalities": PIXELS, "model": FED, "objective": {"kind": "autoregressive", "prefix": "uniform"}},
+            r"prefix is uniform, with which all patches of 'rgb@64' see one another in model\.feeders.*set .* to fed",
+        ),
+        (
+            {"modalities": PIXELS, "model": FED, "objective": {"kind": "autoregressive"}},
+            "prefix is none, with which all patches of 'rgb@64' see one another",
+        ),
+        (
+            {"modalities": PIXELS, "model": ALONE, "objective": {"kind": "autoregressive", "prefix": "fed"}},
+            "prefix fed is for images that a trunk of model.feeders reads first, and there is none",
         ),
         ({"data": {"train": {}, "resolutions": [32]}}, "data.resolutions is for `fourm train-tokenizer`"),
         ({"model": None}, "model.kind is missing"),
