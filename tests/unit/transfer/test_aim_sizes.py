@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourm.config import build
+from fourm.config import build, load
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
+from fourm.models.multimodal import Multimodal
+from fourm.recipe.schema import PretrainRecipe
+from fourm.train.optimizer import parameter_groups
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.head_configs import AttentiveConfig
@@ -42,3 +45,16 @@ def test_the_trunk_and_the_probe_have_the_published_sizes(preset: str) -> None:
     assert sum(p.numel() for p in backbone.parameters()) / 1e6 == pytest.approx(trunk, rel=3e-4)
     if probe is not None:
         assert sum(p.numel() for p in network.head.parameters()) / 1e6 == pytest.approx(probe, rel=6e-3)
+
+
+def test_the_decoder_of_the_second_version_is_that_of_the_published_training() -> None:
+    recipe = load("aimv2_large", PretrainRecipe, folder="pretrain")
+    with torch.device("meta"):
+        model = Multimodal(recipe.modality_set(), recipe.model)
+
+    block = 4 * 1024**2 + 3 * 1024 * 2816 + 2 * 1024  # hidden width: two thirds of 4096, in steps of 256
+    assert sum(p.numel() for p in model.decoder.parameters()) == 12 * block + 1024
+    positions = [p for name, p in model.named_parameters() if name.endswith("positions.learned")]
+    assert [tuple(p.shape) for p in positions] == [(256, 1024), (78, 1024)]
+    (still,) = (g["params"] for g in parameter_groups(model, recipe.train.optimizer) if g["weight_decay"] == 0)
+    assert all(any(p is q for q in still) for p in positions)
