@@ -31,7 +31,8 @@ class Autoregressive(Asking):
         special: special ids of the text vocabulary.
 
     Raises:
-        ConfigError: if something is only to be predicted, which a row cannot go on from; or if nothing is predicted.
+        ConfigError: if something is only to be predicted, which a row cannot go on from; if nothing is predicted; or if
+            vectors of one number are to be standardised.
     """
 
     def __init__(
@@ -47,6 +48,11 @@ class Autoregressive(Asking):
                 f"objective.kind autoregressive reads every token and predicts at least one modality, but "
                 f"{', '.join(blind) or 'no modality'} {'is an output' if blind else 'is'} "
                 f"{'alone' if blind else 'predicted'}: set its direction to both"
+            )
+        single = [name for name in asked if getattr(modalities[name].content, "dim", 2) < 2]
+        if config.standardize and single:
+            raise ConfigError(
+                f"objective.standardize: a vector of '{single[0]}' has one number, and so no deviation: set it to false"
             )
         tokens = sum(modalities[name].num_tokens + _is_text(modalities[name]) for name in self.order)
         self.budget = config.max_tokens or max(tokens - 1, 1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import ModalitySet
+from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive
@@ -231,6 +231,13 @@ def test_what_cannot_be_read_is_refused(modalities: ModalitySet) -> None:
 def test_something_has_to_be_predicted(readable: ModalitySet) -> None:
     with pytest.raises(ConfigError, match=r"no modality is predicted"):
         objective(readable, order=["vectors"])
+
+
+def test_a_single_number_has_no_deviation(readable: ModalitySet) -> None:
+    gray = ModalitySet([Modality("gray", Grid(4, 4, 1), Continuous(1), "gray", "gray", channels=1)])
+    with pytest.raises(ConfigError, match="standardize: a vector of 'gray' has one number"):
+        objective(gray, standardize=True)
+    assert objective(gray).budget == 15
 
 
 def test_names_are_checked(readable: ModalitySet) -> None:
