@@ -151,6 +151,7 @@ def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
         rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
         tie_heads=bool(config.get("tie_word_embeddings", False)),
         init_std=float(config.get("initializer_range", 0.02)),
+        head_std=float(config.get("initializer_range", 0.02)),
         **LLAMA,
     )
 

@@ -123,6 +123,7 @@ class MultimodalConfig:
             ours: `kind: multimodal` with `encoder_depth: 0`, a trunk over its patches (AIMv2, Fini et al. 2024); of a
             modality with slots, `kind: vision`, a tower and a pooler (Emu, VL-GPT, VILA).
         init_std: standard deviation of new linear layers (LLaMA: .02); None: Xavier-uniform.
+        head_std: the same of heads that are not tied to embeddings.
         embedding_std: standard deviation of new embeddings. .02 as published; about .4, near the amplitude of the
             position table, learns far sooner in short runs.
         codebook_init: start token embeddings and heads from the tokenizers' codebooks, mapped by a random matrix.
@@ -166,6 +167,7 @@ class MultimodalConfig:
     feeders: dict[str, Any] = slots(FEEDERS)
     embedding_std: float = 0.02
     init_std: float | None = None
+    head_std: float | None = None
     codebook_init: bool = False
     context: ContextKind = "full"
     backend: Backend = "auto"
@@ -174,7 +176,7 @@ class MultimodalConfig:
         check_range(self, "dim", "decoder_depth", "num_heads", least=1)
         check_range(self, "encoder_depth", "num_register_tokens", least=0)
         check_range(self, "code_dim", least=1)
-        check_range(self, "embedding_std", "init_std", above=0)
+        check_range(self, "embedding_std", "init_std", "head_std", above=0)
         self.trunk(self.encoder_depth, cross_attention=False)
         if not self.encoder_depth and (self.num_register_tokens or self.context != "full"):
             raise ConfigError(

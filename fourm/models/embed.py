@@ -390,23 +390,35 @@ class Heads(TokenTable):
 
     Args:
         embedded: modalities whose rows also embed the decoder's ids (tied weights); they start as embeddings do.
+        own_std: deviation of the other rows; None: Xavier-uniform.
     """
 
     forward_methods = ("scores", "logits")
     """Besides `forward`, what uses the weights: where they are spread over ranks, they are gathered around these."""
 
-    def __init__(self, modalities: ModalitySet, dim: int, std: float, embedded: Iterable[Modality] = ()) -> None:
+    def __init__(
+        self,
+        modalities: ModalitySet,
+        dim: int,
+        std: float,
+        embedded: Iterable[Modality] = (),
+        own_std: float | None = None,
+    ) -> None:
         super().__init__(modalities, modalities.outputs, dim, std)
-        self.embedded = {m.name for m in embedded}
+        self.embedded, self.own_std = {m.name for m in embedded}, own_std
         if not self.map.total:  # pixels alone are predicted: ranks would wait for the gradient of the row
             self.weight.requires_grad_(False)
 
     def fill_parameters(self, generator: torch.Generator) -> None:
-        """Draw rows that give logits of about unit size on a normalised hidden state."""
+        """Draw rows as linear layers are: by default, logits of a normalised hidden state are of about unit size."""
         super().fill_parameters(generator)
         for name in self.map.rows:
-            if name not in self.embedded:
+            if name in self.embedded:
+                continue
+            if self.own_std is None:
                 fill_xavier(self.rows(name), generator)
+            else:
+                fill_normal(self.rows(name), generator, self.own_std)
 
     def scores(self, hidden: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""

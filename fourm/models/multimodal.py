@@ -67,7 +67,7 @@ class Multimodal(nn.Module):
         dim, std, alone = config.dim, config.embedding_std, not config.encoder_depth
         input_modality = ModalityEmbedding(len(modalities), dim, std) if config.modality_embeddings else None
         embedded = [m for m in modalities.outputs if alone or not m.is_grid] if config.tie_heads else []
-        self.heads = Heads(modalities, dim, std, embedded=embedded)
+        self.heads = Heads(modalities, dim, std, embedded=embedded, own_std=config.head_std)
         self.input_embedder = InputEmbedder(
             modalities, dim, std, input_modality, positions=config.position_tables,
             table=self._table() if alone else None,

@@ -14,7 +14,8 @@ LLAMA: dict[str, Any] = {
 """What all language models of this family have (Touvron et al. 2023)."""
 
 
-def _llama(dim: int, hidden: int, depth: int, num_heads: int, *, eps: float, bias: bool = False) -> dict[str, Any]:
+def _llama(dim: int, hidden: int, depth: int, num_heads: int) -> dict[str, Any]:
+    """LVM's (Bai et al. 2023)."""
     return {
         **LLAMA,
         "dim": dim,
@@ -22,13 +23,19 @@ def _llama(dim: int, hidden: int, depth: int, num_heads: int, *, eps: float, bia
         "decoder_depth": depth,
         "num_heads": num_heads,
         "mlp_hidden_dim": hidden,
-        "qkv_bias": bias,
-        "proj_bias": bias,
-        "norm_eps": eps,
+        "norm_eps": 1e-6,
         "rope_theta": 10_000.0,
         "tie_heads": False,
         "init_std": 0.02,
+        "head_std": 0.02,
     }
+
+
+def _internlm(dim: int, hidden: int, depth: int, num_heads: int) -> dict[str, Any]:
+    """DeLVM's (Guo et al. 2024). Its code also starts the layers that end a branch smaller with depth."""
+    own = {"qkv_bias": True, "proj_bias": True, "norm_eps": 1e-5}
+    start = {"init_std": 0.006, "head_std": 0.0052, "embedding_std": 0.0052}
+    return {**_llama(dim, hidden, depth, num_heads), **own, **start}
 
 
 _LVM = {
@@ -74,10 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "aimv2_1b": _aimv2(2048, 5632, 24, 16),
     "aimv2_3b": _aimv2(3072, 8192, 24, 24),
     # LVM, Bai et al. 2023, and the sizes of its published code
-    **{f"lvm_{name}": _llama(*sizes, eps=1e-6) for name, sizes in _LVM.items()},
+    **{f"lvm_{name}": _llama(*sizes) for name, sizes in _LVM.items()},
     # DeLVM, Guo et al. 2024; train them with `code_dim`, the numbers of a code of the tokenizer
-    **{
-        f"delvm_{name}": {**_llama(*sizes, eps=1e-5, bias=True), "embedding_std": 0.0052}
-        for name, sizes in _DELVM.items()
-    },
+    **{f"delvm_{name}": _internlm(*sizes) for name, sizes in _DELVM.items()},
 }

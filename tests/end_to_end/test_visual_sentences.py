@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 def model(vocab_size: int, longest: int, seed: int, **sizes: Any) -> Multimodal:
     row = Modality("visual", Sequence(longest, longest), Discrete(vocab_size), "visual", "tokens")
-    values = {"preset": "lvm_debug", "embedding_std": 0.3, **sizes}
+    values = {"preset": "lvm_debug", "embedding_std": 0.3, "head_std": None, **sizes}
     return Multimodal(ModalitySet([row]), MultimodalConfig(**MultimodalConfig.expand(values)), seed)
 
 

@@ -152,7 +152,7 @@ def test_frozen_codes_are_multiplied_out(tmp_path: Path) -> None:
     from fourm.models.folder import save_model
 
     values = {"preset": "delvm_300m", "dim": 32, "num_heads": 4, "mlp_hidden_dim": 44, "decoder_depth": 2}
-    config = MultimodalConfig(**MultimodalConfig.expand({**values, "code_dim": 6, "init_std": 0.3}))
+    config = MultimodalConfig(**MultimodalConfig.expand({**values, "code_dim": 6, "init_std": 0.3, "head_std": 0.3}))
     own = modalities({"vocab_size": 60, "max_position_embeddings": 64})
     model = Multimodal(own, config).eval()
     model.set_codes({"visual": torch.randn(60, 6, generator=torch.Generator().manual_seed(0))})

@@ -29,7 +29,9 @@ def row(name: str = "visual") -> Modality:
 
 @pytest.fixture(scope="module")
 def model() -> Multimodal:
-    values = MultimodalConfig.expand({"preset": "lvm_debug", "dim": 32, "mlp_hidden_dim": 32, "init_std": 0.3})
+    values = MultimodalConfig.expand(
+        {"preset": "lvm_debug", "dim": 32, "mlp_hidden_dim": 32, "init_std": 0.3, "head_std": 0.3}
+    )
     return Multimodal(ModalitySet([row()]), MultimodalConfig(**{**values, "embedding_std": 1.0}), seed=1).eval()
 
 

@@ -10,6 +10,7 @@ import torch
 
 from fourm import catalog, config
 from fourm.errors import ConfigError
+from fourm.modality import Discrete, Modality, ModalitySet, Sequence
 from fourm.models.configs import SIZES, VARIANTS, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.nn.trunk import Trunk
@@ -117,21 +118,53 @@ def test_wrong_configs_are_explained(values: dict[str, Any], message: str) -> No
         build(**values)
 
 
-@pytest.mark.parametrize(
-    ("preset", "vocab_size", "millions"),
-    [
-        # The sizes of LVM's code with its 8,192 codes and 100 special ids
-        ("lvm_100m", 8292, 117), ("lvm_300m", 8292, 291), ("lvm_600m", 8292, 648), ("lvm_1b", 8292, 1147),
-        ("lvm_3b", 8292, 3275), ("lvm_7b", 8292, 6544),
-    ],
-)  # fmt: skip
-def test_language_models_have_the_published_sizes(preset: str, vocab_size: int, millions: int) -> None:
-    import torch
+# Width, hidden width, blocks, heads; and, where known, millions of parameters with 8,192 codes and 100 special ids.
+LVM = {
+    "debug": (128, 256, 2, 4),
+    "100m": (640, 1664, 22, 10, 117),
+    "300m": (1024, 2688, 22, 8, 291),
+    "600m": (1536, 4096, 22, 16, 648),
+    "1b": (2048, 5504, 22, 16, 1147),
+    "3b": (3200, 8640, 26, 32, 3275),
+    "7b": (4096, 11008, 32, 32, 6544),
+    "13b": (5120, 13824, 40, 40),
+    "20b": (6144, 16128, 46, 48),
+    "30b": (6656, 17920, 60, 52),
+}
+DELVM = {"300m": (1024, 2816, 22, 8), "1b": (2048, 5632, 22, 16)}
 
-    from fourm.modality import Discrete, Modality, ModalitySet, Sequence
-    from fourm.models.multimodal import Multimodal
 
+def language_model(vocab_size: int, **values: Any) -> Multimodal:
     row = Modality("visual", Sequence(4097, 4097), Discrete(vocab_size), "visual", "tokens")
     with torch.device("meta"):
-        model = Multimodal(ModalitySet([row]), MultimodalConfig(**MultimodalConfig.expand({"preset": preset})))
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions
+        return Multimodal(ModalitySet([row]), build(**values))
+
+
+def blocks_of(dim: int, hidden: int, depth: int) -> int:
+    """Numbers in blocks without biases, and the last norm."""
+    return depth * (4 * dim**2 + 3 * dim * hidden + 2 * dim) + dim
+
+
+@pytest.mark.parametrize("size", LVM)
+def test_language_models_have_the_published_sizes(size: str) -> None:
+    dim, hidden, depth, heads, *millions = LVM[size]
+    model = language_model(8292, preset=f"lvm_{size}")
+    count = sum(p.numel() for p in model.parameters())
+    assert count == blocks_of(dim, hidden, depth) + 2 * 8292 * dim
+    assert [round(count / 1e6)] == millions or not millions
+    assert model.config.num_heads == heads
+    assert (model.config.norm, model.config.norm_eps, model.config.rope_theta) == ("rmsnorm", 1e-6, 10_000)
+    assert (model.config.init_std, model.config.head_std, model.config.embedding_std) == (0.02, 0.02, 0.02)
+    assert not biases(model)
+
+
+@pytest.mark.parametrize("size", DELVM)
+def test_delvm_has_the_published_sizes_and_biases(size: str) -> None:
+    dim, hidden, depth, heads = DELVM[size]
+    model = language_model(8192, preset=f"delvm_{size}", code_dim=32)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count == blocks_of(dim, hidden, depth) + depth * 4 * dim + 32 * dim + 8192 * dim
+    assert dim // heads == 128
+    assert model.config.norm_eps == 1e-5
+    assert (model.config.init_std, model.config.head_std, model.config.embedding_std) == (0.006, 0.0052, 0.0052)
+    assert {name.split(".", 3)[3] for name in biases(model)} == {"attn.qkv.bias", "attn.proj.bias"}

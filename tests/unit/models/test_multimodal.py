@@ -477,6 +477,18 @@ def test_tied_heads_and_seeds_decide_the_weights_of_a_decoder_alone(make: Make, 
     assert not torch.equal(one.heads.weight, other.heads.weight)
 
 
+def test_linear_layers_and_heads_start_with_the_deviation_asked_for(make: Make, modalities: ModalitySet) -> None:
+    """LLaMA's draw all of them from one normal distribution, heads and embeddings that are not tied included."""
+    chosen = modalities.subset(["caption"])
+    sizes: dict[str, Any] = {"dim": 64, "encoder_depth": 0, "tie_heads": False, "embedding_std": 0.02}
+    model = make(chosen, init_std=0.02, head_std=0.02, **sizes)
+    found = {name: p.std().item() for name, p in model.named_parameters() if p.ndim > 1}
+    assert {"heads.weight", "input_embedder.table.weight", "decoder.blocks.0.attn.qkv.weight"} <= found.keys()
+    assert list(found.values()) == pytest.approx([0.02] * len(found), rel=0.15)
+    plain = make(chosen, **sizes).heads.weight
+    assert plain.abs().max().item() == pytest.approx((6 / (64 + 300)) ** 0.5, rel=0.01)
+
+
 # ------------------------------------------------------------------ frozen codes
 
 CODED: dict[str, Any] = {"encoder_depth": 0, "tie_heads": False, "code_dim": 5}
