@@ -87,6 +87,11 @@ class TimmTower(Tower):
         self.dim, self.grid = int(self.model.embed_dim), (int(rows), int(columns))
         self.num_extra = int(self.model.num_prefix_tokens) if config.class_token else 0
 
+    @property
+    def shard_units(self) -> list[nn.Module]:
+        """Blocks, of which ranks that share the weights out hold one as a whole at a time (FSDP2)."""
+        return list(self.model.blocks)
+
     def fill_tables(self) -> None:
         """Compute the constants that no checkpoint has, such as the bias of keys in EVA, which is zero."""
         for module in self.model.modules():

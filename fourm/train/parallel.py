@@ -32,6 +32,14 @@ _UNITS = (Block, TokenTable)
 """What is gathered, used and let go by itself; everything else is small and is gathered for the whole step."""
 
 
+def _units(model: nn.Module) -> Iterator[nn.Module]:
+    """What is shared out by itself; networks of other libraries name such parts as `shard_units`."""
+    for module in model.modules():
+        if isinstance(module, _UNITS):
+            yield module
+        yield from getattr(module, "shard_units", ())
+
+
 class Parallel(Protocol):
     """A model on several ranks.
 
@@ -132,7 +140,7 @@ class Sharded:
         if bf16:
             for module in self.model.modules():
                 module.__class__ = _NORMS.get(type(module), type(module))
-        for unit in [m for m in self.model.modules() if isinstance(m, _UNITS)]:
+        for unit in list(_units(self.model)):
             if config.compile and isinstance(unit, Block):
                 unit.compile()
             fully_shard(unit, **options)

@@ -77,6 +77,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         (fsdp() | {"optimizer": MUON}, {"options": {"alone": True}}),
         ({"parallel": {"kind": "ddp"}}, {"options": {"alone": True, "fed": True}}),
         (fsdp(), {"options": {"alone": True, "fed": True}}),
+        ({"parallel": {"kind": "ddp"}}, {"options": {"alone": True, "slots": True}}),
+        (fsdp(), {"options": {"alone": True, "slots": True}}),
     ],
     ids=[
         "ddp",
@@ -90,6 +92,8 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         "decoder fsdp muon",
         "fed ddp",
         "fed fsdp",
+        "slots ddp",
+        "slots fsdp",
     ],
 )
 def test_two_ranks_without_a_common_modality_train_as_one(tmp_path: Path, config: Any, options: Any) -> None:

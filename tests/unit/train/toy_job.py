@@ -1,10 +1,11 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
-`shards`, `transfer`, `detection`, or a kind of tokenizer), `options` of the multimodal one, the folder `shards` and
-`damaged` of the one on shards, `drawn` of the detector, `gradients` (whether those of the first step are kept), and how
-it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`,
-`die_step`, `fail`, `slow_save` (seconds), and `stall_at` (the micro-batch at which the loader of `bad_rank` hangs).
+`documents`, `shards`, `transfer`, `detection`, or a kind of tokenizer), `options` of the multimodal one, the folder
+`shards` and `damaged` of the one on shards, `drawn` of the detector, `gradients` (whether those of the first step are
+kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`,
+`die_in`, `die_step`, `fail`, `slow_save` (seconds), and `stall_at` (the micro-batch at which the loader of `bad_rank`
+hangs).
 """
 
 from __future__ import annotations
@@ -110,12 +111,17 @@ def detecting(config: TrainConfig, world: World, options: dict[str, Any]) -> tup
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The same of the any-to-any model; sharded, it is built on the meta device where its weights are not needed."""
-    kind = {name: options.get("options", {}).get(name, False) for name in ("alone", "fed")}
+    kind = {name: options.get("options", {}).get(name, False) for name in ("alone", "fed", "slots")}
     objective = toy_multimodal.objective(options.get("reduction", "modality"), **kind)
     meta = config.parallel.kind == "fsdp" and not world.is_main
     with torch.device("meta") if meta else contextlib.nullcontext():
         model = toy_multimodal.model(**options.get("options", {}))
     return model, objective, toy_multimodal.MixedLoader(config, world, objective)
+
+
+def documents(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of a model that reads documents of text and images."""
+    return multimodal(config, world, {**options, "options": {"alone": True, "slots": True}})
 
 
 def from_shards(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -200,8 +206,8 @@ def run(options: dict[str, Any]) -> None:
     sabotage(options)
     with session("cpu", threads=1) as world:
         makers = {
-            "linear": linear, "multimodal": multimodal, "shards": from_shards, "transfer": fine_tuning,
-            "detection": detecting,
+            "linear": linear, "multimodal": multimodal, "documents": documents, "shards": from_shards,
+            "transfer": fine_tuning, "detection": detecting,
         }  # fmt: skip
         make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
+from fourm.models.vision_configs import VisionFeederConfig
+from fourm.nn.vision_configs import ResamplerConfig, TimmTowerConfig
 from fourm.objectives.asking import Asking
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig, MaskedConfig
 from fourm.objectives.masked import Masked
 from fourm.rng import generator
+from fourm.tokens import Document, Segment
 from fourm.train.configs import TrainConfig
 from fourm.train.distributed import World
 
@@ -31,6 +34,22 @@ MODALITIES = ModalitySet(
 READABLE = ModalitySet(replace(m, direction="both") if m.name == "rgb" else m for m in MODALITIES.values())
 """The same for a decoder alone, which also predicts the pixels that it reads."""
 HALVES = (("rgb", "depth"), ("caption", "vectors", "codes"))
+DOCUMENTS = ModalitySet(
+    [
+        Modality("text", Sequence(24, 24), Discrete(40), source="text", decode="text"),
+        Modality("image", Slots(4, 16, 16), Continuous(16), source="rgb", decode="image", channels=3),
+    ]
+)
+"""Of documents of text and images, of which the model makes vectors; of the halves, one has no images."""
+
+
+def vision() -> VisionFeederConfig:
+    """A tower of timm and a causal resampler."""
+    tower = TimmTowerConfig(
+        "vit_tiny_patch16_224",
+        options={"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2},
+    )
+    return VisionFeederConfig(tower, ResamplerConfig(dim=16, depth=1, num_heads=2))
 
 
 def model(seed: int = 0, **options: Any) -> Multimodal:
@@ -38,6 +57,9 @@ def model(seed: int = 0, **options: Any) -> Multimodal:
     if options.pop("alone", False):
         llama = {"num_kv_heads": 1, "norm": "rmsnorm", "rope_theta": 100.0, "tie_heads": False}
         alone = {**sizes, **llama, "encoder_depth": 0, "vector_head": LinearHeadConfig(), **options}
+        if alone.pop("slots", False):
+            facts = {"position_tables": False, "modality_embeddings": False, "feeders": {"image": vision()}}
+            return Multimodal(DOCUMENTS, MultimodalConfig(**{**alone, **facts}), seed)
         if alone.pop("fed", False):
             tower = {"dim": 24, "encoder_depth": 0, "decoder_depth": 2, "num_heads": 2, "norm": "rmsnorm"}
             alone["feeders"] = {"rgb": MultimodalConfig(**tower, patch_norm=True, modality_embeddings=False)}
@@ -45,7 +67,9 @@ def model(seed: int = 0, **options: Any) -> Multimodal:
     return Multimodal(MODALITIES, MultimodalConfig(**{**sizes, "num_register_tokens": 1, **options}), seed)
 
 
-def objective(reduction: Any = "modality", *, alone: bool = False, fed: bool = False) -> Asking:
+def objective(reduction: Any = "modality", *, alone: bool = False, fed: bool = False, slots: bool = False) -> Asking:
+    if slots:
+        return Autoregressive(AutoregressiveConfig(regress_end=True, reduction=reduction, max_tokens=24), DOCUMENTS)
     if alone:
         prefix: Any = "fed" if fed else "uniform"
         return Autoregressive(AutoregressiveConfig(shuffle=True, prefix=prefix, reduction=reduction), READABLE)
@@ -65,6 +89,17 @@ def sample(number: int, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
+def documents(number: int, half: int) -> list[Document]:
+    """A row of two documents; those of the second half are texts."""
+    rng = np.random.default_rng(number)
+
+    def text(length: int, *, asked: bool = True) -> Segment:
+        return Segment("text", rng.integers(0, 40, length), asked)
+
+    image = Segment("image", rng.standard_normal((3, 16, 16)).astype(np.float32))
+    return [[text(3), text(1, asked=False), image, text(2)] if not half else [text(5)], [text(4)]]
+
+
 class MixedLoader:
     """Each global batch begins with samples of the first modalities and ends with samples of the others."""
 
@@ -79,8 +114,9 @@ class MixedLoader:
             first = (micro * world.size + world.rank) * share
             items = []
             for slot in range(first, first + share):
-                names = HALVES[2 * slot // c.batch_size]
-                number = step * c.batch_size + slot
-                items.append(self.objective.prepare(sample(number, names), generator(0, number)))
+                half, number = 2 * slot // c.batch_size, step * c.batch_size + slot
+                read = "image" in self.objective.modalities
+                given = documents(number, half) if read else sample(number, HALVES[half])
+                items.append(self.objective.prepare(given, generator(0, number)))
             n += 1
             yield self.objective.collate(items), {"n": n}
