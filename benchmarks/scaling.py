@@ -27,7 +27,7 @@ MODELS: dict[str, dict[str, int]] = {
     "middle": {"dim": 64, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 1},
     "large": {"dim": 128, "encoder_depth": 4, "decoder_depth": 2, "num_heads": 2},
 }
-ROOMS = (250, 1000, 4000)
+ROOMS = (60, 250, 1000)
 PAGE = """# Scaling
 
 Three sizes of the quick start's model, each trained on three amounts of its rooms, always for the same {tokens} tokens
