@@ -143,14 +143,15 @@ class SamplingConfig:
     """How a diffusion model is run backwards.
 
     Args:
-        scheduler: `ddim` (Song et al. 2021), `dpm` (DPM-Solver++, Lu et al. 2022) or `unipc` (Zhao et al. 2023).
+        scheduler: `ddim` (Song et al. 2021), `dpm` (DPM-Solver++, Lu et al. 2022), `unipc` (Zhao et al. 2023), `pndm`
+            (Liu et al. 2022; Emu) or `euler` (Karras et al. 2022; Emu2).
         num_steps: calls of the network.
         spacing: which timesteps: `trailing` ends each stretch of them, `leading` begins it, `linspace` takes both ends.
         guidance: weight of classifier-free guidance (Ho and Salimans 2022); 1 is none.
-        clip: keep predictions of the clean image within [-1, 1].
+        clip: keep predictions of the clean image within [-1, 1]; `pndm` and `euler` cannot.
     """
 
-    scheduler: Literal["ddim", "dpm", "unipc"] = "ddim"
+    scheduler: Literal["ddim", "dpm", "unipc", "pndm", "euler"] = "ddim"
     num_steps: int = 25
     spacing: Literal["trailing", "leading", "linspace"] = "trailing"
     guidance: float = 1.0
@@ -158,6 +159,31 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "num_steps", least=1)
+        if self.clip and self.scheduler in ("pndm", "euler"):
+            raise ConfigError(f"scheduler {self.scheduler} clips nothing: set clip to false, or use ddim, dpm or unipc")
+
+
+def check_sampling(noise: NoiseConfig, sampling: SamplingConfig) -> None:
+    """Whether a noise process can be run backwards so.
+
+    Raises:
+        ConfigError: if there are more steps than timesteps, or the scheduler does not know the process.
+    """
+    if sampling.num_steps > noise.num_timesteps:
+        raise ConfigError(
+            f"sampling.num_steps is {sampling.num_steps}; the process has {noise.num_timesteps} timesteps"
+        )
+    if noise.zero_terminal_snr and sampling.spacing != "trailing":
+        raise ConfigError(
+            f"sampling.spacing is {sampling.spacing}, but with zero_terminal_snr sampling has to begin at the last "
+            "timestep (Lin et al. 2023): use trailing"
+        )
+    if sampling.scheduler == "pndm" and (noise.prediction == "sample" or noise.zero_terminal_snr):
+        what = "zero_terminal_snr" if noise.zero_terminal_snr else f"prediction {noise.prediction}"
+        raise ConfigError(
+            f"sampling.scheduler is pndm, which does not go with noise.{what}: use ddim, or a process of prediction "
+            "epsilon or v that ends before pure noise"
+        )
 
 
 @dataclass(frozen=True)

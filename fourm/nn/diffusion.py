@@ -67,8 +67,9 @@ class Diffusion(nn.Module):
         scheduler = self.scheduler(sampling)
         values = noise.float() * scheduler.init_noise_sigma
         for step in scheduler.timesteps.tolist():
-            timestep = torch.full((len(values),), step, dtype=torch.int64, device=values.device)
-            values = scheduler.step(denoise(values, timestep).float(), step, values, return_dict=False)[0]
+            timestep = torch.full((len(values),), step, dtype=scheduler.timesteps.dtype, device=values.device)
+            seen = scheduler.scale_model_input(values, step)
+            values = scheduler.step(denoise(seen, timestep).float(), step, values, return_dict=False)[0]
         return values
 
     def scheduler(self, sampling: SamplingConfig) -> Any:
@@ -76,6 +77,11 @@ class Diffusion(nn.Module):
         common: dict[str, Any] = {"timestep_spacing": sampling.spacing}
         if sampling.scheduler == "ddim":
             made = self._scheduler("DDIMScheduler", clip_sample=sampling.clip, **common)
+        elif sampling.scheduler == "euler":
+            made = self._scheduler("EulerDiscreteScheduler", **common)
+        elif sampling.scheduler == "pndm":
+            # Without Runge-Kutta steps, as Stable Diffusion has it.
+            made = self._scheduler("PNDMScheduler", skip_prk_steps=True, **common)
         else:
             name = {"dpm": "DPMSolverMultistepScheduler", "unipc": "UniPCMultistepScheduler"}[sampling.scheduler]
             # Dynamic thresholding at ratio 1 and maximum 1 is clipping, which these classes do not offer by itself.
@@ -97,7 +103,7 @@ class Diffusion(nn.Module):
         return getattr(diffusers, name)(
             num_train_timesteps=c.num_timesteps,
             prediction_type=_PREDICTIONS[c.prediction],
-            rescale_betas_zero_snr=c.zero_terminal_snr,
+            **({} if name == "PNDMScheduler" else {"rescale_betas_zero_snr": c.zero_terminal_snr}),
             **options,
         )
 

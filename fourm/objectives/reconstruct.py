@@ -6,8 +6,8 @@ images by a frozen teacher, here, on the device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ class Reconstruction(Protocol):
 
     Attributes:
         output: (B, C, H, W).
-        commitment: (B,).
+        commitment: (B,), or nothing of a network without codes.
         target: (B, C, H, W) what the output should be; None: the image.
     """
 
@@ -36,17 +36,18 @@ class Reconstruction(Protocol):
     def output(self) -> Tensor: ...
 
     @property
-    def commitment(self) -> Tensor: ...
+    def commitment(self) -> Tensor | None: ...
 
     @property
     def target(self) -> Tensor | None: ...
 
 
 class Shown(NamedTuple):
-    """One sample: its image, and the seed of all that a decoder draws for it."""
+    """One sample: its image, the seed of all that a decoder draws for it, and vectors given beside it."""
 
     image: np.ndarray
     seed: int
+    given: Mapping[str, np.ndarray] = {}
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,23 @@ class ImageBatch:
             teacher reads, where one makes the values.
         seeds: (B,) int64, each sample's own.
         num_scored: values, places or labelled pixels: what the sum of the loss is divided by.
+        given: name -> (B, N, d) vectors beside the images.
     """
 
     images: Tensor
     seeds: Tensor
     num_scored: int
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
-        images, seeds = (t.to(device, non_blocking=non_blocking) for t in (self.images, self.seeds))
-        return ImageBatch(images, seeds, self.num_scored)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ImageBatch:
-        return ImageBatch(self.images.pin_memory(), self.seeds.pin_memory(), self.num_scored)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ImageBatch:
+        given = {name: change(vectors) for name, vectors in self.given.items()}
+        return ImageBatch(change(self.images), change(self.seeds), self.num_scored, given)
 
 
 class Reconstruct:
@@ -80,6 +86,8 @@ class Reconstruct:
         modality: the raw modality.
         num_tokens: tokens of an image of the modality's size, for throughput; None: one per patch.
         teacher: makes the values of a modality that has one of images (B, 3, H, W).
+        given: vectors that the network is given beside the images.
+        has_codes: whether latents are committed to codes.
 
     Raises:
         ConfigError: if a distance does not go with the values of the modality.
@@ -92,16 +100,19 @@ class Reconstruct:
         modality: Modality,
         num_tokens: int | None = None,
         teacher: nn.Module | None = None,
+        *,
+        given: Sequence[Modality] = (),
+        has_codes: bool = True,
     ) -> None:
         _check_loss(config, modality)
         if (modality.teacher is None) != (teacher is None):
             raise ConfigError(f"modality '{modality.name}' has teacher {modality.teacher}, given was {teacher}")
         self.config = config
-        self.modality = modality
+        self.modality, self.given = modality, tuple(given)
         height, width = modality.grid.image_size
         self.pixels_per_token = height * width / (num_tokens or modality.num_tokens)
         self.frozen: dict[str, nn.Module] = {} if teacher is None else {"teacher": teacher}
-        self.parts: tuple[str, ...] = ("reconstruct", "commit")
+        self.parts: tuple[str, ...] = ("reconstruct", "commit") if has_codes else ("reconstruct",)
         if config.perceptual is not None:
             from fourm.objectives.perceptual import build_perceptual
 
@@ -113,13 +124,15 @@ class Reconstruct:
         return {**self.__dict__, "frozen": {}}
 
     def prepare(self, sample: Mapping[str, Any], rng: np.random.Generator) -> Shown:
-        """The image of one sample, and its seed."""
-        if self.modality.name not in sample:
-            raise DataError(
-                f"a sample has no '{self.modality.name}'; it has {', '.join(sample) or 'nothing'}. "
-                "Check the recipe's data"
-            )
-        return Shown(np.asarray(sample[self.modality.name]), int(rng.integers(1 << 63)))
+        """The image of one sample, its seed, and the vectors beside it."""
+        for modality in (self.modality, *self.given):
+            if modality.name not in sample:
+                raise DataError(
+                    f"a sample has no '{modality.name}'; it has {', '.join(sample) or 'nothing'}. "
+                    "Check the recipe's data"
+                )
+        given = {modality.name: _rows(sample[modality.name], modality) for modality in self.given}
+        return Shown(np.asarray(sample[self.modality.name]), int(rng.integers(1 << 63)), given)
 
     def collate(self, items: Sequence[Shown]) -> ImageBatch:
         """Stack images of one size."""
@@ -132,7 +145,8 @@ class Reconstruct:
         height, width = self.modality.map_size(images.shape[-2:])
         channels = images.shape[1] if self.modality.teacher is None else self.modality.map_channels or 1
         places = len(images) * height * width
-        return ImageBatch(values, seeds, places if self._is_per_place else places * channels)
+        given = {m.name: torch.from_numpy(np.stack([item.given[m.name] for item in items])) for m in self.given}
+        return ImageBatch(values, seeds, places if self._is_per_place else places * channels, given)
 
     def counts(self, batch: ImageBatch) -> dict[str, float]:
         """Scored values, and images for every other part."""
@@ -146,13 +160,15 @@ class Reconstruct:
         """Mean distance per scored value plus the weighted mean commitment and perceptual distance."""
         teacher = self.frozen.get("teacher")
         values = batch.images if teacher is None else teacher(batch.images)
-        result: Reconstruction = model(values, batch.seeds)
+        result: Reconstruction = model(values, batch.seeds, *([batch.given] if self.given else []))
         output = result.output.float()
         target = values if result.target is None else result.target
         # A decoder may be scored in a space of its own, such as latents: still the mean over its numbers.
         numbers = target.numel() // (target.shape[1] if self._is_per_place else 1)
         share = 1.0 if result.target is None else batch.num_scored / numbers
-        sums = {"reconstruct": self._distance(output, target) * share, "commit": result.commitment.sum()}
+        sums = {"reconstruct": self._distance(output, target) * share}
+        if result.commitment is not None:
+            sums["commit"] = result.commitment.sum()
         weights = {"commit": self.config.commit_weight}
         if "perceptual" in self.frozen:
             # A denoiser is only used here with images as its output.
@@ -181,6 +197,17 @@ class Reconstruct:
             case "cosine":
                 return (1 - F.cosine_similarity(output, target, dim=1)).sum()
         raise ConfigError(f"objective.loss '{self.config.loss}' is not known")
+
+
+def _rows(vectors: Any, modality: Modality) -> np.ndarray:
+    """(N, d) float32, as many as the modality says."""
+    found = np.asarray(vectors, np.float32)
+    if len(found) != modality.num_tokens:
+        raise DataError(
+            f"a sample has {len(found)} vectors of '{modality.name}', expected {modality.num_tokens}: make its file "
+            "again, or correct num_tokens of the condition"
+        )
+    return found
 
 
 def _check_loss(config: ReconstructConfig, modality: Modality) -> None:

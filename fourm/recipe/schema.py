@@ -21,6 +21,7 @@ from fourm.ranges import check_range
 from fourm.recipe.rows import check_rows
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
 from fourm.tokenizers.teacher_configs import teacher_of
+from fourm.tokenizers.visual_decoder_configs import VisualDecoderConfig
 from fourm.train.configs import TrainConfig
 
 TEXT = "text"
@@ -232,9 +233,9 @@ class TokenizerRecipe:
         if type(self.objective) in kinds:
             raise ConfigError(f"objective.kind {kinds[type(self.objective)]} is for `fourm pretrain`; use reconstruct")
         perceptual = getattr(self.objective, "perceptual", None)
-        if perceptual is not None and isinstance(self.tokenizer, VQControlNetConfig):
+        if perceptual is not None and isinstance(self.tokenizer, VQControlNetConfig | VisualDecoderConfig):
             raise ConfigError(
-                "objective.perceptual compares images, but a vqcontrolnet is trained on latents: leave the loss out"
+                "objective.perceptual compares images, but this tokenizer is trained on noise: leave the loss out"
             )
         predicted = self.tokenizer.noise.prediction if isinstance(self.tokenizer, DiVAEConfig) else "sample"
         if perceptual is not None and predicted != "sample":

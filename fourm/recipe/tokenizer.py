@@ -40,13 +40,15 @@ def run(recipe: TokenizerRecipe) -> None:
         model = build_tokenizer(recipe)
         _start(model, recipe)
         teacher = build_teacher(modality, recipe.tokenizer.teacher, resolutions=recipe.data.resolutions)
-        objective = implementation(recipe.objective.target)(recipe.objective, modality, model.grid.num_tokens, teacher)
-        job = TrainingJob(recipe, world, ModalitySet([modality]), objective)
+        objective = implementation(recipe.objective.target)(
+            recipe.objective, modality, model.num_tokens, teacher, given=model.given, has_codes=model.has_codes
+        )
+        job = TrainingJob(recipe, world, ModalitySet([modality, *model.given]), objective)
         job.fit(
             model,
             lambda trained, path: trained.save(path),
             pictures=_pictures(job, recipe.pictures, model),
-            statistics=lambda: {f"codebook/{name}": float(value) for name, value in model.quantizer.usage().items()},
+            statistics=lambda: {f"codebook/{name}": value for name, value in model.usage().items()},
         )
 
 
@@ -87,6 +89,6 @@ def _pictures(
         batch = batch.to(job.world.device)
         teacher = objective.frozen.get("teacher")
         inputs = batch.images if teacher is None else teacher(batch.images)
-        return {"reconstructions": reconstructions(model, inputs, batch.seeds, config.num_steps)}
+        return {"reconstructions": reconstructions(model, inputs, batch.seeds, config.num_steps, batch.given)}
 
     return draw

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from fourm.config import build, to_dict
+from fourm.config import to_dict
 from fourm.errors import CheckpointError, ConfigError
-from fourm.machine import Precision, use_bf16
 from fourm.modality import Grid, Modality
 from fourm.nn.position import resize_table
 from fourm.registry import implementation
 from fourm.tokenizers import saved
 from fourm.tokenizers.configs import AutoencoderConfig
+from fourm.tokenizers.module import TokenizerModule
 from fourm.tokenizers.quantize import Quantized
 from fourm.tokenizers.teacher_configs import identity, teacher_of
 from fourm.tokenizers.units import to_natural
@@ -41,7 +41,7 @@ class Reconstruction(NamedTuple):
     target: Tensor | None = None
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(TokenizerModule):
     """Encoder and quantizer. Subclasses decode: directly, or by diffusion.
 
     Continuous images go in as they are, label maps as class embeddings.
@@ -57,13 +57,11 @@ class Autoencoder(nn.Module):
         ConfigError: if the modality is not an image, or its size is not a multiple of the patch size.
     """
 
-    kind: ClassVar[str]
-    config_class: ClassVar[type[AutoencoderConfig]]
-    decoder: Any
+    has_codes = True
+    config: AutoencoderConfig
 
     def __init__(self, modality: Modality, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.modality, self.config = modality, config
+        super().__init__(modality, config)
         self.teacher_config = teacher_of(modality, config.teacher)
         self._teacher: tuple[nn.Module, ...] = ()  # in a tuple, as it is no part of the tokenizer's weights
         self.latent_grid = token_grid(modality, config.encoder.patch_size)
@@ -85,6 +83,10 @@ class Autoencoder(nn.Module):
         if rows == columns == 1:
             return self.latent_grid
         return Grid(self.latent_grid.height * rows, self.latent_grid.width * columns)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid.num_tokens
 
     @property
     def vocab_size(self) -> int:
@@ -116,6 +118,9 @@ class Autoencoder(nn.Module):
             seeds: (B,) int64, of what a family draws in training.
         """
         raise NotImplementedError
+
+    def usage(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.quantizer.usage().items()}
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; a frozen encoder and its codebook stay as they are."""
@@ -185,57 +190,6 @@ class Autoencoder(nn.Module):
             return output.argmax(1)
         return torch.sigmoid(output) if self.modality.normalization == "mask" else to_natural(output, self.modality)
 
-    def for_decoding(self, *, precision: Precision = "auto", channels_last: bool = True) -> Self:
-        """The same tokenizer, changed for fast decoding; for inference only. Tokens stay as they are.
-
-        Args:
-            precision: of the decoder's weights and computation; what lies around it stays in float32.
-            channels_last: keep channels innermost in memory, which convolutions prefer.
-        """
-        dtype = torch.bfloat16 if use_bf16(precision, self._decoder_weight.device) else torch.float32
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.decoder.to(dtype=dtype, memory_format=layout)
-        return self.requires_grad_(False).eval()
-
-    def use_sampling(self, **changes: Any) -> Self:
-        """Decode by diffusion with other settings from now on.
-
-        Args:
-            changes: keys of `SamplingConfig`, for instance `num_steps=10`; the others stay.
-
-        Raises:
-            ConfigError: if this tokenizer decodes otherwise, or does not know the settings.
-        """
-        raise ConfigError(
-            f"this tokenizer (kind {self.kind}) decodes in one pass: {', '.join(changes)} can only be set for kinds "
-            "that decode by diffusion"
-        )
-
-    def save(self, folder: str | Path) -> str:
-        """Write config and weights; returns the hash."""
-        return saved.write(
-            Path(folder), self.kind, self.modality, to_dict(self.config), self.state_dict(), token_hash=self.hash
-        )
-
-    @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Read a saved tokenizer, ready for inference.
-
-        Raises:
-            CheckpointError: if files are missing, damaged or do not belong together.
-        """
-        folder = Path(folder)
-        facts = saved.read_facts(folder)
-        config = build(cls.config_class, facts["config"], where=str(folder / saved.CONFIG_FILE))
-        with torch.device("meta"):
-            model = cls(saved.read_modality(folder), config)
-        state = saved.read_weights(folder, str(device))
-        try:
-            model.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: the weights do not fit the config: {error}") from None
-        return model.to(device).requires_grad_(False).eval()
-
     @torch.no_grad()
     def adopt(self, source: Autoencoder) -> None:
         """Go on from another tokenizer, decoder included. Position tables of another size are resized.
@@ -286,12 +240,6 @@ class Autoencoder(nn.Module):
                     "both recipes the same encoder and quantizer, and for init_from the same decoder"
                 )
             value.copy_(given)
-
-    @property
-    def _decoder_weight(self) -> Tensor:
-        """A parameter that shows the decoder's device, precision and memory layout."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight
 
     def _encoding_parts(self) -> Iterator[nn.Module]:
         parts = (self.class_embedding, self.encoder, self.quantizer, self.quant_proj)

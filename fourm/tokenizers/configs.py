@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fourm.config import slot
 from fourm.errors import ConfigError
-from fourm.nn.configs import NoiseConfig, SamplingConfig
+from fourm.nn.configs import NoiseConfig, SamplingConfig, check_sampling
 from fourm.ranges import check_range
 from fourm.registry import Registry
 from fourm.tokenizers.stable_diffusion_configs import StableDiffusionConfig
@@ -117,22 +117,14 @@ class DiffusionConfig(AutoencoderConfig):
         """Whether images can be decoded so.
 
         Raises:
-            ConfigError: if there are more steps than timesteps, or guidance without what it needs.
+            ConfigError: if the scheduler does not go with the noise process, or guidance without what it needs.
         """
-        if sampling.num_steps > self.noise.num_timesteps:
-            raise ConfigError(
-                f"sampling.num_steps is {sampling.num_steps}; the process has {self.noise.num_timesteps} timesteps"
-            )
+        check_sampling(self.noise, sampling)
         learns_without = self.condition_dropout or self.masked_condition is not None or self.knows_no_codes
         if sampling.guidance != 1.0 and not learns_without:
             raise ConfigError(
                 f"sampling.guidance is {sampling.guidance}, but the denoiser has never been without its codes: train "
                 "it with condition_dropout, for instance 0.1"
-            )
-        if self.noise.zero_terminal_snr and sampling.spacing != "trailing":
-            raise ConfigError(
-                f"sampling.spacing is {sampling.spacing}, but with zero_terminal_snr sampling has to begin at the last "
-                "timestep (Lin et al. 2023): use trailing"
             )
 
 
@@ -197,5 +189,6 @@ TOKENIZERS = Registry(
         "vqvae": "fourm.tokenizers.configs:VQVAEConfig",
         "divae": "fourm.tokenizers.configs:DiVAEConfig",
         "vqcontrolnet": "fourm.tokenizers.configs:VQControlNetConfig",
+        "visual_decoder": "fourm.tokenizers.visual_decoder_configs:VisualDecoderConfig",
     },
 )

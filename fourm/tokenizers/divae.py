@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch
 from torch import Tensor, nn
 
-from fourm.config import build, to_dict
 from fourm.errors import ConfigError
 from fourm.modality import Modality
-from fourm.nn.configs import SamplingConfig
-from fourm.nn.diffusion import Diffusion, starting_noise
 from fourm.registry import implementation
-from fourm.rng import key_hash, normal, uniform
+from fourm.rng import uniform
 from fourm.tokenizers.autoencoder import Autoencoder, Reconstruction
 from fourm.tokenizers.configs import DiffusionConfig, DiVAEConfig
+from fourm.tokenizers.painting import Painting, as_seeds, stream
+
+_SHARE, _MASK = map(stream, ("share", "mask"))
 
 
-def _stream(purpose: str) -> int:
-    return key_hash("divae", purpose) & 0x7FFF_FFFF_FFFF_FFFF
-
-
-_NOISE, _TIME, _DROP, _SHARE, _MASK = map(_stream, ("noise", "time", "drop", "share", "mask"))
-
-
-class DiffusionAutoencoder(Autoencoder):
+class DiffusionAutoencoder(Painting, Autoencoder):
     """Encoder, quantizer, and a denoiser that paints from codes; in pixels, unless a family has a space of its own.
 
     Everything it draws belongs to the sample: the same seed gives the same image in any batch. Families set `decoder`,
@@ -52,8 +43,7 @@ class DiffusionAutoencoder(Autoencoder):
             raise ConfigError(
                 f"modality '{modality.name}' is a mask, whose decoder answers logits: use tokenizer.kind: vqvae"
             )
-        self.diffusion = Diffusion(config.noise)
-        self.sampling = config.sampling
+        self.set_up_diffusion(config.noise, config.sampling)
 
     def forward(self, image: Tensor, seeds: Tensor | None = None) -> Reconstruction:
         """Encode and quantize images, add noise to them, and predict it from the codes.
@@ -62,16 +52,13 @@ class DiffusionAutoencoder(Autoencoder):
             image: (B, C, H, W) normalised values.
             seeds: (B,) int64; each sample's noise, timestep and hidden codes. None: 0, 1, 2, ...
         """
-        seeds = _seeds(seeds, image)
+        seeds = as_seeds(seeds, image)
         quantized = self._quantize(image, seeds)
         clean = self._to_values(image.float(), seeds)
-        noise = normal(seeds[:, None], _NOISE, torch.arange(clean[0].numel(), device=clean.device)).view_as(clean)
-        timestep = (uniform(seeds, _TIME) * self.config.noise.num_timesteps).long()
-        noisy = self.diffusion.add_noise(clean, noise, timestep)
+        noised = self._noised(clean, seeds)
         keep = self._kept(seeds, quantized.vectors[..., 0])
-        output = self.decoder(noisy, timestep, quantized.vectors.permute(0, 3, 1, 2), keep)
-        target = self.diffusion.target(clean, noise, timestep)
-        return Reconstruction(output, quantized.commitment, quantized.ids, target)
+        output = self.decoder(noised.values, noised.timestep, quantized.vectors.permute(0, 3, 1, 2), keep)
+        return Reconstruction(output, quantized.commitment, quantized.ids, noised.target)
 
     @torch.no_grad()
     def denoise(self, noisy: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
@@ -88,56 +75,34 @@ class DiffusionAutoencoder(Autoencoder):
         timestep = torch.as_tensor(timestep, device=noisy.device).expand(len(noisy))
         return self._predict(noisy, timestep, self.quantizer.lookup(ids).permute(0, 3, 1, 2))
 
-    def use_sampling(self, **changes: Any) -> Self:
-        """Decode with another scheduler, number of steps or guidance from now on; see `Autoencoder.use_sampling`."""
-        sampling = build(SamplingConfig, {**to_dict(self.sampling), **changes}, key="sampling")
-        self.config.check_sampling(sampling)
-        self.sampling = sampling
-        return self
-
     def _generate(self, vectors: Tensor, seeds: Tensor | None) -> Tensor:
         batch, height, width, _ = vectors.shape
         patch = self.latent_grid.patch_size
         size = (height * patch, width * patch)
-        noise = starting_noise(_seeds(seeds, vectors), _NOISE, self._shape(size))
-        condition, guidance = vectors.permute(0, 3, 1, 2), self.sampling.guidance
+        condition = vectors.permute(0, 3, 1, 2)
         shown = torch.arange(2 * batch, device=vectors.device) < batch
-        keep, twice = shown[:, None, None].expand(-1, height, width), condition.repeat(2, 1, 1, 1)
-
-        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
-            if guidance == 1.0:
-                return self._predict(noisy, timestep, condition)
-            both = self._predict(noisy.repeat(2, 1, 1, 1), timestep.repeat(2), twice, keep)
-            with_codes, without = both.chunk(2)
-            return without + guidance * (with_codes - without)
-
-        return self._to_image(self.diffusion.sample(predict, noise, self.sampling), size)
+        keep, both = shown[:, None, None].expand(-1, height, width), condition.repeat(2, 1, 1, 1)
+        return self._paint(
+            lambda noisy, timestep: self._predict(noisy, timestep, condition),
+            lambda noisy, timestep: self._predict(noisy, timestep, both, keep),
+            as_seeds(seeds, vectors),
+            size,
+        )
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """Of what is painted for an image of `size`."""
         return (self.channels, *size)
-
-    def _to_values(self, image: Tensor, seeds: Tensor) -> Tensor:
-        """(B, C, H, W) images -> what is painted for them."""
-        return image
-
-    def _to_image(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """What is painted -> (B, C, *size) images."""
-        return values
 
     def _predict(self, noisy: Tensor, timestep: Tensor, condition: Tensor, keep: Tensor | None = None) -> Tensor:
         """The denoiser in its own precision and memory layout, float32 outside."""
-        weight = self._decoder_weight
-        layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else None
-        noisy = noisy.to(weight.dtype, memory_format=layout or torch.preserve_format)
-        return self.decoder(noisy, timestep, condition.to(weight.dtype), keep).float()
+        noisy = self._as_decoder(noisy)
+        return self.decoder(noisy, timestep, condition.to(noisy.dtype), keep).float()
 
     def _kept(self, seeds: Tensor, places: Tensor) -> Tensor | None:
         """(B, h, w) like `places`, which ones the denoiser sees: none of a dropped sample, a share of the others."""
         config = self.config
         if not config.condition_dropout and config.masked_condition is None:
             return None
-        keep = (uniform(seeds, _DROP) >= config.condition_dropout)[:, None, None].expand_as(places)
+        keep = self._shown(seeds)[:, None, None].expand_as(places)
         if config.masked_condition is not None:
             low, high = config.masked_condition
             hidden = (low + (high - low) * uniform(seeds, _SHARE))[:, None]
@@ -170,7 +135,3 @@ class DiVAE(DiffusionAutoencoder):
                 "tokenizer.denoiser.patch_size"
             )
         self.decoder = implementation(config.denoiser.target)(config.denoiser, self.channels, self.quantizer.dim)
-
-
-def _seeds(seeds: Tensor | None, like: Tensor) -> Tensor:
-    return torch.arange(len(like), device=like.device) if seeds is None else seeds

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fourm.errors import CheckpointError, MissingExtraError
 from fourm.rng import torch_seed
+from fourm.tokenizers.diffusers_parts import from_latents, make_unet, make_vae, to_latents, unet_sizes
 from fourm.tokenizers.stable_diffusion_configs import StableDiffusionConfig
 
 LICENCE = "CreativeML OpenRAIL-M"
@@ -47,31 +48,18 @@ class StableDiffusion(nn.Module):
 
     def encode(self, image: Tensor, noise: Tensor) -> Tensor:
         """Latents (B, c, H / stride, W / stride) of images (B, 3, H, W) in [-1, 1], drawn with standard `noise`."""
-        found = self.vae.encode(image.to(self.vae.dtype)).latent_dist
-        return (found.mean.float() + found.std.float() * noise) * self.scale
+        return to_latents(self.vae, image, noise, self.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) of latents."""
-        decoded: Tensor = self.vae.decode((latents / self.scale).to(self.vae.dtype), return_dict=False)[0]
-        return decoded.float()
+        return from_latents(self.vae, latents, self.scale)
 
     def _at_random(self) -> None:
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-
         c, device = self.config, torch.get_default_device()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(c.seed, "stable_diffusion"))
-            self.unet = UNet2DConditionModel(
-                in_channels=c.latent_channels, out_channels=c.latent_channels, **_unet_sizes(c), **_up_blocks(c)
-            )
-            self.vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * len(c.vae_widths),
-                up_block_types=("UpDecoderBlock2D",) * len(c.vae_widths),
-                block_out_channels=c.vae_widths,
-                layers_per_block=c.vae_blocks,
-                latent_channels=c.latent_channels,
-                norm_num_groups=c.groups,
-            )
+            self.unet = make_unet(c.unet, c.latent_channels, c.text_dim)
+            self.vae = make_vae(c.vae_widths, c.vae_blocks, c.latent_channels, c.groups)
             self.register_buffer("empty_prompt", torch.randn(1, c.text_length, c.text_dim, device=device))
 
     def _from_source(self, source: str) -> None:
@@ -109,24 +97,9 @@ def make_controlnet(config: StableDiffusionConfig) -> Any:
     return ControlNetModel(
         in_channels=config.latent_channels,
         conditioning_embedding_out_channels=(config.groups,),  # as small as can be: it is replaced
-        **_unet_sizes(config),
+        cross_attention_dim=config.text_dim,
+        **unet_sizes(config.unet),
     )
-
-
-def _unet_sizes(c: StableDiffusionConfig) -> dict[str, Any]:
-    levels = len(c.widths)
-    return {
-        "down_block_types": ("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
-        "block_out_channels": c.widths,
-        "layers_per_block": c.num_blocks,
-        "cross_attention_dim": c.text_dim,
-        "attention_head_dim": c.num_heads,  # by diffusers' own account a misnomer
-        "norm_num_groups": c.groups,
-    }
-
-
-def _up_blocks(c: StableDiffusionConfig) -> dict[str, Any]:
-    return {"up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(c.widths) - 1)}
 
 
 def _check_sizes(source: str, config: StableDiffusionConfig, unet: Any, vae: Any, text: Any) -> None:

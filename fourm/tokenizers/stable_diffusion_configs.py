@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fourm.errors import ConfigError
 from fourm.ranges import check_range
+from fourm.tokenizers.visual_decoder_configs import CrossUNetConfig
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,15 @@ class StableDiffusionConfig:
     def stride(self) -> int:
         """Pixels per side of one latent."""
         return int(2 ** (len(self.vae_widths) - 1))
+
+    @property
+    def unet(self) -> CrossUNetConfig:
+        """Sizes of the U-Net; its last level does not attend."""
+        levels = len(self.widths)
+        return CrossUNetConfig(
+            widths=self.widths,
+            num_blocks=self.num_blocks,
+            attention_depth=(1,) * (levels - 1) + (0,),
+            num_heads=(self.num_heads,) * levels,
+            groups=self.groups,
+        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fourm.config import build
 from fourm.errors import ConfigError
-from fourm.nn.configs import NoiseConfig, SamplingConfig
+from fourm.nn.configs import NoiseConfig, SamplingConfig, check_sampling
 from fourm.nn.diffusion import Diffusion, shifted_cosine_betas, starting_noise
 
 PREDICTIONS = ("epsilon", "sample", "v")
@@ -75,12 +75,13 @@ def test_sampling_with_the_best_prediction_gives_the_distribution_of_the_data(pr
     assert values.mean().item() == pytest.approx(0, abs=0.03)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "dpm", "unipc"])
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm", "unipc", "euler"])
 def test_a_known_image_is_found_in_any_number_of_steps(scheduler: str) -> None:
     diffusion = Diffusion(NoiseConfig(prediction="sample"))
     image = torch.rand(2, 3, 4, 4) * 2 - 1
     for steps in (1, 2, 7):
-        found = diffusion.sample(lambda x, t: image, torch.randn(2, 3, 4, 4), SamplingConfig(scheduler, steps))  # type: ignore[arg-type]
+        sampling = SamplingConfig(scheduler, steps, clip=scheduler != "euler")  # type: ignore[arg-type]
+        found = diffusion.sample(lambda x, t: image, torch.randn(2, 3, 4, 4), sampling)
         torch.testing.assert_close(found, image, rtol=0, atol=4e-2)
 
 
@@ -119,3 +120,41 @@ def test_noise_belongs_to_its_seed() -> None:
 def test_contradictions_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(NoiseConfig, values)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_pseudo_numerical_steps_come_close_to_a_known_image(spacing: str) -> None:
+    """Stable Diffusion's scheduler ends at its first timestep, where a little noise is left."""
+    diffusion = Diffusion(NoiseConfig(schedule="scaled_linear", betas=(0.00085, 0.012), prediction="epsilon"))
+    image = torch.linspace(-1, 1, 12).view(1, 3, 2, 2)
+
+    def known(noisy: Tensor, timestep: Tensor) -> Tensor:
+        return (noisy - diffusion.signal[timestep] * image) / diffusion.noise[timestep]
+
+    sampling = SamplingConfig(scheduler="pndm", num_steps=50, spacing=spacing, clip=False)  # type: ignore[arg-type]
+    found = diffusion.sample(known, torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0)), sampling)
+    torch.testing.assert_close(found, image, rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("noise", "sampling", "message"),
+    [
+        (
+            {"prediction": "sample"},
+            {"scheduler": "pndm", "clip": False},
+            "pndm, which does not go with noise.prediction",
+        ),
+        (
+            {"prediction": "v", "zero_terminal_snr": True},
+            {"scheduler": "pndm", "clip": False},
+            "noise.zero_terminal_snr",
+        ),
+        ({}, {"scheduler": "euler"}, "euler clips nothing: set clip to false"),
+        ({}, {"num_steps": 2000}, "the process has 1000 timesteps"),
+    ],
+)
+def test_a_scheduler_that_does_not_know_the_process_is_refused(
+    noise: dict[str, object], sampling: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_sampling(build(NoiseConfig, noise), build(SamplingConfig, sampling))

@@ -168,7 +168,7 @@ def test_a_tokenizer_recipe_takes_resolutions_that_divide() -> None:
                 "tokenizer": {"kind": "vqcontrolnet"},
                 "objective": {"kind": "reconstruct", "perceptual": {"kind": "lpips"}},
             },
-            "a vqcontrolnet is trained on latents",
+            "this tokenizer is trained on noise",
         ),
     ],
 )
