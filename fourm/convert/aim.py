@@ -101,11 +101,17 @@ class Facts:
         if found != version:
             raise CheckpointError(f"this is an encoder of {found}: use `fourm convert {found}`")
         dim, channels, patch_size, _ = state["preprocessor.patchifier.proj.weight"].shape
+        told = num_heads or next((config[key] for key in _NAMES["num_heads"] if config.get(key) is not None), None)
+        if told is None and dim % _HEAD_DIM:
+            raise CheckpointError(
+                f"how many heads its attention has is told by no config, and its width of {dim} is no multiple of "
+                f"{_HEAD_DIM}, the channels of a published head: give them by --heads"
+            )
         depth = 1 + max(int(m[1]) for key in state if (m := re.match(r"trunk\.blocks\.(\d+)\.", key)))
         learned = _POSITIONS in state
         side = round(state[_POSITIONS].shape[-2] ** 0.5) if learned else _SIZE // patch_size
         sizes = {
-            "dim": dim, "depth": depth, "num_heads": max(dim // _HEAD_DIM, 1),
+            "dim": dim, "depth": depth, "num_heads": dim // _HEAD_DIM,
             "mlp_dim": state["trunk.blocks.0.mlp.fc1.weight"].shape[0],
             "image_size": side * patch_size, "patch_size": patch_size,
         }  # fmt: skip

@@ -17,7 +17,7 @@ from fourm.convert.rules import Imported, Rule, write
 from fourm.convert.side import SIDE_FOLDER, read_side, write_side
 from fourm.errors import CheckpointError
 from fourm.files import publish, replacing
-from fourm.modality import to_dict
+from fourm.modality import Modality, to_dict
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers import published_text, saved
@@ -175,12 +175,18 @@ def _check_tokenizers(model: Multimodal, tokenizers: Mapping[str, Path]) -> None
         if name not in model.modalities or model.modalities[name].tokenizer in (None, "text"):
             named = [m.name for m in model.modalities.values() if m.tokenizer not in (None, "text")]
             raise CheckpointError(f"'{name}' is no token modality of this model; it has {', '.join(named) or 'none'}")
-        config = saved.read_facts(tokenizer_folder(path))["config"]
-        size = _codes(config)
-        if size is not None and size != model.modalities[name].vocab_size:
-            raise CheckpointError(
-                f"the tokenizer {path} has {size} codes, but '{name}' of this model {model.modalities[name].vocab_size}"
-            )
+        check_codes(path, model.modalities[name])
+
+
+def check_codes(tokenizer: Path, modality: Modality) -> None:
+    """See that a tokenizer makes the ids of a modality; rows of several images have special ids behind its codes.
+
+    Raises:
+        CheckpointError: if it has another number of codes, or there is none.
+    """
+    size, ids = _codes(saved.read_facts(tokenizer_folder(tokenizer))["config"]), modality.vocab_size
+    if size is not None and (size > ids or (modality.is_grid and size != ids)):
+        raise CheckpointError(f"the tokenizer {tokenizer} has {size} codes, but '{modality.name}' of this model {ids}")
 
 
 def _codes(config: Mapping[str, Any]) -> int | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fourm.convert import checkpoints
+from fourm.convert.job import check_codes
 from fourm.convert.load import Loaded, naming
 from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
 from fourm.convert.rules import Rule, read, write
@@ -46,9 +47,11 @@ def from_llama(source: str | Path, out: Path, *, modality: str = NAME, tokenizer
         what was done, in lines for people.
 
     Raises:
-        CheckpointError: if it cannot be converted; nothing is written then.
+        CheckpointError: if it cannot be converted, or the tokenizer is of another one; nothing is written then.
     """
     loaded = load_llama(source, modality)
+    if tokenizer is not None:
+        check_codes(tokenizer, loaded.network.modalities[modality])
     folders.save_model(loaded.network, out, {} if tokenizer is None else {modality: tokenizer})
     numbers = sum(p.numel() for p in loaded.network.parameters()) / 1e6
     return [
@@ -195,6 +198,10 @@ def published_config(model: Any) -> dict[str, Any]:
         "attention_bias": c.qkv_bias,
         "mlp_bias": c.mlp_bias,
         "tie_word_embeddings": c.tie_heads,
+        # Else transformers takes the ids 1 and 2 for the ends of a text.
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
         "torch_dtype": "float32",
     }
 

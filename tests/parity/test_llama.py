@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,52 @@ def test_a_model_comes_back_as_it_was(theirs: Any, ours: Multimodal, tmp_path: P
         assert torch.equal(again.state_dict()[name], value), name
     with torch.no_grad():
         torch.testing.assert_close(again(ids()).logits, theirs(ids()).logits)
+
+
+def test_transformers_generates_on_where_we_do(theirs: Any, ours: Multimodal, tmp_path: Path) -> None:
+    """No id ends a sentence of codes, as 2 does a text of Llama."""
+    from transformers import LlamaForCausalLM
+
+    assert run("convert", "to-llama", tmp_path / "model", tmp_path / "back") == 0
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert (again.config.bos_token_id, again.config.eos_token_id, again.config.pad_token_id) == (None, None, None)
+    again.lm_head.weight.data.zero_()
+    again.lm_head.weight.data[2] = again.model.norm.weight.data.sign()
+    found = again.generate(ids()[:1], attention_mask=torch.ones_like(ids()[:1]), max_new_tokens=6, do_sample=True)
+    assert found.shape == (1, 26)
+
+
+def test_delvm_is_read_as_it_was_published(tmp_path: Path) -> None:
+    """InternLM's config, half precision in a file of torch, and the frequencies of the rotary positions beside it."""
+    theirs = llama(attention_bias=True)
+    state = {name: value.half() for name, value in theirs.state_dict().items()}
+    theirs.load_state_dict(state)
+    for block in range(3):
+        state[f"model.layers.{block}.self_attn.rotary_emb.inv_freq"] = 10_000 ** (-torch.arange(0, 8, 2) / 8)
+    config = {
+        "architectures": ["InternLMForCausalLM"], "model_type": "internlm", "bias": True, "hidden_act": "silu",
+        "auto_map": {"AutoConfig": "configuration_internlm.InternLMConfig"}, "hidden_size": 32, "vocab_size": 60,
+        "intermediate_size": 44, "num_attention_heads": 4, "num_hidden_layers": 3, "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "torch_dtype": "float16",
+    }  # fmt: skip
+    (tmp_path / "delvm").mkdir()
+    (tmp_path / "delvm" / "config.json").write_text(json.dumps(config))
+    torch.save(state, tmp_path / "delvm" / "pytorch_model.bin")
+    assert run("convert", "llama", tmp_path / "delvm", tmp_path / "model") == 0
+    ours = fourm.load_model(tmp_path / "model")
+    assert ours.modalities["visual"].num_tokens == 2049
+    with torch.no_grad():
+        torch.testing.assert_close(logits(ours, ids()), theirs(ids()).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_tokenizer_has_to_make_ids_of_the_model(hub: Any, tmp_path: Path, capsys: Any) -> None:
+    llama().save_pretrained(tmp_path / "llama")
+    assert run("convert", "vqgan", hub("lvm_vqgan_small"), tmp_path / "vqgan") == 0
+    options = ["convert", "llama", tmp_path / "llama", tmp_path / "model", "--tokenizer"]
+    assert run(*options, tmp_path / "vqgan") == 1
+    assert "has 512 codes, but 'visual' of this model 60" in capsys.readouterr().err
+    assert run(*options, tmp_path) == 1
+    assert not (tmp_path / "model").exists()
 
 
 def test_weights_may_lie_in_several_files(tmp_path: Path) -> None:

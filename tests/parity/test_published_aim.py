@@ -213,6 +213,14 @@ def test_what_does_not_fit_is_named_and_nothing_written(change: Any, message: st
     assert not (tmp_path / "out").exists()
 
 
+def test_heads_that_nothing_tells_of_are_asked_for(tmp_path: Path) -> None:
+    """48 channels, which published heads of 128 do not divide."""
+    torch.save(tensors(golden("aim_v1_tiny")), tmp_path / "aim.pth")
+
+    with pytest.raises(CheckpointError, match="its width of 48 is no multiple of 128.* give them by --heads"):
+        aims.convert(tmp_path / "aim.pth", tmp_path / "out", version="aim")
+
+
 def test_the_other_version_is_told(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="use `fourm convert aimv2`"):
         aims.convert(hub("aim_v2_tiny"), tmp_path / "out", version="aim")
