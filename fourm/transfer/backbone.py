@@ -256,6 +256,11 @@ class Backbone(nn.Module):
             valid = torch.cat(
                 [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(joined, masks)], 1
             )
+        if prefix_lengths is not None and (prefix_lengths.shape != (len(first),) or prefix_lengths.is_floating_point()):
+            raise DataError(
+                f"prefix_lengths is {prefix_lengths.dtype} of shape {tuple(prefix_lengths.shape)}; expected integers "
+                f"({len(first)},), tokens of each sample"
+            )
         prefix = None if prefix_lengths is None else prefix_lengths + self.num_prefix_tokens
         return Tokens(torch.cat(joined, 1), valid, grids, prefix)
 

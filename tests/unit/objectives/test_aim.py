@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fourm.errors import DataError
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.models.ask import patchify
 from fourm.models.configs import MlpHeadConfig, MultimodalConfig
@@ -119,6 +120,13 @@ def test_a_backbone_sees_the_same_with_the_same_prefix_and_all_without(model: Mu
 
     torch.testing.assert_close(trained[:, : NUM - 1], model.decode(example.decoder))
     assert not torch.allclose(both_ways, trained)
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor([3]), torch.tensor([3.0, 4.0]), torch.tensor(3)])
+def test_prefixes_are_whole_numbers_one_for_each_image(model: Multimodal, wrong: torch.Tensor) -> None:
+    backbone = Backbone.from_model(model, BackboneConfig(["rgb"])).eval()
+    with pytest.raises(DataError, match=r"prefix_lengths is .*; expected integers \(2,\)"):
+        backbone(torch.from_numpy(np.stack([images(), images()])), prefix_lengths=wrong)
 
 
 @torch.no_grad()
