@@ -183,7 +183,12 @@ def generate(
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True)
 @click.option("--top-k", type=click.IntRange(1), default=None)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=None)
-@click.option("--window", type=click.IntRange(1), default=None, help="Images seen before a new one. [default: 15]")
+@click.option(
+    "--window",
+    type=click.IntRange(1),
+    default=None,
+    help="Images seen before a new one. [default: with pairs all, else 15]",
+)
 @click.option(
     "--begin", type=click.IntRange(0), default=None, help="Id before the prompt, as 8192 of LVM. [default: none]"
 )

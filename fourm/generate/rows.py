@@ -81,7 +81,8 @@ def continue_rows(
         (B, count) ids.
 
     Raises:
-        DataError: if the row becomes longer than the model's rows, or there is no prompt.
+        DataError: if the row becomes longer than the model's rows, there is no prompt, or it has ids that the model has
+            not.
         CheckpointError: if the logits are no numbers.
     """
     batch, length = prompt.shape
@@ -91,6 +92,7 @@ def continue_rows(
             f"a prompt of {length} tokens and {count} new ones; this model reads from 1 to {longest - count} tokens "
             f"before as many new ones. Give fewer images, or a smaller window"
         )
+    _check_ids(model, name, prompt)
     row = torch.full((batch, length + count), PADDING, dtype=torch.int64, device=prompt.device)
     row[:, :length] = prompt
     cache = KVCache(model.config.decoder_depth) if sampling.cache else None
@@ -107,6 +109,14 @@ def continue_rows(
         finite = finite & drawn.confidence.isfinite().all()
     check_finite(finite, name)
     return row[:, length:]
+
+
+def _check_ids(model: Multimodal, name: str, ids: Tensor) -> None:
+    """See that ids are of the model's vocabulary: an embedding of another one means nothing, or ends the program."""
+    size = model.modalities[name].vocab_size
+    low, high = (int(edge) for edge in ids.aminmax()) if ids.numel() else (0, 0)
+    if low < 0 or high >= size:
+        raise DataError(f"a row has ids from {low} to {high}; '{name}' of this model has {size} ids, from 0")
 
 
 def _hidden(model: Multimodal, name: str, ids: Tensor, start: int = 0, cache: KVCache | None = None) -> Tensor:
@@ -128,7 +138,7 @@ def log_likelihood(model: Multimodal, name: str, context: Tensor, target: Tensor
     """(B, n) natural logarithms of the probabilities of a target (B, n) behind a context (B, L), L >= 1.
 
     Raises:
-        DataError: if there is no context, or both are longer than the model's rows.
+        DataError: if there is no context, both are longer than the model's rows, or have ids that the model has not.
     """
     longest = model.modalities[name].num_tokens
     if not context.shape[1] or context.shape[1] + target.shape[1] > longest:
@@ -137,6 +147,7 @@ def log_likelihood(model: Multimodal, name: str, context: Tensor, target: Tensor
             f"most {longest} tokens, and needs at least one of context"
         )
     row = torch.cat([context, target], 1)
+    _check_ids(model, name, row)
     hidden = _hidden(model, name, row[:, :-1])[:, context.shape[1] - 1 :]
     scores = model.heads.logits(name, hidden).float().log_softmax(-1)
     return scores.gather(-1, target[..., None])[..., 0]
@@ -157,13 +168,14 @@ def shot_perplexity(model: Multimodal, name: str, sentences: Tensor, shots: Sequ
         number of pairs -> exp of the mean of -log p over all tokens of the answers.
 
     Raises:
-        DataError: if there are fewer pairs.
+        DataError: if there are fewer pairs, or no number is given.
     """
     images = sentences.shape[1]
-    if images < 2 or images % 2 or max(shots) > images // 2 - 1:
+    pairs = max(images // 2 - 1, 0)
+    if images < 2 or images % 2 or not shots or not 0 <= min(shots) <= max(shots) <= pairs:
         raise DataError(
-            f"sentences of {images} images have {max(images // 2 - 1, 0)} pairs before a question and its answer; "
-            f"asked for {max(shots)}"
+            f"sentences of {images} images have {pairs} pairs before a question and its answer; asked for "
+            f"{', '.join(map(str, shots)) or 'no number of pairs'}"
         )
     found = {}
     for count in shots:

@@ -29,7 +29,7 @@ class VisualPrompt:
         begin: id that stands before every prompt, such as LVM's 8192; None: none, as released.
 
     Raises:
-        ConfigError: if the model reads no such rows, or comes without a tokenizer.
+        ConfigError: if the model reads no such rows, comes without a tokenizer, or has too few ids.
     """
 
     def __init__(self, bundle: Bundle, *, modality: str | None = None, begin: int | None = None) -> None:
@@ -42,7 +42,13 @@ class VisualPrompt:
             )
         self.tokenizer: Any = bundle.tokenizers[self.name]
         self.grid = self.tokenizer.grid
-        self.num_ids = int(self.tokenizer.vocab_size)
+        self.num_ids, ids = int(self.tokenizer.vocab_size), bundle.model.modalities[self.name].vocab_size
+        if self.num_ids > ids or (begin is not None and begin >= ids):
+            raise ConfigError(
+                f"'{self.name}' of this model has {ids} ids, but its tokenizer makes {self.num_ids}"
+                + (f", and the prompt begins with id {begin}" if begin is not None else "")
+                + ": name the tokenizer that it was trained with, and a smaller id"
+            )
 
     @property
     def num_tokens(self) -> int:
@@ -174,7 +180,8 @@ def prompt(
         count: images to generate.
         num_samples: answers, each with its own seed.
         seed: of the first answer.
-        window, begin, modality, sampling: see `VisualPrompt`.
+        window: images that are seen at most before a new one; None: with pairs all, else as `continue_images` has it.
+        begin, modality, sampling: see `VisualPrompt`.
 
     Returns:
         the files written.
@@ -190,8 +197,8 @@ def prompt(
     images = torch.stack([asked.read(path)[0] for path in paths])
     seeds = torch.arange(seed, seed + num_samples, device=images.device)
     shown = images.expand(num_samples, -1, -1)
-    if window is None and pairs:
-        window = min(len(paths) + count - 1, WINDOW)
+    if window is None and pairs:  # of which none may leave the window: the others would no longer be pairs
+        window = len(paths) + count - 1
     made = asked.continue_images(shown, count, seeds, sampling, window=window)
     written: list[Path] = []
     out.mkdir(parents=True, exist_ok=True)

@@ -106,6 +106,18 @@ def test_rows_have_an_end(model: Multimodal) -> None:
         log_likelihood(model, "visual", ids(1, 40), ids(1, 2))
 
 
+def test_ids_that_the_model_has_not_are_named(model: Multimodal) -> None:
+    with pytest.raises(DataError, match="ids from 0 to 18; 'visual' of this model has 18 ids"):
+        continue_rows(model, "visual", torch.tensor([[0, 18]]), 4, SEEDS[:1])
+    with pytest.raises(DataError, match="ids from -1 to 3"):
+        log_likelihood(model, "visual", torch.tensor([[3, 3]]), torch.tensor([[-1, 3]]))
+
+
+def test_more_ids_than_there_are_can_be_kept(model: Multimodal) -> None:
+    free = continue_rows(model, "visual", ids(5, 3), 12, SEEDS)
+    assert torch.equal(free, continue_rows(model, "visual", ids(5, 3), 12, SEEDS, RowSampling(top_k=1000)))
+
+
 # ------------------------------------------------------------------ images
 
 
@@ -164,6 +176,33 @@ def test_files_are_continued_by_files(model: Multimodal, tmp_path: Path) -> None
         prompt(bundle, tmp_path / "out")
 
 
+def test_no_pair_leaves_a_prompt_unsaid(model: Multimodal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of which one image is out of sight would pair each question with the answer of another."""
+    monkeypatch.setattr("fourm.generate.visual.WINDOW", 3)
+    bundle = Bundle(model, {"visual": GrayTokenizer()})
+    paths = [tmp_path / f"{n}.png" for n in range(10)]
+    for n, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (20 * n,) * 3).save(path)
+    pairs = [(paths[0], paths[1]), (paths[2], paths[3]), (paths[4], paths[5])]
+    sampling = RowSampling(temperature=0)
+    (written,) = prompt(bundle, tmp_path / "out", pairs=pairs, frames=paths[6:7], sampling=sampling)
+    asked = VisualPrompt(bundle)
+    shown = torch.cat([asked.read(path) for path in paths[:7]])[None]
+    expected = asked.continue_images(shown, 1, SEEDS[:1], sampling, window=7)[:, 0]
+    assert torch.equal(asked.read(written), expected)
+    with pytest.raises(DataError, match="10 images and a window of 10; .* from 1 to 9"):
+        prompt(bundle, tmp_path / "out", pairs=pairs, frames=paths[6:])
+
+
+def test_ids_of_tokenizer_and_prompt_have_to_be_the_models(model: Multimodal) -> None:
+    tokenizer = GrayTokenizer()
+    tokenizer.vocab_size = IDS + 1
+    with pytest.raises(ConfigError, match="'visual' of this model has 18 ids, but its tokenizer makes 19"):
+        VisualPrompt(Bundle(model, {"visual": tokenizer}))
+    with pytest.raises(ConfigError, match="begins with id 18"):
+        VisualPrompt(Bundle(model, {"visual": GrayTokenizer()}), begin=IDS)
+
+
 def test_models_of_other_kinds_are_refused(model: Multimodal) -> None:
     with pytest.raises(ConfigError, match="no tokenizer for the images of 'visual'"):
         VisualPrompt(Bundle(model))
@@ -189,3 +228,6 @@ def test_perplexity_is_that_of_the_same_answers_behind_more_pairs(model: Multimo
     assert len({round(v, 4) for v in found.values()}) == 3
     with pytest.raises(DataError, match="8 images have 3 pairs .* asked for 4"):
         shot_perplexity(model, "visual", sentences, [4])
+    for shots in ([], [-1, 0]):
+        with pytest.raises(DataError, match="8 images have 3 pairs"):
+            shot_perplexity(model, "visual", sentences, shots)
