@@ -97,6 +97,23 @@ def coco(rooms: Path, out: Path, workers: int | None) -> None:
 
 
 @prepare.command()
+@click.argument("data", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other documents.")
+@click.option("--task", "tasks", multiple=True, help="What to make; may be given several times. [default: everything]")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: cores]")
+def documents(data: Path, out: Path, seed: int, tasks: tuple[str, ...], workers: int | None) -> None:
+    """Write documents of text and images about the rooms or clothes below IN: captions, stories, questions, chats.
+
+    IN is one split of `fourm prepare rooms` or `fourm prepare fashion`. The same command goes on where an interrupted
+    one stopped.
+    """
+    from fourm.prepare.documents.job import prepare_documents
+
+    prepare_documents(data, out, seed=seed, tasks=tasks, workers=workers or num_cores())
+
+
+@prepare.command()
 @click.argument("source", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -283,7 +300,10 @@ def verify(out: Path, workers: int | None, report: Path | None, lines: int) -> N
     help="The page. [default: OUT/overview.html]",
 )  # fmt: skip
 def show(out: Path, num: int, page: Path | None) -> None:
-    """Write a page that shows what is below OUT: its sources, what was rejected, and aligned samples as pictures."""
-    from fourm.prepare.show import show as write
+    """Write a page that shows what is below OUT: aligned samples and their sources, or documents of text and images."""
+    if (out / "documents.json").is_file():
+        from fourm.prepare.documents.show import show_documents as write
+    else:
+        from fourm.prepare.show import show as write
 
     click.echo(write(out, page or out / "overview.html", num=num))

@@ -275,7 +275,7 @@ class TextTokenizerRecipe:
     Args:
         path: folder of the data set; `sources` are read from it. Or a data set of the Hub,
             `hf:NAME[:CONFIG][:SPLIT]`, or Parquet files, which are streamed.
-        sources: folders with texts, or columns.
+        sources: folders with texts, files of documents by their names without `.jsonl`, or columns.
         output: the tokenizer's file.
         vocab_size: largest vocabulary.
         classes: class names that become tokens of their own.

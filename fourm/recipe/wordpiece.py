@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from fourm.data import decode as decoding
+from fourm.data.interleaved_configs import ChatConfig, InterleavedConfig
+from fourm.data.interleaved_files import LineDocuments
+from fourm.data.interleaved_parts import Text
 from fourm.data.source import open_source
 from fourm.data.tables import Table, is_table
 from fourm.errors import ConfigError
@@ -46,8 +51,25 @@ def texts(recipe: TextTokenizerRecipe) -> Iterator[str]:
             yield from table.texts(column)
         return
     for name in recipe.sources:
+        if (recipe.path / f"{name}.jsonl").is_file():
+            yield from _of_documents(recipe.path, name)
+            continue
         source = open_source(str(recipe.path), [name])
         modality = Modality("text", Sequence(1), Discrete(1), source=name, decode="text")
         for n in range(len(source)):
             value = decoding.decode(source.read(n)[name], modality, partial(source.where, n, name))
             yield from [value] if isinstance(value, str) else value
+
+
+def _of_documents(folder: Path, name: str) -> Iterator[str]:
+    """The texts of a file of documents; what it holds is said beside it, or it is of our own form."""
+    try:
+        reader = json.loads((folder / "documents.json").read_bytes())[name]["reader"]
+    except (OSError, ValueError, KeyError, TypeError):
+        reader = "documents"
+    template = ChatConfig(user="", assistant="")
+    documents = LineDocuments(str(folder / f"{name}.jsonl"), InterleavedConfig(reader=reader, chat=template))
+    for n in range(documents.sizes[0]):
+        for part in documents.read(0, n):
+            if isinstance(part, Text):
+                yield from [part.text] if isinstance(part.text, str) else part.text

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fourm.prepare.rooms.classes import CLASSES, NAMED_SHARE, OBJECTS
 from fourm.words import plural
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_COUNTED_SHARE = NAMED_SHARE / 4
-_OPENINGS = (
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COUNTED_SHARE = NAMED_SHARE / 4
+OPENINGS = (
     "a room with {}",
     "there is {}",
     "this room has {}",
@@ -54,7 +54,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """All objects of one kind that are named together."""
 
     kind: str
@@ -76,7 +76,7 @@ class _Group:
             text = colour + self.kind
             return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
         count = len(self.members)
-        return f"{_NUMBERS[count] if count < len(_NUMBERS) else 'many'} {colour}{plural(self.kind)}"
+        return f"{NUMBERS[count] if count < len(NUMBERS) else 'many'} {colour}{plural(self.kind)}"
 
 
 def visible_objects(semseg: NDArray[np.integer]) -> set[str]:
@@ -96,7 +96,7 @@ def describe(rng: np.random.Generator, seen: list[Seen], named: set[str], count:
     Returns:
         At least one caption.
     """
-    groups = _group(seen, named)
+    groups = group_objects(seen, named)
     if not groups:
         return [_EMPTY[k] for k in rng.permutation(len(_EMPTY))[:2]]
     styles = [_listing, _relating, _relating, _plain, _across]
@@ -104,17 +104,18 @@ def describe(rng: np.random.Generator, seen: list[Seen], named: set[str], count:
     return list(dict.fromkeys(captions))
 
 
-def _group(seen: list[Seen], named: set[str]) -> list[_Group]:
-    """Largest kinds first; of a kind, only clearly visible members count."""
+def group_objects(seen: list[Seen], named: set[str]) -> list[Group]:
+    """Objects that are named together. Largest kinds first; of a kind, only clearly visible members count."""
     groups = []
     for kind in named:
         members = sorted((item for item in seen if item.kind == kind), key=lambda item: -item.share)
-        clear = tuple(item for item in members if item.share >= _COUNTED_SHARE)
-        groups.append(_Group(kind, clear or tuple(members[:1])))
+        clear = tuple(item for item in members if item.share >= COUNTED_SHARE)
+        groups.append(Group(kind, clear or tuple(members[:1])))
     return sorted(groups, key=lambda group: (-sum(item.share for item in group.members), group.kind))
 
 
-def _join(parts: list[str]) -> str:
+def join_words(parts: list[str]) -> str:
+    """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -122,18 +123,18 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[rng.integers(len(options))]
 
 
-def _listing(rng: np.random.Generator, groups: list[_Group]) -> str:
+def _listing(rng: np.random.Generator, groups: list[Group]) -> str:
     """With colours and counts, the largest first."""
-    return _pick(rng, _OPENINGS).format(_join([group.words(colours=True) for group in groups]))
+    return _pick(rng, OPENINGS).format(join_words([group.words(colours=True) for group in groups]))
 
 
-def _plain(rng: np.random.Generator, groups: list[_Group]) -> str:
+def _plain(rng: np.random.Generator, groups: list[Group]) -> str:
     """Without colours, in any order."""
     order = rng.permutation(len(groups))
-    return _pick(rng, _OPENINGS).format(_join([groups[k].words(colours=False) for k in order]))
+    return _pick(rng, OPENINGS).format(join_words([groups[k].words(colours=False) for k in order]))
 
 
-def _across(rng: np.random.Generator, groups: list[_Group]) -> str:
+def _across(rng: np.random.Generator, groups: list[Group]) -> str:
     """In the order in which they stand from left to right."""
     if len(groups) < 2 or not all(group.single for group in groups):
         return _listing(rng, groups)
@@ -141,12 +142,12 @@ def _across(rng: np.random.Generator, groups: list[_Group]) -> str:
     if min(b.middle - a.middle for a, b in pairwise(ordered)) < 0.04:
         return _listing(rng, groups)
     opening = _pick(rng, ("from left to right: {}", "from left to right {}", "left to right, {}"))
-    return opening.format(_join([group.words(colours=bool(rng.integers(2))) for group in ordered]))
+    return opening.format(join_words([group.words(colours=bool(rng.integers(2))) for group in ordered]))
 
 
-def _relating(rng: np.random.Generator, groups: list[_Group]) -> str:
+def _relating(rng: np.random.Generator, groups: list[Group]) -> str:
     """One or two relations between objects, then the rest."""
-    relations = _relations(rng, groups)
+    relations = relations_between(rng, groups)
     if not relations:
         return _listing(rng, groups)
     colours = bool(rng.integers(3))
@@ -159,12 +160,12 @@ def _relating(rng: np.random.Generator, groups: list[_Group]) -> str:
         sentence += f" which is {words} {third.words(colours)}"
         rest.remove(third)
     if rest:
-        others = _join([group.words(colours) for group in rest])
+        others = join_words([group.words(colours) for group in rest])
         sentence += _pick(rng, (", also {}", ", with {}", ", then {}", "; {}")).format(others)
     return sentence
 
 
-def _relations(rng: np.random.Generator, groups: list[_Group]) -> list[tuple[_Group, str, _Group]]:
+def relations_between(rng: np.random.Generator, groups: list[Group]) -> list[tuple[Group, str, Group]]:
     """All clear relations between single objects: side by side, or one behind the other where they overlap in x."""
     found = []
     single = [group for group in groups if group.single]

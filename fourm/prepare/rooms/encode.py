@@ -15,7 +15,7 @@ from fourm.prepare.rooms.layout import furnish
 from fourm.prepare.rooms.rays import tracer
 from fourm.prepare.rooms.room import Room
 from fourm.prepare.rooms.shapes import build
-from fourm.prepare.rooms.view import View, render_view
+from fourm.prepare.rooms.view import View, label_view, render_view
 from fourm.prepare.rooms.viewpoint import find_view
 from fourm.rng import generator
 
@@ -30,6 +30,15 @@ def view_of_room(seed: int, index: int, size: int) -> tuple[Room, View]:
     mesh = build(room.placed)
     rays = tracer(mesh)
     return room, render_view(rng, room, mesh, rays, find_view(rng, room, mesh, rays), size)
+
+
+def labels_of_room(seed: int, index: int, size: int) -> tuple[Room, View]:
+    """The same without its light, in a small part of the time: its picture is black."""
+    rng = generator("rooms", seed, index)
+    room = furnish(rng)
+    mesh = build(room.placed)
+    rays = tracer(mesh)
+    return room, label_view(room, mesh, rays, find_view(rng, room, mesh, rays), size)
 
 
 def sample(seed: int, index: int, size: int) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,15 @@ class View:
 
 def render_view(rng: np.random.Generator, room: Room, mesh: Mesh, tracer: Tracer, camera: Camera, size: int) -> View:
     """Render one view of a room, `size` pixels square."""
+    view = label_view(room, mesh, tracer, camera, size)
+    return replace(view, rgb=shade_view(rng, room, mesh, tracer, camera, place_light(rng, room), size))
+
+
+def label_view(room: Room, mesh: Mesh, tracer: Tracer, camera: Camera, size: int) -> View:
+    """The labels of a view, whose picture is black."""
     depth, normal, piece = trace_labels(mesh, tracer, camera, size)
     ids = np.array([CLASSES.index(item.piece.kind) for item in room.placed] + [VOID], np.uint8)
-    rgb = shade_view(rng, room, mesh, tracer, camera, place_light(rng, room), size)
-    return View(rgb, depth, normal, ids[piece], piece)
+    return View(np.zeros((size, size, 3), np.uint8), depth, normal, ids[piece], piece)
 
 
 def trace_labels(

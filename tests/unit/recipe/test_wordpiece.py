@@ -35,6 +35,19 @@ def test_all_alternatives_of_all_sources_are_read(data: Path) -> None:
     assert read == ["a red bed", "the bed is red", "a lamp", "kitchen", "bath"]
 
 
+def test_texts_of_documents_are_read(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>what is this?"}, {"from": "gpt", "value": "a bed"}]
+    files = {
+        "stories": {"parts": [{"text": ["a room", "a house"]}, {"image": "a.png"}, "it is red"]},
+        "chat": {"image": "a.png", "conversations": turns},
+    }
+    for name, line in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "documents.json").write_text(json.dumps({"chat": {"reader": "chat"}}))
+    read = list(wordpiece.texts(recipe(tmp_path, sources=["stories", "chat"])))
+    assert [text for text in read if text] == ["a room", "a house", "it is red", "what is this?", "a bed"]
+
+
 def test_the_tokenizer_is_saved_and_reads_its_texts(data: Path) -> None:
     from fourm.tokenizers.text import TextTokenizer
 

@@ -1,0 +1,62 @@
+"""Pictures that documents need beside those of the data: things alone, boxes drawn as pictures, a look along a room."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fourm.data.box_images import box_image
+from fourm.prepare.documents.facts import Room
+from fourm.prepare.rooms.caption import Seen
+
+_MARGIN = 0.1
+_SMALLEST_SHARE, _SMALLEST_SIDE = 0.03, 0.2
+_FRAMES = 4
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def things(room: Room, picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    """Kind and picture of everything in a room that is large enough to be known alone."""
+    for item in room.seen:
+        x1, y1, x2, y2 = item.box
+        if item.share >= _SMALLEST_SHARE and min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE:
+            x, y = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
+            yield item.kind, _part(picture, (max(x1 - x, 0), max(y1 - y, 0), min(x2 + x, 1), min(y2 + y, 1)))
+
+
+def look_along(room: Room, picture: Image.Image) -> tuple[list[bytes], list[tuple[int, Seen]]]:
+    """Frames of a look along a room from left to right, each half of the picture wide.
+
+    Returns:
+        the frames, and of every object that is named the frame in which its middle comes into view.
+    """
+    starts = np.linspace(0, 0.5, _FRAMES)
+    frames = [_part(picture, (start, 0.25, start + 0.5, 0.75)) for start in starts.tolist()]
+    appears = []
+    for item in (member for group in room.groups for member in group.members):
+        middle = (item.box[1] + item.box[3]) / 2
+        if 0.25 <= middle < 0.75:
+            appears.append((int(np.argmax(starts + 0.5 > item.centre)), item))
+    return frames, sorted(appears, key=lambda entry: (entry[0], entry[1].centre))
+
+
+def drawn_box(item: Seen, size: int) -> bytes:
+    """Where an object is, as a picture."""
+    return png(Image.fromarray(box_image(item.box, (size, size))))
+
+
+def _part(picture: Image.Image, box: tuple[float, float, float, float]) -> bytes:
+    """A part of a picture, x1, y1, x2, y2 in 0..1, as large as all of it."""
+    scale = (picture.width, picture.height) * 2
+    corners: Any = tuple(round(value * side) for value, side in zip(box, scale))
+    return png(picture.crop(corners).resize(picture.size, Image.Resampling.BICUBIC))
