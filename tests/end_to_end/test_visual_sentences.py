@@ -1,4 +1,4 @@
-"""What models of visual sentences have to show (LVM, DeLVM): examples in the prompt help, and so does a teacher."""
+"""What models of visual sentences have to show (LVM, DeLVM): examples in the prompt, a teacher and balance help."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fourm.data import sentences
+from fourm.data.sentence_configs import BalanceConfig, PairsConfig, repeats
 from fourm.generate.rows import RowSampling, continue_rows, shot_perplexity
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
 from fourm.models.configs import MultimodalConfig
@@ -34,12 +36,17 @@ def model(vocab_size: int, longest: int, seed: int, **sizes: Any) -> Multimodal:
 def train(network: Multimodal, objective: Any, batches: Iterator[Tensor], lr: float = 3e-3) -> Multimodal:
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.95))
     for rows in batches:
-        items = [objective.prepare([[Segment("visual", row)]], generator(0)) for row in rows.numpy()]
-        batch = objective.collate(items)
         optimizer.zero_grad()
-        objective.loss(network, batch).scalar(objective.counts(batch)).backward()
+        loss(network, objective, rows).backward()
         optimizer.step()
     return network.eval()
+
+
+def loss(network: Multimodal, objective: Any, rows: Tensor) -> Tensor:
+    """Nats per token of (B, L) ids."""
+    batch = objective.collate([objective.prepare([[Segment("visual", row)]], generator(0)) for row in rows.numpy()])
+    found: Tensor = objective.loss(network, batch).scalar(objective.counts(batch))
+    return found
 
 
 # ------------------------------------------------------------------ LVM
@@ -104,10 +111,46 @@ def test_a_student_with_a_teacher_learns_more_than_without_and_less_than_the_tea
             "distilled": train(model(IDS, LENGTH, 10 + seed, **small), taught, chains(seed, STEPS)),
         }
         (rows,) = chains(999, 1, batch=256)
-        batch = plain.collate([plain.prepare([[Segment("visual", row)]], generator(0)) for row in rows.numpy()])
         for name, network in networks.items():
             with torch.no_grad():
-                losses[name].append(plain.loss(network, batch).scalar(plain.counts(batch)).item())
+                losses[name].append(loss(network, plain, rows).item())
     means = {name: float(np.mean(found)) for name, found in losses.items()}
     assert means["teacher"] < means["distilled"] < means["plain"], losses
     assert all(d < p for d, p in zip(losses["distilled"], losses["plain"])), losses
+
+
+TASKS = {"large": 2048, "middle": 1024, "tail": 64}
+UNSEEN = range(2048, 2304)
+
+
+def picture(row: int, view: str) -> np.ndarray:
+    """(TOKENS,) ids: an image of shapes; an answer replaces each shape, as its task always does."""
+    image = np.random.default_rng(row).integers(0, SHAPES, TOKENS)
+    if view == "image":
+        return image
+    number = 1 + list(TASKS).index(view)
+    return np.random.default_rng(number).permutation(SHAPES)[image] + SHAPES * number
+
+
+def documents(task: str, rows: range, times: int, seed: int) -> np.ndarray:
+    """(n, 2 PAIRS TOKENS) ids of a task that comes so often, each time in other sentences."""
+    pairs = PairsConfig(("image", task), num_images=2 * PAIRS)
+    built = [s for time in range(times) for s in sentences.build(pairs, rows, {}, generator(seed, task, time))]
+    return np.stack([np.concatenate([picture(*frame) for frame in sentence]) for sentence in built])
+
+
+def test_a_small_task_is_learned_better_if_it_comes_again_until_it_has_more_tokens() -> None:
+    unseen = torch.from_numpy(documents("tail", UNSEEN, 1, 0))
+    losses: dict[float, list[float]] = {1.0: [], 0.0: []}
+    for seed in range(3):
+        for share, found in losses.items():
+            times = repeats(TASKS, BalanceConfig(share))
+            rows = np.concatenate([documents(task, range(n), times[task], seed) for task, n in TASKS.items()])
+            order = np.concatenate([generator(seed, epoch).permutation(len(rows)) for epoch in range(8)])
+            batches = (torch.from_numpy(rows[order[16 * step : 16 * (step + 1)]]) for step in range(150))
+            network = model(SHAPES * 4, 2 * PAIRS * TOKENS, seed, dim=64, mlp_hidden_dim=96, num_heads=4)
+            objective = Autoregressive(AutoregressiveConfig(), network.modalities)
+            train(network, objective, batches)
+            with torch.no_grad():
+                found.append(loss(network, objective, unseen).item())
+    assert all(balanced < plain for plain, balanced in zip(*losses.values())), losses
