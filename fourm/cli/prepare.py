@@ -175,10 +175,11 @@ def _quoted(text: str) -> str:
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--print", "show", is_flag=True, help="Show the resolved recipe, and stop.")
-def sentences(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
+@click.option("--pictures", type=click.Path(path_type=Path), help="Draw eight samples here, to prompt with, and stop.")
+def sentences(recipe: str, overrides: tuple[str, ...], show: bool, pictures: Path | None) -> None:
     """Turn aligned data into visual sentences of tokens: pairs, annotations, clips, classes, colours, gaps.
 
-    RECIPE is a YAML file, or the name of a shipped one: rooms, fashion.
+    RECIPE is a YAML file, or the name of a shipped one: rooms, rooms_tail, fashion.
     """
     from fourm import config as configs
     from fourm.cli.recipes import show_recipe
@@ -188,9 +189,13 @@ def sentences(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
     if show:
         show_recipe(loaded)
         return
-    from fourm.prepare.sentences.job import prepare_sentences
+    from fourm.prepare.sentences.job import prepare_sentences, write_pictures
 
-    prepare_sentences(loaded)
+    if pictures is None:
+        prepare_sentences(loaded)
+    else:
+        for path in write_pictures(loaded, pictures):
+            click.echo(path)
 
 
 @prepare.command()

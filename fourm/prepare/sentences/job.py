@@ -46,6 +46,46 @@ def prepare_sentences(recipe: SentencesRecipe) -> dict[str, int]:
         DataError: if the data is damaged, or the output holds sentences of another recipe.
         ConfigError: if the tokenizer is not for images.
     """
+    tokenizer, source, pictures = _opened(recipe)
+    writer = _Writer(recipe, tokenizer, source, pictures)
+    writer.run()
+    return writer.times
+
+
+def write_pictures(recipe: SentencesRecipe, folder: Path, num: int = 8) -> list[Path]:
+    """Draw what sentences are made of, to look at or to prompt with: every view of the first samples.
+
+    Args:
+        recipe: whose views.
+        folder: for the files ROW_VIEW.png.
+        num: samples.
+
+    Returns:
+        the files.
+
+    Raises:
+        DataError: if the data is damaged, or a file cannot be written.
+        ConfigError: if the tokenizer is not for images.
+    """
+    from PIL import Image
+
+    _, source, pictures = _opened(recipe)
+    views = sorted({view for sentence in recipe.sentences.values() for view in sentence.views})
+    written = []
+    for row in range(min(num, len(source))):
+        for shot, pixels in pictures.draw(row, [pictures.shot(row, view, 0) for view in views]).items():
+            path = folder / f"{row}_{shot.view.replace(':', '_')}.png"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+            except OSError as error:
+                raise DataError(f"cannot write {path}: {error}. Free space or choose another folder") from error
+            written.append(path)
+    return written
+
+
+def _opened(recipe: SentencesRecipe) -> tuple[Any, Source, Pictures]:
+    """Tokenizer, data, and what draws it at the tokenizer's size."""
     tokenizer = load_tokenizer(recipe.tokenizer, choose_device(recipe.device))
     modality = tokenizer.modality
     if modality.is_discrete or modality.teacher is not None or modality.channels not in (1, 3):
@@ -54,9 +94,7 @@ def prepare_sentences(recipe: SentencesRecipe) -> dict[str, int]:
     own = [] if recipe.group_by == "folder" or not _needs_groups(recipe) else [recipe.group_by]
     source = open_source(recipe.data, [*(m.source for m in views.values()), *own])
     pictures = Pictures(source, views, modality.grid.image_size, recipe.augment, recipe.seed)
-    writer = _Writer(recipe, tokenizer, source, pictures)
-    writer.run()
-    return writer.times
+    return tokenizer, source, pictures
 
 
 def _needs_groups(recipe: SentencesRecipe) -> bool:

@@ -19,7 +19,7 @@ from fourm.data.documents import DocumentFile
 from fourm.data.shards import read_source_facts
 from fourm.data.transforms import to_input
 from fourm.errors import ConfigError, DataError
-from fourm.prepare.sentences.job import prepare_sentences
+from fourm.prepare.sentences.job import prepare_sentences, write_pictures
 from fourm.prepare.sentences.recipe import SentencesRecipe
 from fourm.registry import implementation
 from fourm.tokenizers.base import load_tokenizer
@@ -90,6 +90,22 @@ def test_documents_are_the_tokens_of_their_pictures(data: Path, tokenizer: Path,
     facts = read_source_facts(tmp_path, "silhouette")
     assert facts["tokenizer_hash"] == load_tokenizer(tokenizer).hash
     assert facts["tokens_per_image"] == 49
+
+
+def test_pictures_to_prompt_with_are_those_of_the_sentences(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    asked = recipe(data, tokenizer, tmp_path / "out")
+    written = write_pictures(asked, tmp_path / "pictures", num=4)
+    assert len(written) == 4 * 2
+    assert not asked.output.exists()
+    prepare_sentences(asked)
+    network = load_tokenizer(tokenizer)
+    shown = set()
+    for row in range(4):
+        pair = [np.asarray(Image.open(tmp_path / "pictures" / f"{row}_{v}.png").convert("L")) for v in asked.views]
+        ids = network.encode(torch.from_numpy(np.stack([to_input(image, network.modality) for image in pair])))
+        shown.add(tuple(ids.flatten().tolist()))
+    found = [np.reshape(document, (-1, 2 * 49)) for document in documents(asked.output / "silhouette")]
+    assert shown <= {tuple(pair) for pair in np.concatenate(found).tolist()}
 
 
 def test_what_is_missing_is_made_again_and_the_rest_is_kept(data: Path, tokenizer: Path, tmp_path: Path) -> None:
