@@ -31,6 +31,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "resampling": ("augment=null",),
     "augmentation": (),
 }
+MODEL = {"dim": 64, "mlp_hidden_dim": 172, "decoder_depth": 2, "num_heads": 2}
+"""The student of delvm_rooms.yaml."""
 TASKS = ("tail", "depth", "normal")
 SEEDS = (0, 1, 2)
 Results = list[dict[str, Any]]
@@ -52,7 +54,7 @@ def sentences(options: argparse.Namespace) -> Path:
 def measure(options: argparse.Namespace, documents: Path, way: str, seed: int) -> dict[str, Any]:
     """All of one run, which evaluates the small task along the way."""
     run = study.pretrain(
-        options, "lvm_rooms", f"{way}-{seed}", {},
+        options, "lvm_rooms", f"{way}-{seed}", MODEL,
         f"seed={seed}", f"data.train.datasets.rooms.path={documents / way}",
         f"data.val.datasets.rooms.path={documents / 'test' / 'tail'}", "evaluation.max_samples=null",
         f"train.eval_every_steps={options.steps // options.points}", f"train.save_every_steps={options.steps}",
@@ -120,9 +122,9 @@ def pictures(results: Results) -> dict[str, str]:
 
 def main() -> None:
     parser = study.parser(
-        __doc__, "quickstart", "folder that holds `rooms` and `tokenizers/toy_vqgan_rooms`", steps=600, batch=8
+        __doc__, "quickstart", "folder that holds `rooms` and `tokenizers/toy_vqgan_rooms`", steps=500, batch=4
     )
-    parser.add_argument("--points", type=int, default=12, help="evaluations along the way")
+    parser.add_argument("--points", type=int, default=10, help="evaluations along the way")
     options = parser.parse_args()
     if options.points < 1 or options.steps % options.points:
         parser.error(f"--steps {options.steps} is no multiple of --points {options.points}")

@@ -27,6 +27,7 @@ from fourm.generate.rows import shot_perplexity
 from fourm.models.folder import load_model
 from fourm.report import plots
 
+# The largest is lvm_rooms.yaml as it stands.
 SIZES: dict[str, dict[str, int]] = {
     "small": {"dim": 32, "mlp_hidden_dim": 88, "decoder_depth": 2, "num_heads": 1},
     "middle": {"dim": 64, "mlp_hidden_dim": 172, "decoder_depth": 3, "num_heads": 2},
@@ -125,7 +126,7 @@ def pictures(results: Results) -> dict[str, str]:
 
 def main() -> None:
     parser = study.parser(
-        __doc__, "quickstart", "folder that holds `tokenizers/toy_vqgan_rooms` and `sentences`", steps=1200, batch=8
+        __doc__, "quickstart", "folder that holds `tokenizers/toy_vqgan_rooms` and `sentences`", steps=1000, batch=4
     )
     parser.add_argument("--points", type=int, default=4, help="checkpoints that are prompted, evenly spaced")
     options = parser.parse_args()
