@@ -270,7 +270,7 @@ class TokenizerRecipe:
 
 @dataclass
 class TextTokenizerRecipe:
-    """Train a WordPiece tokenizer on the texts of a data set.
+    """Train a WordPiece tokenizer on the texts of a data set, or give that of a language model further tokens.
 
     Args:
         path: folder of the data set; `sources` are read from it. Or a data set of the Hub,
@@ -283,16 +283,26 @@ class TextTokenizerRecipe:
         num_sentinels: span-masking sentinels; 200 as published.
         tokens: further special tokens by name, for instance `[IMG]` and `[/IMG]` around images in documents, or
             `[USER]` and `[ASSISTANT]` in conversations.
+        extend: `tokenizer.json` of a language model, which gets `tokens`; nothing is learned then.
+        special: with `extend`: `start` or `end` -> the token that begins or ends a text, where it has no usual name.
     """
 
-    path: Path
-    sources: list[str]
     output: Path
+    path: Path = Path()
+    sources: list[str] = field(default_factory=list)
     vocab_size: int = 30_000
     classes: list[str] = field(default_factory=list)
     num_coordinates: int = 1000
     num_sentinels: int = 200
     tokens: list[str] = field(default_factory=list)
+    extend: Path | None = None
+    special: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.extend is not None and self.sources:
+            raise ConfigError("extend takes the vocabulary of a language model as it is: leave out sources")
+        if self.extend is None and self.special:
+            raise ConfigError("special is for a tokenizer that is extended; one that is trained has [SOS] and [EOS]")
 
 
 def _check_names(key: str, what: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Train a WordPiece tokenizer on the texts of a data set."""
+"""Train a WordPiece tokenizer on the texts of a data set, or give that of a language model further tokens."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from fourm.data.tables import Table, is_table
 from fourm.errors import ConfigError
 from fourm.modality import Discrete, Modality, Sequence
 from fourm.recipe.schema import TextTokenizerRecipe
-from fourm.tokenizers.text import train_wordpiece
+from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 
 _LOG = logging.getLogger(__name__)
 
 
 def run(recipe: TextTokenizerRecipe) -> None:
-    """Train and save the tokenizer.
+    """Make and save the tokenizer.
 
     Raises:
         ConfigError: if no sources are named.
         DataError: if the texts are missing or damaged.
     """
+    if recipe.extend is not None:
+        extended = TextTokenizer.load(recipe.extend).extended(recipe.tokens, recipe.special)
+        extended.save(recipe.output)
+        _LOG.info("%s: %d entries", recipe.output, extended.vocab_size)
+        return
     if not recipe.sources:
         raise ConfigError("sources is empty; name the folders with texts, for instance sources=[caption]")
     tokenizer = train_wordpiece(

@@ -1,11 +1,14 @@
-"""WordPiece text tokens in 4M's layout: special tokens, sentinels, numbers `v0=0` ..., class names, learned pieces."""
+"""Text tokens: those of any language model, or WordPiece in 4M's layout.
+
+That has special tokens, sentinels, numbers `v0=0` ..., class names, and learned pieces.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.files import publish
+from fourm.tokenizers.foreign_text import add_tokens, added_with_spaces, special_of
 from fourm.tokenizers.wordpiece import PREFIX, learn_pieces
 from fourm.tokens import SpecialIds
 
@@ -25,28 +29,26 @@ _PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[SOS]", "[EOS]"
 
 
 class TextTokenizer:
-    """Text to ids and back. Special ids follow the published layout; `encode` adds none of them.
+    """Text to ids and back; `encode` adds no special ids.
+
+    Where there are sentinels, the special ids are those of the published layout. Tokenizers of language models have
+    none: what begins and ends a text is found by its name (`fourm.tokenizers.foreign_text`).
 
     Args:
         backend: a `tokenizers.Tokenizer`.
 
     Raises:
-        ConfigError: if its special tokens are not where 4M's layout has them.
+        ConfigError: if its special tokens are not where 4M's layout has them, or nothing ends a text.
     """
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
         vocabulary = backend.get_vocab(with_added_tokens=True)
-        for place, token in enumerate([_PAD, _UNKNOWN, _START, _END, "[S_0]"]):
-            if vocabulary.get(token) != place:
-                raise ConfigError(
-                    f"text tokenizer: {token} has id {vocabulary.get(token)}, expected {place}; train it with fourm"
-                )
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.num_sentinels = _count(vocabulary, "[S_{}]")
         self.num_coordinates = _count(vocabulary, "v0={}")
-        self.special = SpecialIds(num_sentinels=self.num_sentinels)
-        self._spaced = _added_with_spaces(backend)
+        self.special = _special_ids(vocabulary, self.num_sentinels) if self.num_sentinels else special_of(backend)
+        self._spaced = added_with_spaces(backend)
         self._pieces: dict[str, tuple[int, ...]] = {}
         self._unwritten = {self.pad_id, self.special.start, *(self.sentinel(k) for k in range(self.num_sentinels))}
 
@@ -133,6 +135,22 @@ class TextTokenizer:
     def token(self, id: int) -> str | None:
         """The token behind an id; None outside the vocabulary."""
         return self._backend.id_to_token(id) if 0 <= id < self.vocab_size else None
+
+    def extended(self, tokens: Sequence[str], special: Mapping[str, str]) -> TextTokenizer:
+        """The same with further special tokens.
+
+        Args:
+            tokens: their names.
+            special: `start` or `end` -> name of the token that begins or ends a text.
+
+        Raises:
+            ConfigError: if a special token is none of the vocabulary.
+        """
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_str(self._backend.to_str())
+        add_tokens(backend, tokens, special)
+        return TextTokenizer(backend)
 
     def save(self, path: str | Path) -> str:
         """Write the tokenizer to a `.json` file, or as `tokenizer.json` in a folder; returns the hash.
@@ -259,6 +277,16 @@ def _class_names(classes: Sequence[str], special: Sequence[str]) -> list[str]:
     return sorted(names)
 
 
+def _special_ids(vocabulary: dict[str, int], num_sentinels: int) -> SpecialIds:
+    """Those of 4M's layout."""
+    for place, token in enumerate([_PAD, _UNKNOWN, _START, _END, "[S_0]"]):
+        if vocabulary.get(token) != place:
+            raise ConfigError(
+                f"text tokenizer: {token} has id {vocabulary.get(token)}, expected {place}; train it with fourm"
+            )
+    return SpecialIds(num_sentinels=num_sentinels)
+
+
 def _count(vocabulary: dict[str, int], pattern: str) -> int:
     number = 0
     while pattern.format(number) in vocabulary:
@@ -268,18 +296,3 @@ def _count(vocabulary: dict[str, int], pattern: str) -> int:
 
 def _file(path: Path) -> Path:
     return path if path.suffix == ".json" else path / FILE
-
-
-def _added_with_spaces(backend: Any) -> list[str] | None:
-    """Added words such as "hot dog": in a text without any of them, what stands between spaces is encoded by itself.
-
-    None where that does not hold: with other rules than those of 4M's tokenizer.
-    """
-    facts = json.loads(backend.to_str())
-    kinds = [(facts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or facts["truncation"] or facts["padding"]:
-        return None
-    # One that takes the spaces beside it may keep another one from being found.
-    if any(token["lstrip"] or token["rstrip"] or not token["content"].strip() for token in facts["added_tokens"]):
-        return None
-    return [token["content"].lower() for token in facts["added_tokens"] if " " in token["content"]]

@@ -156,12 +156,20 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         TextTokenizer.load(tmp_path / "bad.json")
 
 
-def test_a_foreign_wordpiece_without_our_special_tokens_is_refused(tmp_path):
+def test_a_foreign_wordpiece_that_ends_no_text_is_refused(tmp_path):
     from tokenizers import Tokenizer, models
 
     Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")).save(str(tmp_path / "bert.json"))
-    with pytest.raises(CheckpointError, match=r"\[PAD\] has id None, expected 0"):
+    with pytest.raises(CheckpointError, match=r"nothing ends a text, for it has none of \[EOS\], </s>"):
         TextTokenizer.load(tmp_path / "bert.json")
+
+
+def test_sentinels_at_other_places_than_published_are_refused(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordPiece({"[UNK]": 0, "[S_0]": 1}, unk_token="[UNK]")).save(str(tmp_path / "other.json"))
+    with pytest.raises(CheckpointError, match=r"\[PAD\] has id None, expected 0"):
+        TextTokenizer.load(tmp_path / "other.json")
 
 
 def test_sentinels_beyond_the_vocabulary_are_refused(small):
