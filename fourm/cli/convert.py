@@ -111,17 +111,31 @@ def aimv2(source: str, out: Path, heads: int | None) -> None:
 @click.argument("out", metavar="DST", type=click.Path(path_type=Path))
 @click.option("--modality", default="visual", show_default=True, help="What its ids are called.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), default=None, help="Converted image tokenizer to copy.")
-def llama(source: str, out: Path, modality: str, tokenizer: Path | None) -> None:
-    """Convert a language model SRC of Llama's layout, such as LVM or DeLVM, to the folder DST.
+@click.option(
+    "--text-tokenizer", type=click.Path(path_type=Path), default=None, help="The same of text. [default: found]"
+)
+@click.option(
+    "--add",
+    "tokens",
+    multiple=True,
+    metavar="TOKEN[=WORDS]",
+    help="Of text: a new token, whose embeddings begin as the mean of all, or of those of the words.",
+)
+def llama(
+    source: str, out: Path, modality: str, tokenizer: Path | None, text_tokenizer: Path | None, tokens: tuple[str, ...]
+) -> None:
+    """Convert a language model SRC of Llama's layout, such as LVM, DeLVM, Vicuna or Qwen 2, to the folder DST.
 
-    SRC is a folder with config.json and model.safetensors, or a repository on the Hub.
+    SRC is a folder with config.json and model.safetensors, or a repository on the Hub. Ids called text are text.
 
     \b
       fourm convert llama Emma02/LVM_ckpts lvm_7b --tokenizer tokenizers/lvm
+      fourm convert llama llama_7b text_7b --modality text --add [IMG] --add [/IMG] --add [USER]=user
     """
     from fourm.convert.llama import from_llama
 
-    _say(from_llama(source, out, modality=modality, tokenizer=tokenizer))
+    added = {token: words or None for token, _, words in (text.partition("=") for text in tokens)}
+    _say(from_llama(source, out, modality=modality, tokenizer=tokenizer or text_tokenizer, tokens=added))
 
 
 _TEXT = "Its tokenizer.json, to be copied along. [default: found, if there is one]"
@@ -142,6 +156,45 @@ def vila(source: str, out: Path, text_tokenizer: Path | None) -> None:
     from fourm.convert.vila import from_vila
 
     _say(from_vila(source, out, text_tokenizer=text_tokenizer))
+
+
+_TOKENIZER = "Its tokenizer.json, with its special tokens, to be copied along."
+
+
+@convert.command("emu")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--text-tokenizer", type=click.Path(path_type=Path), default=None, help=_TOKENIZER)
+def emu(source: str, out: Path, text_tokenizer: Path | None) -> None:
+    """Convert Emu SRC, without its image decoder, to the folder DST. LoRA of Emu-I is merged.
+
+    SRC is the folder pretrain of the repository, its folder multimodal_encoder, or a file of weights.
+
+    \b
+      fourm convert emu Emu/pretrain emu_14b --text-tokenizer tokenizer.json
+    """
+    from fourm.convert.emu import from_emu
+
+    _say(from_emu(source, out, "emu", text_tokenizer=text_tokenizer))
+
+
+@convert.command("emu2")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--num-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an image; 256 for Chat.")
+@click.option("--text-tokenizer", type=click.Path(path_type=Path), default=None, help=_TOKENIZER)
+def emu2(source: str, out: Path, num_tokens: int, text_tokenizer: Path | None) -> None:
+    """Convert Emu2 SRC, without its image decoder, to the folder DST.
+
+    SRC is a folder with config.json and safetensors, one with the folder multimodal_encoder (Emu2-Gen), a file of
+    weights, or a repository on the Hub.
+
+    \b
+      fourm convert emu2 BAAI/Emu2-Chat emu2_chat --num-tokens 256
+    """
+    from fourm.convert.emu import from_emu
+
+    _say(from_emu(source, out, "emu2", num_tokens=num_tokens, text_tokenizer=text_tokenizer))
 
 
 @convert.command("to-llama")

@@ -6,9 +6,10 @@ Weights are those of `LlamaForCausalLM`, with biases of queries, keys, values an
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from fourm.convert.job import check_codes
 from fourm.convert.load import Loaded, naming
 from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
 from fourm.convert.rules import Rule, read, write
+from fourm.convert.vocabulary import add_tokens, read_tokenizer
 from fourm.errors import CheckpointError
 from fourm.files import publish, replacing
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
@@ -33,7 +35,19 @@ NAME = "visual"
 _TOKENIZER = "rgb_unit@256"
 
 
-def from_llama(source: str | Path, out: Path, *, modality: str = NAME, tokenizer: Path | None = None) -> list[str]:
+TEXT = "text"
+"""A modality of this name is read as text."""
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def from_llama(
+    source: str | Path,
+    out: Path,
+    *,
+    modality: str = NAME,
+    tokenizer: Path | None = None,
+    tokens: Mapping[str, str | None] | None = None,
+) -> list[str]:
     """Turn a language model into a model folder of fourm.
 
     Args:
@@ -41,7 +55,9 @@ def from_llama(source: str | Path, out: Path, *, modality: str = NAME, tokenizer
             the Hub.
         out: folder of the model.
         modality: what its ids are called here.
-        tokenizer: folder of the converted tokenizer of its images, to be copied along.
+        tokenizer: folder of the converted tokenizer of its images, or file of that of its text, to be copied along;
+            None: `tokenizer.json` of the source, if it is text.
+        tokens: of text, tokens to add, see `add_tokens`.
 
     Returns:
         what was done, in lines for people.
@@ -49,15 +65,26 @@ def from_llama(source: str | Path, out: Path, *, modality: str = NAME, tokenizer
     Raises:
         CheckpointError: if it cannot be converted, or the tokenizer is of another one; nothing is written then.
     """
+    if tokens and modality != TEXT:
+        raise CheckpointError(f"tokens are added to text, but the ids are called '{modality}': add --modality {TEXT}")
     loaded = load_llama(source, modality)
-    if tokenizer is not None:
+    if tokenizer is not None and modality != TEXT:
         check_codes(tokenizer, loaded.network.modalities[modality])
-    folders.save_model(loaded.network, out, {} if tokenizer is None else {modality: tokenizer})
-    numbers = sum(p.numel() for p in loaded.network.parameters()) / 1e6
+    model, found = loaded.network, Path(source) / TOKENIZER_FILE
+    if tokenizer is None and modality == TEXT and (found.is_file() or tokens):
+        tokenizer = found
+    with tempfile.TemporaryDirectory() as scratch:
+        if tokens:
+            vocabulary = read_tokenizer(cast(Path, tokenizer))
+            model = add_tokens(model, vocabulary, tokens)
+            tokenizer = Path(scratch) / TOKENIZER_FILE
+            vocabulary.save(str(tokenizer))
+        folders.save_model(model, out, {} if tokenizer is None else {modality: tokenizer})
+    numbers = sum(p.numel() for p in model.parameters()) / 1e6
     return [
         f"{source} -> {out}",
         f"{len(loaded.published.tensors)} published tensors, {numbers:.1f} M parameters here",
-        f"reads and predicts {modality}, of {loaded.network.modalities[modality].vocab_size:,} ids",
+        f"reads and predicts {modality}, of {model.modalities[modality].vocab_size:,} ids",
     ]
 
 
@@ -113,12 +140,20 @@ def load_llama(source: str | Path, modality: str = NAME) -> Loaded:
 
 
 def modalities(config: Mapping[str, Any], name: str = NAME) -> ModalitySet:
-    """The one modality of a language model: rows of ids, one more than are read at once."""
+    """The one modality of a language model: rows of ids, one more than are read at once; or text."""
+    if name == TEXT:
+        return ModalitySet([text_modality(config, int(config["vocab_size"]))])
     longest = int(config.get("max_sequence_length") or config["max_position_embeddings"]) + 1
     layout = Sequence(longest, longest)
     return ModalitySet(
         [Modality(name, layout, Discrete(int(config["vocab_size"])), name, "tokens", tokenizer=_TOKENIZER)]
     )
+
+
+def text_modality(config: Mapping[str, Any], vocab_size: int) -> Modality:
+    """Text of a language model."""
+    longest = int(config.get("max_position_embeddings", 2048))
+    return Modality(TEXT, Sequence(longest, longest), Discrete(vocab_size), TEXT, "text", tokenizer=TEXT)
 
 
 def model_config(config: Mapping[str, Any]) -> MultimodalConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError
 from fourm.nn.vision_configs import TimmTowerConfig
 
+_LORA = re.compile(r"(.*)\.lora_([AB])(?:\.default)?\.weight")
 _ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 _FAMILIES = {
     "clip_vision_model": ("vit_base_patch16_clip_224", 1e-5, "quick_gelu"),
@@ -49,19 +51,34 @@ class Prefixed(Mapping[str, Tensor]):
         return len(self._names)
 
 
-class Renamed(Mapping[str, Tensor]):
-    """The same tensors under other names.
+class Merged(Mapping[str, Tensor]):
+    """The same tensors under other names, with LoRA (Hu et al. 2022) added to the matrices it belongs to.
 
     Args:
         tensors: by their published names.
-        names: other name -> published one.
+        names: other name -> published one. Those of LoRA, `X.lora_A.weight` and `X.lora_B.weight` or with `.default`
+            before `.weight`, are joined with `X.weight`.
+        alpha: of LoRA; its products are scaled by alpha over their rank.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-        self._tensors, self._names = tensors, dict(names)
+    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[str, str], alpha: float) -> None:
+        self._tensors, self.alpha = tensors, alpha
+        self._names, self._lora = {}, dict[str, dict[str, str]]()
+        for name, published in names.items():
+            match = _LORA.fullmatch(name)
+            if match is None:
+                self._names[name.replace(".base_layer.weight", ".weight")] = published
+            else:
+                self._lora.setdefault(f"{match[1]}.weight", {})[match[2]] = published
+        for name in self._lora.keys() - self._names.keys():  # of matrices that are not here: left over
+            self._names |= {f"{name} (lora_{part})": own for part, own in self._lora.pop(name).items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[self._names[name]]
+        value = self._tensors[self._names[name]]
+        if name not in self._lora:
+            return value
+        first, second = (self._tensors[self._lora[name][part]].float() for part in "AB")
+        return value.float() + self.alpha / len(first) * second @ first
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

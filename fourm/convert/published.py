@@ -97,7 +97,7 @@ def open_checkpoint(source: str | Path) -> Published:
     elif path.suffix == ".safetensors":
         tensors = SafetensorsState(path)
         found = Published(str(source), _parse_metadata(path, tensors.metadata), tensors)
-    elif path.suffix in (".pth", ".pt"):
+    elif path.suffix in (".pth", ".pt", ".bin"):
         found = _open_pickle(path, str(source))
     else:
         state = "is of none of these forms" if path.exists() else "does not exist"
@@ -111,6 +111,12 @@ def open_checkpoint(source: str | Path) -> Published:
 def is_hub_id(source: str | Path) -> bool:
     """Whether something could be the id of a repository on the Hub: ORGANISATION/NAME."""
     return bool(_HUB_ID.fullmatch(str(source))) and Path(source).suffix not in (".safetensors", ".pth", ".pt")
+
+
+def local_folder(source: str | Path) -> Path:
+    """A path, or where a repository on the Hub was downloaded to."""
+    path = Path(source)
+    return download(str(source)) if not path.exists() and is_hub_id(source) else path
 
 
 def download(repository: str) -> Path:
@@ -252,7 +258,8 @@ def _open_pickle(path: Path, source: str) -> Published:
         ) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} holds {type(loaded).__name__}; expected a dict with 'model' and 'args'")
-    state, arguments = loaded.get("model", loaded), loaded.get("args") or {}
+    state = loaded.get("model", loaded.get("module", loaded))
+    arguments = loaded.get("args") or {}
     config = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
     if not isinstance(state, dict) or not isinstance(config, dict):
         raise CheckpointError(

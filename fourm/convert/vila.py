@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from fourm.convert import checkpoints, llama
+from fourm.convert.llama import TEXT, TOKENIZER_FILE
 from fourm.convert.load import Loaded, naming
 from fourm.convert.parts import Prefixed, prefixed, tower_config, tower_rules
-from fourm.convert.published import CONFIG_FILE, Published, download, is_hub_id, open_checkpoint, read_table
+from fourm.convert.published import CONFIG_FILE, Published, local_folder, open_checkpoint, read_table
 from fourm.convert.rules import Rule, read
 from fourm.errors import CheckpointError
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots
+from fourm.modality import Continuous, Modality, ModalitySet, Slots
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig
@@ -24,7 +25,7 @@ from fourm.nn.init import adopt_weights
 from fourm.nn.vision_configs import LinearPoolerConfig, MlpPoolerConfig, ShufflePoolerConfig
 
 PARTS = ("llm", "vision_tower", "mm_projector")
-TEXT, IMAGE = "text", "image"
+IMAGE = "image"
 _FEEDER = f"input_embedder.feeders.{IMAGE}"
 _MLP = re.compile(r"mlp(\d+)x_gelu")
 _SHUFFLES = {
@@ -32,7 +33,6 @@ _SHUFFLES = {
     "mlp_downsample_2x2_fix": ShufflePoolerConfig(2),
     "mlp_downsample_3x3_fix": ShufflePoolerConfig(3, squeeze=True),
 }
-_TOKENIZER = "tokenizer.json"
 
 
 def from_vila(source: str | Path, out: Path, *, text_tokenizer: Path | None = None) -> list[str]:
@@ -49,9 +49,9 @@ def from_vila(source: str | Path, out: Path, *, text_tokenizer: Path | None = No
     Raises:
         CheckpointError: if it cannot be converted; nothing is written then.
     """
-    folder = _folder(source)
+    folder = local_folder(source)
     loaded = load_vila(source)
-    found = folder / "llm" / _TOKENIZER
+    found = folder / "llm" / TOKENIZER_FILE
     text = text_tokenizer or (found if found.is_file() else None)
     folders.save_model(loaded.network, out, {} if text is None else {TEXT: text})
     return told(loaded, source, out, text)
@@ -71,7 +71,7 @@ def told(loaded: Loaded, source: str | Path, out: Path, text: Path | None) -> li
     if loaded.imported.kept:
         lines.append(f"{len(loaded.imported.kept)} tensors are not read, such as {next(iter(loaded.imported.kept))}")
     if text is None:
-        lines.append(f"without a text tokenizer: give its {_TOKENIZER} with --text-tokenizer")
+        lines.append(f"without a text tokenizer: give its {TOKENIZER_FILE} with --text-tokenizer")
     return lines
 
 
@@ -81,7 +81,7 @@ def load_vila(source: str | Path) -> Loaded:
     Raises:
         CheckpointError: if a part is missing or of another kind, or weights are missing, left over or of another shape.
     """
-    folder = _folder(source)
+    folder = local_folder(source)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise CheckpointError(
@@ -99,17 +99,6 @@ def load_vila(source: str | Path) -> Loaded:
         found = read(_rules(model, parts), published.tensors, own, keep=True)
         adopt_weights(model, found.state)
     return Loaded(model.eval(), published, found)
-
-
-def _folder(source: str | Path) -> Path:
-    path = Path(source)
-    return download(str(source)) if not path.exists() and is_hub_id(source) else path
-
-
-def text_modality(config: Mapping[str, Any], vocab_size: int) -> Modality:
-    """Text of a language model."""
-    longest = int(config.get("max_position_embeddings", 2048))
-    return Modality(TEXT, Sequence(longest, longest), Discrete(vocab_size), TEXT, "text", tokenizer=TEXT)
 
 
 def image_modality(size: int, num_tokens: int, dim: int, normalization: Any, *, predicted: bool) -> Modality:
@@ -135,7 +124,7 @@ def _model(config: Mapping[str, Any], parts: Mapping[str, Published]) -> Multimo
     embedded = parts["llm"].tensors["model.embed_tokens.weight"]
     normalization = "clip" if seen["model_type"] == "clip_vision_model" else "half"
     image = image_modality(size, num_tokens, own.dim, normalization, predicted=False)
-    return Multimodal(ModalitySet([text_modality(language, len(embedded)), image]), own)
+    return Multimodal(ModalitySet([llama.text_modality(language, len(embedded)), image]), own)
 
 
 def _pooler(config: Mapping[str, Any], side: int, num_tokens: int) -> tuple[Any, int]:

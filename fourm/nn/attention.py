@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
+from fourm.nn.cache import LayerCache
 from fourm.nn.configs import Backend
 from fourm.nn.position import Rotary
 from fourm.tokens import AttentionPattern, Runs
@@ -149,47 +150,6 @@ def _flex_kernel(compiled: bool) -> Callable[..., Any]:
 
     kernel: Callable[..., Any] = flex_attention
     return torch.compile(kernel) if compiled else kernel
-
-
-class LayerCache:
-    """Keys and values one attention layer has already computed, in memory that doubles when it is full."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._memory: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def all(self) -> tuple[Tensor, Tensor] | None:
-        """(B, H, length, d) keys and values so far; None before the first."""
-        if self._memory is None:
-            return None
-        key, value = self._memory
-        return key[:, :, : self.length], value[:, :, : self.length]
-
-    def keep(self, length: int) -> None:
-        """Forget all but the first tokens."""
-        self.length = min(self.length, length)
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (B, H, n, d) keys and values and return all of them."""
-        start, self.length = self.length, self.length + key.shape[2]
-        if self._memory is None:
-            # Heads side by side, as the products of single queries read them: else each of those copies all keys.
-            self._memory = (key.contiguous(), value.contiguous())
-            return self._memory
-        if self.length > self._memory[0].shape[2]:
-            self._memory = (_longer(self._memory[0], start, self.length), _longer(self._memory[1], start, self.length))
-        for memory, new in zip(self._memory, (key, value), strict=True):
-            memory[:, :, start : self.length] = new
-        return self._memory[0][:, :, : self.length], self._memory[1][:, :, : self.length]
-
-
-def _longer(memory: Tensor, used: int, least: int) -> Tensor:
-    """Memory for twice as many tokens, or `least`, with those that are used."""
-    b, heads, capacity, dim = memory.shape
-    longer = memory.new_empty(b, heads, max(2 * capacity, least), dim)
-    longer[:, :, :used] = memory[:, :, :used]
-    return longer
 
 
 class Attention(nn.Module):

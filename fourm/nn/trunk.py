@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fourm.nn.attention import Attention, AttentionMask, LayerCache, score_dtype
+from fourm.nn.attention import Attention, AttentionMask, score_dtype
+from fourm.nn.cache import LayerCache
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import RelativeBias, Rotary, places
 from fourm.tokens import AttentionPattern, Runs

@@ -240,3 +240,57 @@ def test_a_sliding_window_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="use_sliding_window True; only False"):
         load_llama(tmp_path)
+
+
+def vocabulary(path: Path) -> None:
+    """A tokenizer of 60 words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {"user": 0, "the": 1, "[UNK]": 2, **{f"w{i}": i for i in range(3, 60)}}
+    made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(path))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_tokens_begin_as_the_mean_of_all_rows_or_of_words(tmp_path: Path, tied: bool) -> None:
+    from tokenizers import Tokenizer
+
+    theirs = llama(tie_word_embeddings=tied)
+    theirs.save_pretrained(tmp_path / "llama")
+    vocabulary(tmp_path / "llama/tokenizer.json")
+    options = ("--modality", "text", "--add", "[IMG]", "--add", "[USER]=the user")
+
+    assert run("convert", "llama", tmp_path / "llama", tmp_path / "model", *options) == 0
+    model = fourm.load_model(tmp_path / "model")
+
+    assert model.modalities["text"].vocab_size == 62
+    for table, rows in (
+        (model.input_embedder.table.weight, theirs.get_input_embeddings().weight),
+        (model.heads.weight, theirs.lm_head.weight),
+    ):
+        assert torch.equal(table[:60], rows)
+        assert torch.allclose(table[60], rows.mean(0))
+        assert torch.allclose(table[61], (rows[0] + rows[1]) / 2)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "model/tokenizers/text.json"))
+    assert tokenizer.encode("w5[IMG]the").ids == [5, 60, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--add", "[IMG]"], "add --modality text"),
+        (["--modality", "text", "--add", "user"], "has the token user already"),
+        (["--modality", "text", "--add", "[IMG]", "--text-tokenizer", "nowhere.json"], "nowhere.json is missing"),
+        (["--modality", "text", "--add", "[IMG]= "], "knows nothing"),
+    ],
+)
+def test_tokens_that_cannot_be_added_are_named(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama().save_pretrained(tmp_path / "llama")
+    vocabulary(tmp_path / "llama/tokenizer.json")
+
+    assert run("convert", "llama", tmp_path / "llama", tmp_path / "model", *options) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourm.nn.attention import Attention, AttentionMask, LayerCache, attend
+from fourm.nn.attention import Attention, AttentionMask, attend
+from fourm.nn.cache import LayerCache
 from fourm.nn.configs import Backend
 from fourm.nn.init import initialise
 from fourm.tokens import AttentionPattern
