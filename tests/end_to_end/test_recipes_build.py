@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fourm import config as configs
+from fourm.data.configs import DataConfig
 from fourm.paths import recipe_folder
 from fourm.pipeline import load as load_pipeline
 
@@ -19,6 +21,13 @@ FINETUNE = sorted((recipe_folder() / "finetune").glob("*.yaml"))
 SCALES = [
     (pipeline.stem, scale) for pipeline in ALL if pipeline.parent.name == "pipelines" for scale in ("full", "small")
 ]
+
+
+@dataclass
+class DataOfRecipe:
+    """What recipes take their data from."""
+
+    data: DataConfig
 
 
 def name(path: Path) -> str:
@@ -44,6 +53,7 @@ def load(path: Path, *overrides: str) -> Any:
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
         "sentences": SentencesRecipe,
+        "documents": DataOfRecipe,
     }[path.parent.name]
     # The command line gives what stands for a value.
     if path.stem == "tokenizer":

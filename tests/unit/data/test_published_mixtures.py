@@ -1,0 +1,99 @@
+"""The data of the published systems, as shipped: what they say of it, and what a document of theirs becomes by it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourm import config as configs
+from fourm.data.configs import DataConfig
+from fourm.data.interleaved_configs import InterleavedConfig
+from fourm.data.interleaved_packing import Packer
+from fourm.data.interleaved_readers import read_line
+from fourm.paths import recipe_folder
+from tests.interleaved import Written
+
+FILES = sorted((recipe_folder() / "documents").glob("*.yaml"))
+MMC4 = {
+    "text_list": ["one.", "two.", "three."],
+    "image_info": [
+        {"image_name": f"{n}.jpg", "matched_text_index": n, "matched_sim": sim} for n, sim in enumerate((0.4, 0.3, 0.2))
+    ],
+}
+LINES: dict[str, dict[str, Any]] = {
+    "pairs": {"image": "a.jpg", "caption": "a bed"},
+    "mmc4": MMC4,
+    "obelics": {"images": ["a.jpg", None, "b.jpg"], "texts": [None, "a bed", None]},
+    "frames": {"frames": ["a.jpg", "b.jpg"], "caption": "a bed"},
+    "chat": {
+        "image": "a.jpg",
+        "conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a bed"}],
+    },
+    "text": {"text": "a bed"},
+    "documents": {"parts": ["a bed", {"image": "a.jpg"}]},
+}
+
+
+@dataclass
+class Mixture:
+    """What these files hold: the data of a recipe."""
+
+    data: DataConfig
+
+
+def packings(name: str) -> dict[str, InterleavedConfig]:
+    mixture = configs.load(recipe_folder() / "documents" / f"{name}.yaml", Mixture)
+    return {data: dataset.packing for data, dataset in mixture.data.train.datasets.items()}
+
+
+def written(packing: InterleavedConfig, **changes: Any) -> str:
+    write = Written()
+    write.packer = Packer(replace(packing, **changes), write.vocabulary, 2)
+    return write(read_line(json.dumps(LINES[packing.reader]).encode(), packing))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_data_set_packs_a_document_of_its_form(path: Path) -> None:
+    for packing in packings(path.stem).values():
+        assert written(replace(packing, drop_single_image=0.0))
+
+
+def test_vila_puts_images_before_their_sentences() -> None:
+    stage = packings("vila_2")
+    assert written(stage["mmc4"]) == "<s> {0.jpg} *\\n *one. {1.jpg} *\\n *two. {2.jpg} *\\n *three. *</s>"
+    assert (stage["mmc4"].max_images, stage["coyo"].group, stage["coyo"].num_tokens) == (6, 4, 4096)
+
+
+def test_vila_asks_answers_in_vicunas_template() -> None:
+    found = written(packings("vila_3")["llava"])
+    assert found.startswith("<s> A chat between")
+    assert found.endswith("USER: {a.jpg} \\n what? ASSISTANT: *a *bed *</s>")
+
+
+def test_emu_does_not_ask_for_the_tokens_around_images() -> None:
+    stage = packings("emu_1")
+    assert written(stage["mmc4"], image_first=1.0) == "<s> [IMG] *{0.jpg} [/IMG] *one. *two. *three. *</s>"
+    assert {s.image_first for name, s in stage.items() if name != "storyboards"} == {0.5}
+    assert (stage["mmc4"].num_tokens, stage["mmc4_stretches"].num_tokens) == (1024, 512)
+    assert written(packings("emu_instruct")["llava"]).endswith(
+        "[USER] : [IMG] {a.jpg} [/IMG] \\n what? [ASSISTANT] : *a *bed *</s>"
+    )
+
+
+def test_emu2_asks_captions_first_then_images_too_and_last_of_all_one_image_alone() -> None:
+    assert written(packings("emu2_1")["pairs"]) == "<s> [IMG] {a.jpg} [/IMG] *a *bed *</s>"
+    assert written(packings("emu2_2")["pairs"], image_first=1.0) == "<s> [IMG] *{a.jpg} [/IMG] *a *bed *</s>"
+    assert written(packings("emu2_gen")["text_to_image"]) == "<s> a bed [IMG] *{a.jpg} [/IMG] </s>"
+
+
+def test_vl_gpt_asks_where_images_begin() -> None:
+    stage = packings("vl_gpt")
+    assert written(stage["cc3m"], image_first=1.0) == "<s> *[IMG] *{a.jpg} *[/IMG] *a *bed *</s>"
+    assert written(stage["mmc4"], image_first=1.0).count(".jpg") == 2  # those of at least 0.24
+    assert (stage["obelics"].drop_single_image, stage["obelics"].num_tokens) == (0.8, 512)
+    turns = written(packings("vl_gpt_instruct")["llava"])
+    assert turns.endswith("USER: [IMG] {a.jpg} [/IMG] \\n what? ASSISTANT: *a *bed *</s>")
