@@ -24,6 +24,11 @@ class LayerCache:
         """Forget all but the first tokens."""
         self.length = min(self.length, length)
 
+    def select(self, rows: Tensor) -> None:
+        """Keys and values of these samples."""
+        if self._memory is not None:
+            self._memory = (self._memory[0][rows], self._memory[1][rows])
+
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add (B, H, n, d) keys and values and return all of them."""
         start, self.length = self.length, self.length + key.shape[2]

@@ -105,6 +105,12 @@ class KVCache:
         for block in self.blocks:
             (block.context if block.own is None else block.own).keep(length)
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these samples (B,), which may repeat; of tokens of its own alone."""
+        for block in self.blocks:
+            if block.own is not None:
+                block.own.select(rows)
+
     def string(self) -> KVCache:
         """A cache for tokens that are written one by one against the same context."""
         cache = KVCache(0)

@@ -51,11 +51,13 @@ class StandIn(nn.Module):
 
 def model(dim: int = 16, **options: Any) -> Multimodal:
     """A language model of width 16 that reads and predicts vectors of `dim` numbers."""
-    facts: dict[str, Any] = {"feeders": {"image": StandInConfig(projection=dim != 16)}, **options}
+    facts: dict[str, Any] = {
+        "feeders": {"image": StandInConfig(projection=dim != 16)}, "position_tables": False, "embedding_std": 0.4,
+        "vector_head": LinearHeadConfig(bias=False), **options,
+    }  # fmt: skip
     config = MultimodalConfig(
-        dim=16, encoder_depth=0, decoder_depth=2, num_heads=2, rope_theta=1e4, position_tables=False,
-        modality_embeddings=False, embedding_std=0.4, tie_heads=False, vector_head=LinearHeadConfig(bias=False),
-        **facts,
+        dim=16, encoder_depth=0, decoder_depth=2, num_heads=2, rope_theta=1e4, modality_embeddings=False,
+        tie_heads=False, **facts,
     )  # fmt: skip
     return Multimodal(ModalitySet([TEXT, image(dim)]), config)
 
