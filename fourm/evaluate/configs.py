@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fourm import config as configs
+from fourm.config import slot
 from fourm.data.configs import CropConfig
+from fourm.data.packing_configs import PACKINGS
 from fourm.ranges import check_range
 from fourm.registry import Registry
 
@@ -265,6 +267,41 @@ class AnswersEvaluation:
         check_range(self, "top_p", above=0, most=1)
 
 
+@dataclass
+class DocumentsEvaluation:
+    """Measure whether a model finds the answers in documents the likeliest: of questions about pictures, for instance.
+
+    Args:
+        kind: `documents`.
+        model: model folder, output folder of a pretraining run, or repository on the Hub.
+        data: file of documents, such as `questions.jsonl` of `fourm prepare documents`.
+        packing: how documents become tokens, as in the recipe that the model was trained by; one document a row.
+        output: folder for `metrics.json`, `report.html` and `pictures/`.
+        blind: measure the model without the pictures too.
+        num_samples: documents used, the first ones; None: all.
+        seed: of what the packing draws, and of the examples shown.
+        batch_size: documents at a time.
+        device: auto, cuda, mps or cpu.
+        num_pictures: examples in the report.
+    """
+
+    kind: Literal["documents"]
+    model: Path
+    data: Path
+    packing: Any = slot(PACKINGS)
+    output: Path = Path("outputs/documents")
+    blind: bool = True
+    num_samples: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    device: str = "auto"
+    num_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_samples", "batch_size", least=1)
+        check_range(self, "num_pictures", least=0)
+
+
 EVALUATIONS = Registry(
     "kind of evaluation",
     {
@@ -272,11 +309,15 @@ EVALUATIONS = Registry(
         "fashion": "fourm.evaluate.configs:EvaluateConfig",
         "tokenizer": "fourm.evaluate.configs:TokenizerEvaluation",
         "answers": "fourm.evaluate.configs:AnswersEvaluation",
+        "documents": "fourm.evaluate.configs:DocumentsEvaluation",
     },
 )
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> EvaluateConfig | TokenizerEvaluation | AnswersEvaluation:
+ModelEvaluation = EvaluateConfig | AnswersEvaluation | DocumentsEvaluation
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> ModelEvaluation | TokenizerEvaluation:
     """Read the recipe of an evaluation of any kind.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourm.errors import ConfigError
-from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
+from fourm.evaluate.configs import AnswersEvaluation, DocumentsEvaluation, ModelEvaluation, TokenizerEvaluation
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.machine import choose_device
 from fourm.report.metrics import meaning
@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 
 
-def run(config: EvaluateConfig | AnswersEvaluation, load_bundle: Callable[[Path], Bundle]) -> Metrics:
+def run(config: ModelEvaluation, load_bundle: Callable[[Path], Bundle]) -> Metrics:
     """Measure a model and write what was found.
 
     Args:
@@ -82,10 +82,15 @@ def run_tokenizer(config: TokenizerEvaluation) -> Metrics:
     return outcome.metrics
 
 
-def measure(config: EvaluateConfig | AnswersEvaluation, bundle: Bundle) -> Outcome:
+def measure(config: ModelEvaluation, bundle: Bundle) -> Outcome:
     """The protocol of `config.kind`, without writing anything but the judge it may need."""
     from fourm.evaluate.predict import Predictor
 
+    if isinstance(config, DocumentsEvaluation):
+        from fourm.evaluate.documents import evaluate_documents
+
+        bundle.model.to(choose_device(config.device)).eval()
+        return evaluate_documents(config, bundle)
     predictor = Predictor(bundle, choose_device(config.device), config.seed)
     if isinstance(config, AnswersEvaluation):
         from fourm.evaluate.answers import evaluate_answers

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
+from fourm.evaluate.configs import EvaluateConfig, ModelEvaluation, TokenizerEvaluation
 from fourm.evaluate.outcome import Outcome, PictureTable
 from fourm.generate.bundle import Bundle
 from fourm.report import metrics as meanings
@@ -16,7 +16,12 @@ from fourm.report import plots
 from fourm.report.html import Page
 
 _LOG = logging.getLogger(__name__)
-_TITLES = {"rooms": "Rendered rooms", "fashion": "Fashion photographs", "answers": "Predictions out of the box"}
+_TITLES = {
+    "rooms": "Rendered rooms",
+    "fashion": "Fashion photographs",
+    "answers": "Predictions out of the box",
+    "documents": "Documents of text and pictures",
+}
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
     "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
@@ -25,7 +30,7 @@ _REFERENCES = {
 _MOST_CURVES = 8
 
 
-def build_page(config: EvaluateConfig | AnswersEvaluation, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
+def build_page(config: ModelEvaluation, bundle: Bundle, outcome: Outcome, seconds: float) -> Page:
     """The whole page.
 
     Args:
@@ -47,7 +52,7 @@ def build_page(config: EvaluateConfig | AnswersEvaluation, bundle: Bundle, outco
     page.section("What was trained")
     page.facts(trained(bundle))
     page.section("Time", "Wall time of each stage before this one, and of this evaluation so far.")
-    before = None if isinstance(config, AnswersEvaluation) else config.stages
+    before = config.stages if isinstance(config, EvaluateConfig) else None
     stages = {name: spent for name, spent in read_stages(before).items() if name != "evaluate"}
     page.facts({name: duration(spent) for name, spent in {**stages, "this evaluation": seconds}.items()})
     charts = [

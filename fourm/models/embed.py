@@ -285,14 +285,19 @@ class InputEmbedder(nn.Module):
         content = self.table(batch.modality, batch.ids) * (batch.ids >= 0)[..., None]
         shape = content.shape
         flat = content.flatten(0, 1)
-        made = {name: self.vectors(name, batch) for name in self.slots}
+        made = {n: self.vectors(n, batch) for n in self.slots if n in batch.images or n in batch.values}
+        absent = {n for n in self.slots if n not in made}  # tables of words alone need not name them
         for name, projection in self.projections.items():
+            if name in absent:
+                continue
             read = made[name][batch.slots_read[name]] if name in made else batch.values[name]
             vectors = projection(read.to(next(projection.parameters()).dtype))
             flat = flat.index_put((batch.value_rows[name],), vectors.to(flat.dtype))
         place = place_of(batch, self.positions, self.modality_embedding)
         placed = batch.valid
         for name, feeder in self.feeders.items():
+            if name in absent:
+                continue
             rows = batch.value_rows[name]
             if name in made:
                 vectors = cast(Any, feeder).project(made[name][batch.slots_read[name]])

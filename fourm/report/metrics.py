@@ -76,7 +76,8 @@ MEANINGS: dict[str, Meaning] = {
         "Agreement of the objects a caption names with those in the scene: 1 names exactly what is visible.",
         "higher",
     ),
-    "accuracy": Meaning("accuracy", "Share of images whose class is right.", "higher", "%"),
+    "accuracy": Meaning("accuracy", "Share of what is asked that is answered rightly.", "higher", "%"),
+    "blind_accuracy": Meaning("accuracy without pictures", "The same of a model that sees words alone.", "higher", "%"),
     "psnr": Meaning(
         "PSNR",
         "Closeness to the true pixels on a logarithmic scale: 6 dB more halves the typical error.",

@@ -1,0 +1,203 @@
+"""Whether a model answers documents as they do: questions about pictures, names within a document, words alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fourm.data import transforms
+from fourm.data.configs import DatasetConfig
+from fourm.data.interleaved import InterleavedDocuments
+from fourm.data.interleaved_files import LineDocuments
+from fourm.errors import ConfigError, DataError
+from fourm.evaluate.configs import DocumentsEvaluation
+from fourm.evaluate.outcome import Cell, Outcome, PictureTable
+from fourm.generate.bundle import Bundle
+from fourm.models.multimodal import Multimodal
+from fourm.objectives.autoregressive import Autoregressive
+from fourm.objectives.configs import AutoregressiveConfig
+from fourm.rng import generator
+from fourm.tokens import Document, Segment, TokenBatch
+
+NAME = "documents"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model made of one document.
+
+    Args:
+        right: whether every asked token was the likeliest.
+        said: the likeliest tokens in the places of the asked ones.
+        wanted: the asked ones.
+    """
+
+    right: bool
+    said: list[int]
+    wanted: list[int]
+
+
+def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
+    """Share of documents whose asked words are all the likeliest, which is what greedy generation would write.
+
+    Beside it, of the same documents: the most frequent answer to each question (`baseline`), which nobody who sees no
+    picture can exceed; and the model itself without pictures (`blind_accuracy`).
+
+    Raises:
+        ConfigError: if the model reads no documents.
+        DataError: if there are no documents.
+    """
+    dataset = build_documents(config, bundle)
+    facts = read_facts(config.data, len(dataset))
+    answered = list(answer(bundle.model, dataset, config))
+    blind = list(answer(bundle.model, dataset, config, blind=True)) if config.blind else None
+    metrics: dict[str, dict[str, float]] = {}
+    for kind, numbers in by_kind(facts).items():
+        own = {"accuracy": _share([answered[n].right for n in numbers])}
+        if blind is not None:
+            own["blind_accuracy"] = _share([blind[n].right for n in numbers])
+        if (guess := best_guess([facts[n] for n in numbers])) is not None:
+            own["baseline_accuracy"] = guess
+        metrics[kind] = own
+    shown = _examples(config, bundle, dataset, answered, facts)
+    return Outcome(metrics, [shown], {"documents": f"{len(dataset):,} of {config.data}"})
+
+
+def build_documents(config: DocumentsEvaluation, bundle: Bundle) -> InterleavedDocuments:
+    """The data set, a document a row, in the order of the file.
+
+    Raises:
+        ConfigError: if the model reads no documents.
+    """
+    model = bundle.model
+    if not isinstance(model, Multimodal) or model.encoder is not None or bundle.text is None:
+        raise ConfigError(
+            f"evaluating documents needs a model without an encoder that reads text, with its text tokenizer; "
+            f"{config.model} is none. Train one with objective.kind autoregressive"
+        )
+    if config.packing is None or getattr(config.packing, "pack", False) or getattr(config.packing, "group", 1) != 1:
+        raise ConfigError("packing must be that of documents one by one: kind interleaved, pack false and group 1")
+    given = DatasetConfig(str(config.data), packing=config.packing, max_samples=config.num_samples)
+    lines = LineDocuments(given.path, config.packing)
+    return InterleavedDocuments(NAME, lines, model.modalities, bundle.text, given)
+
+
+def answer(model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blind: bool = False) -> Iterator[Answered]:
+    """What the model finds likeliest where documents ask, document by document.
+
+    Args:
+        model: a decoder alone.
+        dataset: of documents.
+        config: batch size and seed.
+        blind: leave out all images.
+    """
+    longest = max(m.num_tokens for m in model.modalities.values())
+    task = Autoregressive(AutoregressiveConfig(max_tokens=max(longest, config.packing.num_tokens)), model.modalities)
+    device = next(model.parameters()).device
+    for start in range(0, len(dataset), config.batch_size):
+        numbers = range(start, min(start + config.batch_size, len(dataset)))
+        rows = []
+        for n in numbers:
+            (document,) = dataset.sample(n, generator(config.seed, NAME, n))
+            rows.append(task.prepare([_blind(model, document) if blind else document], generator(0)))
+        batch = task.collate(rows).decoder.to(device)
+        yield from _answers(model, batch)
+
+
+def _blind(model: Multimodal, document: Document) -> list[Segment]:
+    return [segment for segment in document if model.modalities[segment.modality].is_discrete]
+
+
+@torch.no_grad()
+def _answers(model: Multimodal, batch: TokenBatch) -> Iterator[Answered]:
+    (name,) = [m.name for m in model.modalities.values() if m.is_discrete]
+    rows = batch.target_rows[name]
+    hidden = model.decode(batch).flatten(0, 1)[rows]
+    said, wanted = model.heads.logits(name, hidden).argmax(-1).cpu(), batch.targets(name).cpu()
+    sample = torch.div(rows, batch.modality.shape[1], rounding_mode="floor").cpu()
+    for n in range(batch.num_samples):
+        own = sample == n
+        yield Answered(bool((said[own] == wanted[own]).all()), said[own].tolist(), wanted[own].tolist())
+
+
+def read_facts(path: Path, count: int) -> list[dict[str, Any]]:
+    """What the lines of a file say of their documents: `kind`, `question`, `answer`.
+
+    Raises:
+        DataError: if it is no file of documents.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read documents {path}: {error}. Give one file of a JSON object per line") from None
+    return lines[:count]
+
+
+def by_kind(facts: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """All documents, and those of each kind, where they have kinds."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for n, line in enumerate(facts):
+        found["all"].append(n)
+        kind = line.get("kind", line.get("shots"))
+        if kind is not None:
+            found[f"{kind}_shots" if isinstance(kind, int) else str(kind)].append(n)
+    return dict(found)
+
+
+def best_guess(facts: Sequence[dict[str, Any]]) -> float | None:
+    """Share of documents that the most frequent answer to their question gets right; None without questions."""
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for line in facts:
+        if "question" in line and "answer" in line:
+            answers[str(line["question"])][str(line["answer"])] += 1
+    total = sum(sum(counts.values()) for counts in answers.values())
+    return sum(max(counts.values()) for counts in answers.values()) / total if total else None
+
+
+def _share(right: Sequence[bool]) -> float:
+    return float(np.mean(right)) if right else float("nan")
+
+
+def _examples(
+    config: DocumentsEvaluation, bundle: Bundle, dataset: Any, answered: Sequence[Answered],
+    facts: Sequence[dict[str, Any]],
+) -> PictureTable:  # fmt: skip
+    """Some documents with their first picture, what was asked, and what the model finds likeliest."""
+    cells: list[list[Cell]] = []
+    for n in generator(config.seed, "examples").permutation(len(answered))[: config.num_pictures]:
+        (document,) = dataset.sample(int(n), generator(config.seed, NAME, int(n)))
+        found = answered[int(n)]
+        question = facts[int(n)].get("question") or _words(bundle, document)
+        cells.append([_picture(bundle, document), question, _decode(bundle, found.said), _decode(bundle, found.wanted)])
+    note = "The words that a model finds likeliest in the places of those that are asked, one after another."
+    return PictureTable(NAME, "Documents and answers", note, ["picture", "asked", "model", "document"], cells)
+
+
+def _words(bundle: Bundle, document: Document) -> str:
+    names = {m.name for m in bundle.model.modalities.values() if m.is_discrete}
+    given = [s.value.tolist() for s in document if s.modality in names and not s.asked]
+    return _decode(bundle, [id for ids in given for id in ids])
+
+
+def _decode(bundle: Bundle, ids: Sequence[int]) -> str:
+    assert bundle.text is not None
+    return bundle.text.decode(list(ids))
+
+
+def _picture(bundle: Bundle, document: Document) -> Image.Image | None:
+    from fourm.report.pictures import draw
+
+    for segment in document:
+        modality = bundle.model.modalities[segment.modality]
+        if not modality.is_discrete:
+            return draw(modality, transforms.natural(segment.value, modality))
+    return None
