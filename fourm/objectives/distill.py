@@ -29,7 +29,7 @@ class Distill:
         options: of the objective that it is around.
 
     Raises:
-        ConfigError: if the teacher has other modalities than the student.
+        ConfigError: if the teacher has other modalities than the student, or fewer positions.
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class Distill:
         self.parts = self.of.parts
         self.frozen: dict[str, nn.Module] = dict(self.of.frozen)
         if teacher is not None:
-            _check_modalities(modalities, getattr(teacher, "modalities", modalities), self.parts)
+            theirs: ModalitySet = getattr(teacher, "modalities", modalities)
+            _check_modalities(modalities, theirs, self.parts)
+            if getattr(getattr(teacher, "config", None), "position_tables", False):
+                _check_positions(modalities, theirs)
             self.frozen["teacher"] = teacher
 
     def check_data(self, train: Mapping[str, Iterable[str]], val: Mapping[str, Iterable[str]]) -> None:
@@ -130,4 +133,15 @@ def _check_modalities(ours: ModalitySet, theirs: ModalitySet, parts: Iterable[st
             raise ConfigError(
                 f"objective.teacher has {theirs[name].content} for '{name}', but the model {ours[name].content}: train "
                 "both with the same tokenizer"
+            )
+
+
+def _check_positions(ours: ModalitySet, theirs: ModalitySet) -> None:
+    """See that a teacher with tables of positions has one for each of ours: it would read all others as the first."""
+    for name, modality in ours.items():
+        own, other = modality.layout.num_positions, theirs[name].layout.num_positions
+        if own > other:
+            raise ConfigError(
+                f"objective.teacher knows {other} positions of '{name}', but the model has {own}: set "
+                f"modalities.{name}.layout as the teacher's"
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fourm import config as configs
 from fourm.errors import ConfigError
-from fourm.modality import Discrete, ModalitySet
+from fourm.modality import Discrete, ModalitySet, Sequence
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.configs import AutoregressiveConfig
@@ -112,6 +112,14 @@ def test_teacher_and_student_have_to_mean_the_same(readable: ModalitySet) -> Non
     other = ModalitySet(replace(m, content=Discrete(51)) if m.name == "depth" else m for m in readable.values())
     with pytest.raises(ConfigError, match="vocab_size=51.* for 'depth', but the model .*vocab_size=50"):
         distill(readable, Multimodal(other, MODEL))
+
+
+def test_teachers_know_all_positions_of_their_students(readable: ModalitySet) -> None:
+    short = ModalitySet(replace(m, layout=Sequence(6, 6)) if m.name == "caption" else m for m in readable.values())
+    with pytest.raises(ConfigError, match="knows 6 positions of 'caption', but the model has"):
+        distill(readable, Multimodal(short, MODEL))
+    turned = replace(MODEL, position_tables=False, rope_theta=100.0)
+    assert distill(readable, Multimodal(short, turned)).frozen  # rotary positions have no end
 
 
 def test_without_a_teacher_nothing_can_be_learned(readable: ModalitySet, sample: Any) -> None:
