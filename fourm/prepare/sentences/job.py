@@ -20,7 +20,7 @@ from fourm.data.documents import DocumentWriter, meta_path
 from fourm.data.sentence_configs import repeats
 from fourm.data.shards import read_source_facts, write_source_facts
 from fourm.data.source import Source, open_source
-from fourm.data.transforms import to_input
+from fourm.data.transforms import AUGMENTED, to_input
 from fourm.errors import ConfigError, DataError
 from fourm.machine import choose_device
 from fourm.prepare.progress import progress_bar
@@ -88,8 +88,11 @@ def _opened(recipe: SentencesRecipe) -> tuple[Any, Source, Pictures]:
     """Tokenizer, data, and what draws it at the tokenizer's size."""
     tokenizer = load_tokenizer(recipe.tokenizer, choose_device(recipe.device))
     modality = tokenizer.modality
-    if modality.is_discrete or modality.teacher is not None or modality.channels not in (1, 3):
-        raise ConfigError(f"the tokenizer {recipe.tokenizer} encodes '{modality.name}'; expected one of images")
+    if modality.decode not in AUGMENTED or modality.teacher is not None or modality.channels not in (1, 3):
+        raise ConfigError(
+            f"the tokenizer {recipe.tokenizer} encodes '{modality.name}'; expected one of colour or gray images, as "
+            "which all views are drawn"
+        )
     views = recipe.modalities()
     own = [] if recipe.group_by == "folder" or not _needs_groups(recipe) else [recipe.group_by]
     source = open_source(recipe.data, [*(m.source for m in views.values()), *own])
@@ -163,7 +166,14 @@ class _Writer:
     def _group(self, row: int) -> str:
         key, by = self.source.key(row), self.recipe.group_by
         if by == "folder":
-            return key.rpartition("/")[0]
+            folder, slash, _ = key.rpartition("/")
+            if not slash:
+                where = self.source.where(row, next(iter(self.pictures.views.values())).source)
+                raise DataError(
+                    f"{where} lies in no folder, which says what belongs together: put the files of a clip, an object "
+                    "or a class into one, or set group_by"
+                )
+            return folder
         try:
             return str(json.loads(self.source.read(row)[by]))
         except ValueError as error:

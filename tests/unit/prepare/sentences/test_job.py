@@ -137,6 +137,24 @@ def test_clips_and_classes_are_groups(data: Path, tokenizer: Path, tmp_path: Pat
     assert classes == [3, 3, 4]
 
 
+def test_what_lies_in_no_folder_is_no_clip(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "flat" / "image").mkdir(parents=True)
+    for path in (data / "image").rglob("*.png"):
+        (tmp_path / "flat" / "image" / path.name).write_bytes(path.read_bytes())
+    made = recipe(tmp_path / "flat", tokenizer, tmp_path / "out", views={"image": "image@28"}, sentences={"video": {}})
+    with pytest.raises(DataError, match=r"000\.png.* lies in no folder.*put the files of a clip.* or set group_by"):
+        prepare_sentences(made)
+
+
+def test_pictures_are_for_tokenizers_of_pictures(data: Path, tmp_path: Path) -> None:
+    """One of depth would take brightness for metres."""
+    small = ConvConfig(widths=(8,), stem=8, num_blocks=(1,))
+    config = VQVAEConfig(encoder=small, decoder=small)
+    implementation(config.target)(catalog.get("depth@64"), config).save(tmp_path / "depth")
+    with pytest.raises(ConfigError, match="encodes 'depth@64'; expected one of colour or gray images"):
+        prepare_sentences(recipe(data, tmp_path / "depth", tmp_path / "out"))
+
+
 def test_small_tasks_are_balanced(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     tasks = {"silhouette": {"kind": "pairs", "views": ["image", "silhouette"]}, "inpainting": {"num_rows": 2}}
     options = {"sentences": tasks, "balance": {"share": 0}, "epochs": 2}
