@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,9 +74,9 @@ def from_llama(
     if tokenizer is None and modality == TEXT and (found.is_file() or tokens):
         tokenizer = found
     with tempfile.TemporaryDirectory() as scratch:
-        if tokens:
-            vocabulary = read_tokenizer(cast(Path, tokenizer))
-            model = add_tokens(model, vocabulary, tokens)
+        if tokenizer is not None and modality == TEXT:
+            vocabulary = read_tokenizer(tokenizer)
+            model = add_tokens(model, vocabulary, tokens or {})
             tokenizer = Path(scratch) / TOKENIZER_FILE
             vocabulary.save(str(tokenizer))
         folders.save_model(model, out, {} if tokenizer is None else {modality: tokenizer})

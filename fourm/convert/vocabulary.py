@@ -13,6 +13,7 @@ from fourm.errors import CheckpointError
 from fourm.modality import Discrete, ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import adopt_weights
+from fourm.tokenizers import foreign_text
 
 
 def read_tokenizer(path: Path) -> Any:
@@ -42,7 +43,8 @@ def add_tokens(model: Multimodal, tokenizer: Any, tokens: Mapping[str, str | Non
     Args:
         model: a decoder of one modality, the text.
         tokenizer: of the model; the tokens are added to it.
-        tokens: name of a token -> words that it begins as; None: the mean of all.
+        tokens: name of a token -> words that it begins as; None: the mean of all, as those begin that the tokenizer has
+            beyond the model.
 
     Returns:
         a new model with the vocabulary of the tokenizer, or the old one where that is larger.
@@ -50,7 +52,9 @@ def add_tokens(model: Multimodal, tokenizer: Any, tokens: Mapping[str, str | Non
     Raises:
         CheckpointError: if a token is there already, or words are none of the vocabulary.
     """
-    known = [token for token in tokens if tokenizer.token_to_id(token) is not None]
+    (modality,) = model.modalities.values()
+    old = modality.vocab_size
+    known = [token for token in tokens if (number := tokenizer.token_to_id(token)) is not None and number < old]
     if known:
         raise CheckpointError(f"the tokenizer has the token {known[0]} already: leave it out of those that are added")
     words = {
@@ -59,11 +63,9 @@ def add_tokens(model: Multimodal, tokenizer: Any, tokens: Mapping[str, str | Non
     empty = [token for token, text in tokens.items() if text and not words[token]]
     if empty:
         raise CheckpointError(f"{empty[0]} cannot begin as '{tokens[empty[0]]}', of which the tokenizer knows nothing")
-    tokenizer.add_special_tokens(list(tokens))
+    foreign_text.add_tokens(tokenizer, list(tokens), {})
     ids = {token: int(tokenizer.token_to_id(token)) for token in tokens}
-    (modality,) = model.modalities.values()
-    old = modality.vocab_size
-    larger = replace(modality, content=Discrete(max(old, *(number + 1 for number in ids.values()))))
+    larger = replace(modality, content=Discrete(max(old, tokenizer.get_vocab_size())))
     with torch.device("meta"):
         grown = Multimodal(ModalitySet([larger]), model.config)
     state = dict(model.state_dict())

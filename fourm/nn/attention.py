@@ -90,7 +90,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
     Returns:
         (B, H, Q, d); zero where a query sees nothing.
     """
-    grouped = key.shape[1] != query.shape[1]
+    grouped = bool(key.shape[1] != query.shape[1])  # traced shapes are tensors
     if mask.backend == "runs":
         return _attend_in_runs(query.to(value.dtype), key.to(value.dtype), value, mask.allowed)
     query, key = query.to(value.dtype), key.to(value.dtype)  # normalised heads stay in float32 under autocast
@@ -122,7 +122,7 @@ def _attend_in_runs(query: Tensor, key: Tensor, value: Tensor, runs: Runs) -> Te
     """
     if not query.shape[2] or not key.shape[2]:  # nothing to attend with or to
         return query * 0
-    grouped = key.shape[1] != query.shape[1]
+    grouped = bool(key.shape[1] != query.shape[1])  # traced shapes are tensors
     # Split and joined once each: the gradient of a slice would be as large as the whole.
     parts = zip(query.split(runs.queries, 2), key.split(runs.keys, 2), value.split(runs.keys, 2), runs.causal)
     return torch.cat(

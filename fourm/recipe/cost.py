@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +25,8 @@ from fourm.tokens import SpecialIds
 
 BACKWARD = 2
 """Products of the backward pass for each of the forward pass: one for the inputs, one for the weights."""
-_PRODUCTS = ("linear", "addmm", "matmul", "bmm", "baddbmm", "einsum", "conv")
+_FUSED = "scaled_dot_product_attention"
+_PRODUCTS = ("linear", "addmm", "matmul", "bmm", "baddbmm", "einsum", "conv", _FUSED)
 _REST = "heads"
 _SAMPLES = 4
 
@@ -38,8 +41,8 @@ def synthetic_sample(
 def _synthetic(m: Modality, rng: np.random.Generator, special: SpecialIds) -> Any:
     if m.is_grid and m.is_discrete:
         return rng.integers(0, m.vocab_size, m.num_tokens)
-    if m.is_grid:
-        return rng.standard_normal((m.channels or 1, *m.grid.image_size), dtype=np.float32)
+    if m.is_grid or m.is_slots:
+        return rng.standard_normal((m.channels or 1, *m.image_size), dtype=np.float32)
     if isinstance(m.content, Continuous):
         return rng.standard_normal((m.num_tokens, m.content.dim), dtype=np.float32)
     tokens = rng.integers(special.sentinel(special.num_sentinels), m.vocab_size, max(m.num_tokens - 1, 1))
@@ -86,6 +89,7 @@ def forward_flops(model: nn.Module, objective: Objective, batch: Any) -> dict[st
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(_Score(model, objective, batch), (torch.zeros(1, device="meta"),))
+        analysis.set_op_handle(f"aten::{_FUSED}", _attention_products)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         by_module = analysis.by_module_and_operator()
     counts = {name: sum(ops[kind] for kind in _PRODUCTS if kind in ops) * 2 for name, ops in by_module.items()}
@@ -93,6 +97,12 @@ def forward_flops(model: nn.Module, objective: Objective, batch: Any) -> dict[st
     rest = counts[""] - sum(parts.values())
     parts[_REST] = parts.get(_REST, 0) + rest
     return {name: int(count) for name, count in parts.items() if count}
+
+
+def _attention_products(inputs: list[Any], _: list[Any]) -> Counter[str]:
+    """Multiply-adds of queries (..., Q, d) with keys (..., K, d), and of the answers with values of that form."""
+    query, key = (value.type().sizes() for value in inputs[:2])
+    return Counter({_FUSED: 2 * math.prod(query) * key[-2]})
 
 
 def peak_activation_bytes(model: nn.Module, step: Callable[[], Tensor]) -> int:

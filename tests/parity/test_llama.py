@@ -294,3 +294,22 @@ def test_tokens_that_cannot_be_added_are_named(
     assert run("convert", "llama", tmp_path / "llama", tmp_path / "model", *options) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_gives_it_more(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    theirs = llama()
+    theirs.save_pretrained(tmp_path / "llama")
+    vocabulary(tmp_path / "own.json")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "own.json"))
+    tokenizer.add_special_tokens(["[IMG]", "[/IMG]"])
+    tokenizer.save(str(tmp_path / "own.json"))
+    options = ("--modality", "text", "--text-tokenizer", tmp_path / "own.json", "--add", "[IMG]=user")
+
+    assert run("convert", "llama", tmp_path / "llama", tmp_path / "model", *options) == 0
+
+    table, rows = fourm.load_model(tmp_path / "model").heads.weight, theirs.lm_head.weight
+    assert len(table) == 62
+    assert torch.equal(table[60], rows[0])
+    assert torch.allclose(table[61], rows.mean(0))

@@ -23,6 +23,7 @@ from fourm.nn.init import adopt_weights, initialise
 from fourm.nn.vision_configs import AveragePoolerConfig, LinearPoolerConfig
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
+from fourm.recipe.cost import forward_flops
 from fourm.rng import generator
 from fourm.tokens import AttentionPattern, Segment, TokenBatch
 
@@ -236,3 +237,22 @@ def test_a_model_with_a_feeder_is_saved_and_loaded_without_its_tower_s_source(tm
 
     expected, found = step(own, [[text, picture, text]]), step(again, [[text, picture, text]])
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_operations_of_an_image_are_counted_also_in_fused_attention() -> None:
+    with torch.device("meta"):
+        own = interleaved()
+    task, text = Autoregressive(AutoregressiveConfig(), own.modalities), Segment("text", np.array([1, 2, 3]))
+    picture = Segment("image", images(1)[0].numpy())
+
+    def counted(pictures: int) -> int:
+        row = [text, *[picture, text] * pictures]
+        batch = task.collate([task.prepare([row], generator(0, "row"))])
+        return forward_flops(own, task, batch.to("meta"))["input_embedder"]
+
+    tower = 4 * 192 * 24 + 2 * (5 * 24 * 72 + 2 * 5 * 5 * 24 + 5 * 24 * 24 + 2 * 5 * 24 * 96)
+    itself, across = 4 * 16 * 48 + 2 * 4 * 4 * 16 + 4 * 16 * 16, 2 * 4 * 16 * 16 + 4 * 24 * 32 + 2 * 4 * 4 * 16
+    pooler = itself + across + 2 * 4 * 16 * 64 + 4 * 16 * 24
+    projection = 4 * 24 * 16
+    assert counted(2) - counted(1) == 2 * (tower + pooler + projection)
+    assert counted(0) == 2 * (tower + pooler)  # of a blank image
