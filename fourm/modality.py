@@ -287,7 +287,7 @@ class Modality:
         Args:
             image_size: of the image; None: the modality's own. A single vector per image stays single.
         """
-        height, width = image_size or self.grid.image_size
+        height, width = image_size or self.image_size
         if self.teacher is None:
             return height, width
         return (1, 1) if self.num_tokens == 1 else (height // self.grid.patch_size, width // self.grid.patch_size)

@@ -11,9 +11,10 @@ from fourm import __version__
 from fourm.cli.convert import convert, export, upload
 from fourm.cli.evaluate import evaluate
 from fourm.cli.prepare import prepare
+from fourm.cli.prompt import prompt
 from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
-from fourm.cli.use import generate, prompt, serve, tokenize
+from fourm.cli.use import generate, serve, tokenize
 from fourm.cli.watch import watch
 from fourm.errors import FourmError
 

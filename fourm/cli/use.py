@@ -162,68 +162,6 @@ def generate(
 @click.command()
 @click.argument("model")
 @click.option(
-    "--pair",
-    "pairs",
-    multiple=True,
-    nargs=2,
-    type=click.Path(path_type=Path),
-    help="An example: a question and its answer.",
-)
-@click.option(
-    "--image",
-    "frames",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="After pairs the question; otherwise what is to be continued, in order.",
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the images.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Images to generate.")
-@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers of different seeds.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True)
-@click.option("--top-k", type=click.IntRange(1), default=None)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=None)
-@click.option(
-    "--window",
-    type=click.IntRange(1),
-    default=None,
-    help="Images seen before a new one. [default: with pairs all, else 15]",
-)
-@click.option(
-    "--begin", type=click.IntRange(0), default=None, help="Id before the prompt, as 8192 of LVM. [default: none]"
-)
-@click.option("--modality", default=None, help="Of the row. [default: the only one]")
-@click.option("--device", default="auto", show_default=True)
-def prompt(
-    model: str,
-    out: Path,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    device: str,
-    **options: Any,
-) -> None:
-    """Continue a sentence of images with a MODEL of such sentences, as LVM or DeLVM.
-
-    \b
-      fourm prompt lvm --pair photo1.png depth1.png --pair photo2.png depth2.png --image photo3.png --out answers
-      fourm prompt lvm --image frame1.png --image frame2.png --count 4 --out film
-    """
-    from fourm.generate.bundle import move
-    from fourm.generate.rows import RowSampling
-    from fourm.generate.visual import prompt as run
-    from fourm.machine import choose_device
-    from fourm.recipe.bundle import load_bundle
-
-    bundle = load_bundle(model)
-    move(bundle, choose_device(device))
-    for path in run(bundle, out, sampling=RowSampling(temperature, top_k, top_p), **options):
-        click.echo(path)
-
-
-@click.command()
-@click.argument("model")
-@click.option(
     "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 lets other machines use the page."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)

@@ -89,7 +89,7 @@ def apply(
         ValueError: if the value does not go with the geometry.
     """
     if is_image(modality):
-        pixels = cropped(value, modality, geometry, size or modality.grid.image_size)
+        pixels = cropped(value, modality, geometry, size or modality.image_size)
         if augment is not None and modality.decode in AUGMENTED:
             pixels = augment(pixels)
         return to_input(pixels, modality, jitter if modality.decode == "image" else None)

@@ -128,7 +128,7 @@ def network_input(values: Tensor, raw: Modality, where: str) -> Tensor:
             f"{where}: values from {float(values.min()):.4g} to {float(values.max()):.4g}; '{raw.name}' lies between "
             f"{low:g} and {high:g}. Divide bytes by 255"
         )
-    height, width = raw.grid.image_size
+    height, width = raw.image_size
     top, left, rows, columns = center_box((planes.shape[-2], planes.shape[-1]), width / height)
     planes = planes[..., top : top + rows, left : left + columns].float()
     if planes.shape[-2:] != (height, width):

@@ -231,7 +231,7 @@ def as_png(picture: Image.Image) -> bytes:
 def _crop(value: Any, raw: Modality) -> Any:
     """The centre of a decoded image in the size of its modality, normalised."""
     size = value.shape[:2]
-    height, width = raw.grid.image_size
+    height, width = raw.image_size
     box = Geometry(*center_box(size, width / height), hflip=False, image_size=size)
     return transforms.apply(value, raw, box, generator(0, "generate"))
 

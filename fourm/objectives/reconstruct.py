@@ -109,7 +109,7 @@ class Reconstruct:
             raise ConfigError(f"modality '{modality.name}' has teacher {modality.teacher}, given was {teacher}")
         self.config = config
         self.modality, self.given = modality, tuple(given)
-        height, width = modality.grid.image_size
+        height, width = modality.image_size
         self.pixels_per_token = height * width / (num_tokens or modality.num_tokens)
         self.frozen: dict[str, nn.Module] = {} if teacher is None else {"teacher": teacher}
         self.parts: tuple[str, ...] = ("reconstruct", "commit") if has_codes else ("reconstruct",)

@@ -96,8 +96,8 @@ class ReconstructionPictureConfig:
 
 
 def has_tokenizer(modality: Modality) -> bool:
-    """Whether ids of a modality, or codes in its texts, come from a tokenizer beside that of text."""
-    return modality.decode in _CODED or modality.tokenizer not in (None, TEXT)
+    """Whether a tokenizer beside that of text makes its ids or the codes in its texts, or paints its vectors."""
+    return modality.is_slots or modality.decode in _CODED or modality.tokenizer not in (None, TEXT)
 
 
 @dataclass

@@ -47,6 +47,11 @@ class TokenizerModule(nn.Module):
         raise NotImplementedError
 
     @property
+    def codebook(self) -> Tensor | None:
+        """(V, d) vectors behind ids; None if there is no such table."""
+        return None
+
+    @property
     def given(self) -> tuple[Modality, ...]:
         """Vectors that it reads beside images, in training."""
         return ()

@@ -1,0 +1,137 @@
+"""`fourm prompt`: rows that go on, of images alone or of text and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--image", "images", multiple=True, type=_PATH, help="What is seen, in order. May be repeated.")
+@click.option("--question", default=None, help="[text and images] About the images.")
+@click.option("--text", default=None, help="[text and images] Read as it is; <image> stands where an image belongs.")
+@click.option(
+    "--draw",
+    default=None,
+    metavar="TEXT",
+    help="[text and images] Paint this; with --image a changed one, with several what they have in common.",
+)
+@click.option(
+    "--example",
+    "examples",
+    multiple=True,
+    type=(_PATH, str, str),
+    metavar="IMAGE QUESTION ANSWER",
+    help="[text and images] Shown before the question. May be repeated.",
+)
+@click.option(
+    "--retrieve", type=click.IntRange(1), default=None, help="Examples that are shown, the most alike. [default: all]"
+)
+@click.option(
+    "--phrases",
+    type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]),
+    default="plain",
+    show_default=True,
+    help="How questions are put.",
+)
+@click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Of the search for a likely text.")
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
+@click.option("--start", default=None, metavar="TOKEN", help="Token before the prompt, such as <s>. [default: none]")
+@click.option("--guided", is_flag=True, help="Move images away from that of the empty prompt, as Emu.")
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    nargs=2,
+    type=_PATH,
+    help="[images] An example: a question and its answer; --image is then the question.",
+)
+@click.option("--out", type=_PATH, default=None, help="Folder for images.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="[images] Images to generate.")
+@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers of different seeds.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=None, help="0 takes the likeliest. [default: text 0, images 1]"
+)
+@click.option("--top-k", type=click.IntRange(1), default=None)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=None)
+@click.option(
+    "--window",
+    type=click.IntRange(1),
+    default=None,
+    help="[images] Images seen before a new one. [default: with pairs all, else 15]",
+)
+@click.option(
+    "--begin",
+    type=click.IntRange(0),
+    default=None,
+    help="[images] Id before the prompt, as 8192 of LVM. [default: none]",
+)
+@click.option("--modality", default=None, help="[images] Of the row. [default: the only one]")
+@click.option("--device", default="auto", show_default=True)
+def prompt(model: str, device: str, **options: Any) -> None:
+    """Go on with what MODEL is shown.
+
+    A model of text and images (Emu, Emu2, VL-GPT, VILA) answers with text, or paints:
+
+    \b
+      fourm prompt vila --image a.png --question "How many chairs are there?"
+      fourm prompt vila --image a.png --question "What is it?" --example b.png "What is it?" "a chair"
+      fourm prompt emu --draw "a red chair" --out answers
+      fourm prompt emu --image a.png --draw "make the chair blue" --out answers
+
+    A model of sentences of images (LVM, DeLVM) answers with images:
+
+    \b
+      fourm prompt lvm --pair photo1.png depth1.png --pair photo2.png depth2.png --image photo3.png --out answers
+      fourm prompt lvm --image frame1.png --image frame2.png --count 4 --out film
+    """
+    from fourm.generate.bundle import move
+    from fourm.machine import choose_device
+    from fourm.recipe.bundle import load_bundle
+
+    bundle = load_bundle(model)
+    move(bundle, choose_device(device))
+    asks = any(options[name] is not None for name in ("text", "question", "draw"))
+    is_mixed = asks or any(m.is_slots for m in bundle.model.modalities.values())
+    for line in (_mixed if is_mixed else _sentence)(bundle, options):
+        click.echo(line)
+
+
+def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
+    from fourm.generate.interleaved import RowWriting
+    from fourm.generate.interleaved_job import Asked
+    from fourm.generate.interleaved_job import prompt as run
+
+    keys = ("text", "question", "draw", "images", "examples", "retrieve", "phrases", "start", "guided")
+    writing = RowWriting(
+        temperature=options["temperature"] or 0.0,
+        top_k=options["top_k"],
+        top_p=options["top_p"],
+        num_beams=options["beams"],
+        max_tokens=options["max_tokens"],
+    )
+    asked = Asked(**{key: options[key] for key in keys})
+    return run(bundle, asked, options["out"], num_samples=options["num_samples"], seed=options["seed"], writing=writing)
+
+
+def _sentence(bundle: Any, options: dict[str, Any]) -> list[Path]:
+    from fourm.generate.rows import RowSampling
+    from fourm.generate.visual import prompt as run
+
+    if options["out"] is None:
+        raise click.UsageError("this model answers with images: give the folder for them with --out")
+    heat = 1.0 if options["temperature"] is None else options["temperature"]
+    keys = ("pairs", "count", "num_samples", "seed", "window", "begin", "modality")
+    return run(
+        bundle,
+        options["out"],
+        frames=options["images"],
+        sampling=RowSampling(heat, options["top_k"], options["top_p"]),
+        **{key: options[key] for key in keys},
+    )

@@ -1,0 +1,110 @@
+"""`fourm prompt` of models that read and write text and images: files in, text and files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourm.errors import ConfigError
+from fourm.generate import files
+from fourm.generate.bundle import Bundle
+from fourm.generate.interleaved import RowWriting
+from fourm.generate.interleaved_prompts import Interleaved
+from fourm.generate.phrases import PHRASES
+from fourm.tokens import Segment
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of a model.
+
+    Args:
+        text: read as it is, with `<image>` where images stand.
+        question: about the images.
+        draw: an image of this text is asked for, or one like the given image; empty with several blends them.
+        images: files.
+        examples: file, question and answer, which are shown before a question.
+        retrieve: show so many of the examples, those whose images are most like the first one; None: all.
+        phrases: name of the phrases that questions are put in.
+        start: token before the prompt.
+        guided: see `Interleaved.draw`.
+    """
+
+    text: str | None = None
+    question: str | None = None
+    draw: str | None = None
+    images: tuple[Path, ...] = ()
+    examples: tuple[tuple[Path, str, str], ...] = ()
+    retrieve: int | None = None
+    phrases: str = "plain"
+    start: str | None = None
+    guided: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("text", "question", "draw") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"--{given[0]} and --{given[1]} are both given: ask one thing at a time")
+        if self.examples and self.question is None:
+            raise ConfigError("--example is shown before a question: give --question")
+        if not given and not self.images:
+            raise ConfigError("there is nothing to ask: give --text, --question, --draw, or an --image to describe")
+
+
+def prompt(
+    bundle: Bundle, asked: Asked, out: Path | None, *, num_samples: int, seed: int, writing: RowWriting
+) -> list[str]:
+    """Answer with text, or paint.
+
+    Args:
+        bundle: model and tokenizers.
+        asked: what.
+        out: folder for images.
+        num_samples: answers, each with its own seed.
+        seed: of the first.
+        writing: how text is generated.
+
+    Returns:
+        the texts, or the files written.
+
+    Raises:
+        ConfigError: if the model cannot answer so, or images have no folder.
+        DataError: if a file cannot be read.
+    """
+    model = Interleaved(bundle, start=asked.start, phrases=PHRASES[asked.phrases])
+    document = _document(model, asked)
+    seeds = torch.arange(seed, seed + num_samples)
+    prompts = [document] * num_samples
+    if asked.draw is None:
+        return model.answer(prompts, seeds, writing)
+    if out is None:
+        raise ConfigError("--draw makes images: give the folder for them with --out")
+    values = model.draw(prompts, seeds, guided=asked.guided)
+    raw: Any = bundle.tokenizers[model.row.image or ""].modality
+    out.mkdir(parents=True, exist_ok=True)
+    written = [files.write(raw, value, out, str(seed + number)) for number, value in enumerate(values)]
+    return [str(path) for paths in written for path in paths]
+
+
+def _document(model: Interleaved, asked: Asked) -> list[Segment]:
+    images = [model.read(path) for path in asked.images]
+    if asked.text is not None:
+        return model.prompt(asked.text, images)
+    if asked.draw is not None:
+        if not images:
+            return model.drawing(asked.draw)
+        return model.editing(images[0], asked.draw) if len(images) == 1 else model.blending(images, asked.draw)
+    if asked.question is None:
+        return model.caption(images[0]) if len(images) == 1 else model.prompt("", images)
+    return model.question(asked.question, images, _examples(model, asked, images))
+
+
+def _examples(model: Interleaved, asked: Asked, images: Sequence[Tensor]) -> list[tuple[Tensor, str, str]]:
+    shown = [(model.read(path), question, answer) for path, question, answer in asked.examples]
+    if asked.retrieve is None or not images or not shown:
+        return shown
+    return [shown[n] for n in model.nearest(images[0], [image for image, _, _ in shown], asked.retrieve)]

@@ -1,0 +1,265 @@
+"""Prompts of text and images to models that read and write both, and what is usually asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourm.errors import ConfigError, DataError
+from fourm.generate.bundle import Bundle, device_of, text_tokenizer
+from fourm.generate.inputs import network_input
+from fourm.generate.interleaved import Row, RowWriting, write_rows
+from fourm.generate.phrases import IMAGE, PHRASES, Phrases
+from fourm.generate.reading import read_image
+from fourm.tokens import Document, Segment
+
+_LINE = 3
+"""Pixels of the line around a box at 448 pixels (Emu2)."""
+
+
+class Interleaved:
+    """A model of text and images, its text tokenizer, and what paints its images.
+
+    Args:
+        bundle: model and tokenizers; under the name of the image modality the decoder of its vectors.
+        begin, end: tokens around every image, by their names; those that the vocabulary lacks are not used.
+        start: token before every prompt; None: none.
+        stop: tokens that end an answer, beside the one that ends every text.
+        phrases: how questions are put.
+
+    Raises:
+        ConfigError: if the model reads no rows of text, or came without its text tokenizer.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        begin: str | None = "[IMG]",
+        end: str | None = "[/IMG]",
+        start: str | None = None,
+        stop: Sequence[str] = (),
+        phrases: Phrases = PHRASES["plain"],
+    ) -> None:
+        modalities = bundle.model.modalities.values()
+        texts = [m for m in modalities if m.is_discrete and not m.is_grid and m.is_input and m.is_output]
+        images = [m for m in modalities if m.is_slots]
+        if bundle.model.encoder is not None or len(texts) != 1 or len(images) > 1:
+            raise ConfigError(
+                "prompts of text and images are for a model without an encoder that reads one modality of text and at "
+                f"most one of images with slots; this one has {', '.join(bundle.model.modalities)}"
+            )
+        self.model, self.bundle, self.phrases = bundle.model, bundle, phrases
+        self.tokenizer: Any = text_tokenizer(bundle, texts[0])
+        self.image = images[0] if images else None
+        ids = [self._id(name) for name in (begin, end)] if images else [None, None]
+        self.row = Row(texts[0].name, self.image.name if self.image else None, *ids)
+        self.start = None if start is None else self.tokenizer.id_of(start)
+        self.stop = (self.tokenizer.eos_id, *(self.tokenizer.id_of(name) for name in stop))
+
+    def _id(self, name: str | None) -> int | None:
+        if name is None:
+            return None
+        try:
+            return int(self.tokenizer.id_of(name))
+        except ConfigError:
+            return None
+
+    def read(self, path: Path) -> Tensor:
+        """(C, H, W) of an image file, as the model reads it.
+
+        Raises:
+            DataError: if it is missing or damaged.
+            ConfigError: if the model reads no images.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read the image {path}: {error.strerror}. Check the path") from None
+        return read_image(data, self._image_modality(), str(path))[0][0]
+
+    def images(self, values: Tensor) -> Tensor:
+        """(B, C, H, W) colours in [0, 1], of any size, as the model reads them."""
+        return network_input(values, self._image_modality(), "prompt")
+
+    def prompt(self, text: str, images: Sequence[Tensor] = (), *, draw: bool = False) -> list[Segment]:
+        """What a model reads.
+
+        Args:
+            text: words, with `<image>` where an image stands; images without a place stand before all.
+            images: (C, H, W) as the model reads them, or (slots, content.dim) vectors.
+            draw: an image is to follow.
+
+        Raises:
+            DataError: if there are more places than images.
+        """
+        parts = text.split(IMAGE)
+        missing = len(parts) - 1 - len(images)
+        if missing > 0:
+            raise DataError(f"the text has {len(parts) - 1} places for images, but {len(images)} are given")
+        parts = [""] * -missing + parts
+        ids: list[int] = [] if self.start is None else [self.start]
+        found: list[Segment] = []
+        for number, part in enumerate(parts):
+            if number:
+                ids += [] if self.row.begin is None else [self.row.begin]
+                found += [self._words(ids), Segment(self._image_modality().name, _array(images[number - 1]))]
+                ids = [] if self.row.end is None else [self.row.end]
+            ids += self.tokenizer.encode(part).tolist() if part else []
+        if draw and self.row.begin is not None:
+            ids.append(self.row.begin)
+        return [segment for segment in (*found, self._words(ids)) if len(segment.value)]
+
+    def answer(self, prompts: Sequence[Document], seeds: Tensor, writing: RowWriting = RowWriting()) -> list[str]:  # noqa: B008
+        """Text for each prompt."""
+        own = replace(writing, stop=(*self.stop, *writing.stop))
+        rows = write_rows(self.model, self.row, prompts, seeds, own)
+        return [" ".join(self._text(row)).strip() for row in rows]
+
+    def vectors(self, prompts: Sequence[Document], seeds: Tensor) -> Tensor:
+        """(B, slots, content.dim) of the image that follows each prompt."""
+        rows = write_rows(
+            self.model, self.row, prompts, seeds, RowWriting(max_tokens=0, begin_image=self.row.begin is None)
+        )
+        return torch.stack([torch.from_numpy(row[0].value) for row in rows])
+
+    def draw(self, prompts: Sequence[Document], seeds: Tensor, *, guided: bool = False) -> Tensor:
+        """(B, C, H, W) images in natural units that follow prompts which ask for them.
+
+        Args:
+            prompts: made with `draw`.
+            seeds: (B,) of what the decoder draws.
+            guided: guidance moves away from what follows the empty prompt (Emu), and not from what the decoder itself
+                knows as no condition (Emu2).
+        """
+        empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
+        return self.paint(self.vectors(prompts, seeds), seeds, null=empty)
+
+    def paint(self, vectors: Tensor, seeds: Tensor, *, null: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) images of vectors (B, slots, content.dim).
+
+        Raises:
+            ConfigError: if the model came without a decoder of images.
+        """
+        name = self._image_modality().name
+        if name not in self.bundle.tokenizers:
+            raise ConfigError(
+                f"the model has nothing that paints the vectors of '{name}': name a visual decoder in its recipe, "
+                f"tokenizers: {{{name}: FOLDER}}"
+            )
+        decoder: Any = self.bundle.tokenizers[name]
+        device = device_of(decoder)
+        options = {} if null is None else {"null": null.to(device)}
+        values: Tensor = decoder.decode(vectors.to(device), seeds=seeds.to(device), **options)
+        return values.cpu()
+
+    def encode(self, images: Sequence[Tensor]) -> Tensor:
+        """(n, slots, content.dim) vectors that the model makes of images (C, H, W)."""
+        feeder: Any = self.model.input_embedder.feeders[self._image_modality().name]
+        with torch.no_grad():
+            made: Tensor = feeder(torch.stack(list(images)).to(device_of(self.model)))
+        return made
+
+    def caption(self, image: Tensor) -> list[Segment]:
+        """Asks what an image shows."""
+        return self.prompt(self.phrases.caption, [image])
+
+    def question(
+        self, text: str, images: Sequence[Tensor], examples: Iterable[tuple[Tensor, str, str]] = ()
+    ) -> list[Segment]:
+        """Asks about images, perhaps behind examples of an image, a question and its answer."""
+        shown = list(examples)
+        before = [self.phrases.example.format(text=asked, answer=answer) for _, asked, answer in shown]
+        asked = self.phrases.question.format(text=text)
+        asked = IMAGE * (len(images) - 1) + asked if images else asked.replace(IMAGE, "").strip()
+        return self.prompt(self.phrases.join.join([*before, asked]), [*(image for image, _, _ in shown), *images])
+
+    def drawing(self, text: str) -> list[Segment]:
+        """Asks for an image of a text."""
+        return self.prompt(self.phrases.draw.format(text=text), draw=True)
+
+    def editing(self, image: Tensor, text: str) -> list[Segment]:
+        """Asks for an image like a given one, but as a text says."""
+        return self.prompt(self.phrases.edit.format(text=text), [image], draw=True)
+
+    def blending(self, images: Sequence[Tensor], text: str = "") -> list[Segment]:
+        """Asks for an image of what several have in common, and perhaps a text."""
+        return self.prompt(IMAGE * len(images) + text, images, draw=True)
+
+    def composing(self, subjects: Sequence[tuple[str, Tensor | None, Tensor | None]], text: str) -> list[Segment]:
+        """Asks for an image of given subjects in given places (Emu2, sec. 2.3.3).
+
+        Args:
+            subjects: a phrase of `text`, an image of its box (`box_image`), and one of its subject; None: not given.
+            text: of all.
+
+        Raises:
+            DataError: if a phrase is not in the text.
+        """
+        images: list[Tensor] = []
+        for phrase, box, subject in subjects:
+            if phrase not in text:
+                raise DataError(f"'{phrase}' is no part of the text '{text}'")
+            own = [image for image in (box, subject) if image is not None]
+            images += own
+            text = text.replace(phrase, phrase + IMAGE * len(own), 1)
+        return self.prompt(text, images, draw=True)
+
+    def chat(self, turns: Sequence[tuple[str, str]], images: Sequence[Tensor] = ()) -> list[Segment]:
+        """Goes on with a conversation.
+
+        Args:
+            turns: what the user said and what was answered, which is empty of the last.
+            images: for the places in what was said, over all turns.
+        """
+        said = [f"{self.phrases.user}{user}{self.phrases.assistant}{answer}" for user, answer in turns]
+        return self.prompt(" ".join(said), images)
+
+    def box_image(self, box: Sequence[float]) -> Tensor:
+        """(C, H, W) a place as an image: a white rectangle on black, as the model reads it (Emu2, sec. 2.3.3).
+
+        Args:
+            box: left, top, right, bottom as shares of width and height.
+
+        Raises:
+            DataError: if it is no box.
+        """
+        left, top, right, bottom = box
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise DataError(f"a box is {list(box)}; expected left, top, right, bottom between 0 and 1")
+        height, width = self._image_modality().image_size
+        line = max(1, round(_LINE * min(height, width) / 448))
+        x0, x1 = (min(round(side * width), width - 1) for side in (left, right))
+        y0, y1 = (min(round(side * height), height - 1) for side in (top, bottom))
+        canvas = torch.zeros(1, self._image_modality().channels or 3, height, width)
+        canvas[..., y0 : y1 + 1, x0 : x1 + 1] = 1
+        canvas[..., y0 + line : max(y1 + 1 - line, y0 + line), x0 + line : max(x1 + 1 - line, x0 + line)] = 0
+        return self.images(canvas)[0]
+
+    def nearest(self, query: Tensor, images: Sequence[Tensor], count: int) -> list[int]:
+        """Which examples are most like an image, the most similar one last (RICES, Yang et al. 2022)."""
+        means = F.normalize(self.encode([query, *images]).float().mean(1), dim=1)
+        best = (means[1:] @ means[0]).topk(min(count, len(images))).indices
+        return list(reversed(best.tolist()))
+
+    def _image_modality(self) -> Any:
+        if self.image is None:
+            raise ConfigError("this model reads text alone: leave images out")
+        return self.image
+
+    def _words(self, ids: Sequence[int]) -> Segment:
+        return Segment(self.row.text, np.array(ids, np.int64))
+
+    def _text(self, row: Sequence[Segment]) -> Iterable[str]:
+        return (self.tokenizer.decode(segment.value) for segment in row if segment.modality == self.row.text)
+
+
+def _array(image: Tensor | np.ndarray) -> np.ndarray:
+    return image.detach().cpu().numpy() if isinstance(image, Tensor) else image

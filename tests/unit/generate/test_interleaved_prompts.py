@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from fourm.cli import cli
+from fourm.config import build
+from fourm.errors import ConfigError, DataError
+from fourm.generate.interleaved import RowWriting
+from fourm.generate.interleaved_prompts import Interleaved
+from fourm.generate.phrases import PHRASES
+from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
+from fourm.models.configs import MultimodalConfig
+from fourm.models.folder import save_model
+from fourm.models.multimodal import Multimodal
+from fourm.tokenizers.text import TextTokenizer, train_wordpiece
+from fourm.tokenizers.visual_decoder import VisualDecoder
+from fourm.tokenizers.visual_decoder_configs import VisualDecoderConfig
+from fourm.tokens import Segment
+
+TEXTS = ["a red chair and a blue sofa", "how many chairs are there ?", "it is one of two", "based on the picture"]
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    return train_wordpiece(TEXTS, 120, num_sentinels=3, num_coordinates=2, tokens=["[IMG]", "[/IMG]"])
+
+
+@pytest.fixture(scope="module")
+def bundle(tokenizer: TextTokenizer) -> Any:
+    rgb: Any = {"channels": 3, "value_range": (0.0, 1.0), "normalization": "half"}
+    modalities = ModalitySet(
+        [
+            Modality("text", Sequence(64, 64), Discrete(tokenizer.vocab_size), "text", "text", tokenizer="text"),
+            Modality("image", Slots(3, SIZE, SIZE), Continuous(12), "rgb", "image", **rgb),
+        ]
+    )
+    tower = {"kind": "timm", "name": "vit_tiny_patch16_224", "options": {"patch_size": 8, "depth": 1}}
+    feeder = {"kind": "vision", "tower": tower, "pooler": {"kind": "resampler", "dim": 16, "depth": 1, "num_heads": 2}}
+    config = {
+        "dim": 16, "encoder_depth": 0, "decoder_depth": 2, "num_heads": 2, "rope_theta": 1e4, "position_tables": False,
+        "modality_embeddings": False, "tie_heads": False, "embedding_std": 1.0, "vector_head": {"kind": "linear"},
+        "feeders": {"image": {**feeder, "projection": True}},
+    }  # fmt: skip
+    model = Multimodal(modalities, build(MultimodalConfig, config)).eval()
+    raw = Modality("rgb", Grid(1, 1, SIZE), Continuous(3 * SIZE**2), "rgb", "image", **rgb)
+    unet = {"widths": [8, 8], "num_blocks": 1, "attention_depth": [0, 1], "num_heads": [2, 2], "groups": 4}
+    painter = {"conditions": {"image": {"num_tokens": 3, "dim": 12}}, "unet": unet}
+    torch.manual_seed(0)
+    decoder = VisualDecoder(raw, build(VisualDecoderConfig, {**painter, "sampling": {"num_steps": 2, "guidance": 2.0}}))
+    return SimpleNamespace(model=model, tokenizers={"image": decoder.eval()}, text=tokenizer, others={}, place="toy")
+
+
+@pytest.fixture(scope="module")
+def talk(bundle: Any) -> Interleaved:
+    return Interleaved(bundle)
+
+
+def image(seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def written(talk: Interleaved, document: Any) -> str:
+    """A prompt as one line, images by their numbers."""
+    names = {image(seed).numpy().tobytes(): f"<{seed}>" for seed in range(5)}
+
+    def parts() -> Iterator[str]:
+        for segment in document:
+            if segment.modality == "text":
+                yield " ".join(talk.tokenizer.token(int(i)) for i in segment.value)
+            else:
+                yield names.get(segment.value.tobytes(), "<?>")
+
+    return " ".join(parts())
+
+
+def test_images_stand_where_the_text_says_between_their_tokens(talk: Interleaved):
+    found = talk.prompt("a <image> and <image> red", [image(0), image(1)])
+    assert written(talk, found) == "a [IMG] <0> [/IMG] and [IMG] <1> [/IMG] red"
+    assert written(talk, talk.prompt("red", [image(0)])) == "[IMG] <0> [/IMG] red"
+    assert written(talk, talk.prompt("red", draw=True)) == "red [IMG]"
+    with pytest.raises(DataError, match="2 places for images, but 1 are given"):
+        talk.prompt("<image> <image>", [image(0)])
+
+
+def test_prompts_may_begin_with_a_token_and_images_without_any(bundle: Any):
+    other = Interleaved(bundle, begin=None, end="<nothing>", start="[SOS]")
+    assert written(other, other.prompt("a <image>", [image(2)], draw=True)) == "[SOS] a <2>"
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda t: t.caption(image(0)), "[IMG] <0> [/IMG]"),
+        (lambda t: t.question("how many ?", [image(0)]), "[IMG] <0> [/IMG] how many ?"),
+        (lambda t: t.question("how many ?", [image(0), image(1)]), "[IMG] <0> [/IMG] [IMG] <1> [/IMG] how many ?"),
+        (lambda t: t.question("how many ?", []), "how many ?"),
+        (
+            lambda t: t.question("how many ?", [image(0)], [(image(1), "how many ?", "two")]),
+            "[IMG] <1> [/IMG] how many ? two [IMG] <0> [/IMG] how many ?",
+        ),
+        (lambda t: t.drawing("a red chair"), "a red chair [IMG]"),
+        (lambda t: t.editing(image(0), "red"), "[IMG] <0> [/IMG] red [IMG]"),
+        (lambda t: t.blending([image(0), image(1)]), "[IMG] <0> [/IMG] [IMG] <1> [/IMG] [IMG]"),
+        (
+            lambda t: t.composing([("a chair", image(1), image(2)), ("sofa", None, image(3))], "a chair and a sofa"),
+            "a chair [IMG] <1> [/IMG] [IMG] <2> [/IMG] and a sofa [IMG] <3> [/IMG] [IMG]",
+        ),
+    ],
+)
+def test_every_task_is_a_prompt(talk: Interleaved, ask: Any, expected: str):
+    assert written(talk, ask(talk)) == expected
+
+
+def test_conversations_go_on_after_the_last_turn(bundle: Any):
+    talk = Interleaved(bundle, phrases=PHRASES["vl_gpt"])
+    found = talk.chat([("<image> a", "red"), ("how many ?", "")], [image(0)])
+    line = written(talk, found)
+    assert line.index("<0>") < line.index("red") < line.index("many")
+    expected = talk.tokenizer.encode(" ASSISTANT: ").tolist()
+    assert found[-1].value[-len(expected) :].tolist() == expected
+
+
+def test_phrases_of_the_papers_hold_the_image_and_the_question(bundle: Any):
+    for name, phrases in PHRASES.items():
+        talk = Interleaved(bundle, phrases=phrases)
+        line = written(talk, talk.question("how many ?", [image(0)], [(image(1), "red", "two")]))
+        assert line.index("<1>") < line.index("two") < line.index("<0>") < line.index("many"), name
+
+
+def test_boxes_are_drawn_as_white_rectangles_on_black(talk: Interleaved):
+    found = (talk.box_image([0.25, 0.0, 0.75, 0.5]) + 1) / 2
+    assert found.shape == (3, SIZE, SIZE)
+    assert {*found.unique().tolist()} == {0.0, 1.0}
+    rows, columns = found[0].nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 8, 4, 12)
+    assert not found[0, 1:8, 5:12].any()  # only the line is white
+    with pytest.raises(DataError, match="a box is"):
+        talk.box_image([0.5, 0, 0.2, 1])
+
+
+def test_the_examples_most_alike_are_found_the_best_last(talk: Interleaved):
+    near = image(0) + 0.01
+    found = talk.nearest(image(0), [image(1), near, image(2), image(0)], 2)
+    assert found == [1, 3]
+    assert len(talk.nearest(image(0), [image(1)], 4)) == 1
+
+
+def test_images_are_drawn_painted_and_rebuilt(talk: Interleaved):
+    seeds = torch.tensor([3, 4])
+    prompts = [talk.drawing("a red chair"), talk.editing(image(0), "a blue sofa")]
+    drawn = talk.draw(prompts, seeds)
+    assert drawn.shape == (2, 3, SIZE, SIZE)
+    torch.testing.assert_close(drawn[1:], talk.draw(prompts[1:], seeds[1:]), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(drawn[0], talk.draw([talk.drawing("how many")], seeds[:1])[0])
+    assert not torch.allclose(drawn, talk.draw(prompts, seeds, guided=True))
+    vectors = talk.encode([image(0), image(1)])
+    expected = talk.bundle.tokenizers["image"].decode(vectors, seeds=seeds)
+    torch.testing.assert_close(talk.paint(vectors, seeds), expected)
+
+
+def test_answers_are_text_and_stop_at_its_end(talk: Interleaved):
+    prompts = [talk.caption(image(0)), talk.question("how many ?", [image(1)])]
+    found = talk.answer(prompts, torch.arange(2), RowWriting(max_tokens=6))
+    assert all(isinstance(text, str) for text in found)
+    assert not any("[EOS]" in text for text in found)
+
+
+def test_models_of_other_kinds_are_refused(bundle: Any):
+    alone = SimpleNamespace(**{**vars(bundle), "tokenizers": {}})
+    with pytest.raises(ConfigError, match=r"nothing that paints the vectors of 'image'.*tokenizers: \{image: FOLDER\}"):
+        Interleaved(alone).draw([Interleaved(alone).drawing("red")], torch.arange(1))
+    with pytest.raises(ConfigError, match="without a text tokenizer"):
+        Interleaved(SimpleNamespace(**{**vars(bundle), "text": None}))
+
+
+@pytest.fixture(scope="module")
+def folder(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    bundle.text.save(root / "text.json")
+    bundle.tokenizers["image"].save(root / "decoder")
+    save_model(bundle.model, root / "model", {"text": root / "text.json", "image": root / "decoder"})
+    for seed in range(2):
+        pixels = ((image(seed).permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(root / f"{seed}.png")
+    return root
+
+
+def run(folder: Path, *arguments: Any) -> Any:
+    return CliRunner().invoke(cli, ["prompt", str(folder / "model"), "--device", "cpu", *map(str, arguments)])
+
+
+def test_the_command_answers_and_paints(folder: Path, tmp_path: Path):
+    shown = ["--image", folder / "0.png"]
+    one = run(folder, *shown, "--question", "how many ?", "--max-tokens", 4)
+    assert one.exit_code == 0, one.output
+    example = ["--example", folder / "1.png", "how many ?", "two"]
+    few = run(folder, *shown, "--question", "how many ?", *example, *example, "--retrieve", 1, "--beams", 2)
+    assert few.exit_code == 0, few.output
+    painted = run(folder, "--draw", "a red chair", "--out", tmp_path, "--num-samples", 2)
+    assert painted.exit_code == 0, painted.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+    assert Image.open(tmp_path / "0.png").size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--draw", "red"], "give the folder for them with --out"),
+        (["--draw", "red", "--text", "blue"], "ask one thing at a time"),
+        ([], "there is nothing to ask"),
+        (["--image", "missing.png", "--question", "what"], "cannot read the image missing.png"),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_explained(folder: Path, arguments: list[str], message: str):
+    found = run(folder, *arguments)
+    assert found.exit_code != 0
+    assert isinstance(found.exception, ConfigError | DataError | SystemExit)
+    assert message in (str(found.exception) + found.output)
+
+
+def test_segments_of_known_vectors_can_be_shown(talk: Interleaved):
+    vectors = talk.encode([image(0)])[0]
+    known = talk.prompt("a <image>", [vectors])
+    assert isinstance(known[1], Segment)
+    drawn = talk.prompt("a <image>", [image(0)])
+    writing = RowWriting(max_tokens=4)
+    assert talk.answer([known], torch.arange(1), writing) == talk.answer([drawn], torch.arange(1), writing)
