@@ -11,6 +11,9 @@ import numpy as np
 
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.interleaved_parts import Ids, Image, Part, Parts, Text, Vocabulary
+from fourm.rng import generator
+
+_ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,15 @@ class Packer:
     def longest(self, parts: Parts) -> int:
         """Tokens of a document; where something is drawn, of the longest. 0 if the rules leave it out."""
 
-        def length(text: str) -> int:
-            return len(self.vocabulary.encode(text))
+        def longest(part: Part) -> Part:
+            if isinstance(part, Image) or isinstance(part.text, str):
+                return part
+            return replace(part, text=max(part.text, key=lambda text: len(self.vocabulary.encode(text))))
 
-        drawn = [replace(p, text=max(_alternatives(p), key=length)) if isinstance(p, Text) else p for p in parts]
-        room = self.config.num_tokens
-        whole, kept = (self._pieces(drawn, np.random.default_rng(0), most, True) for most in (1 << 62, room))
-        if self.config.window == "random" and whole:
-            return min(sum(piece.num_tokens for piece in whole), room)
-        return sum(piece.num_tokens for piece in kept)
+        most = self.config.num_tokens
+        room = _ENDLESS if self.config.window == "random" else most
+        pieces = self._pieces([longest(part) for part in parts], generator("longest"), room, True)
+        return min(sum(piece.num_tokens for piece in pieces), most)
 
     def _pieces(self, parts: Parts, rng: np.random.Generator, room: int, first: bool) -> list[Piece]:
         """The same as `pack`, without what is asked of images; empty if a rule leaves the document out."""
@@ -131,7 +134,8 @@ class Packer:
             if isinstance(part, Text):
                 texts = _alternatives(part)
                 text = texts[int(rng.integers(len(texts)))] if len(texts) > 1 else texts[0]
-                found.append(replace(part, text=text if part.template else self.escape(text)))
+                text = text if part.template else self.escape(text)
+                found.append(part if text == part.text else replace(part, text=text))
                 continue
             fits = config.min_similarity is None or part.similarity is None or part.similarity >= config.min_similarity
             if fits and (most is None or images < most):
@@ -191,7 +195,8 @@ def arrange(parts: Sequence[Part], config: InterleavedConfig, rng: np.random.Gen
                 waiting = []
             continue
         marked = bool(waiting) or (place > 0 and isinstance(parts[place - 1], Image))
-        text = replace(part, asked=_is_asked(part, config) and (marked or not config.after_marked_images_only))
+        asked = _is_asked(part, config) and (marked or not config.after_marked_images_only)
+        text = part if part.asked == asked else replace(part, asked=asked)
         if not waiting or config.image_first == 1 or rng.random() < config.image_first:
             between = config.after_image if waiting else ""
             found += [*waiting, *([Text(between, text.asked, template=True)] if between else []), text]
@@ -267,7 +272,7 @@ def _stretch(pieces: Iterable[Piece], start: int, end: int) -> list[Piece]:
             continue
         ids = piece.ids[max(start - first, 0) : end - first]
         if len(ids):
-            found.append(replace(piece, ids=ids))
+            found.append(piece if len(ids) == len(piece.ids) else replace(piece, ids=ids))
     return found
 
 
