@@ -22,6 +22,16 @@ class CheckpointError(FourmError, ValueError):
     """A checkpoint or exported model is missing, incomplete or does not fit the recipe."""
 
 
+TEMPORARY_FAILURE = 75
+"""Exit status of what may go well when it is started again (`EX_TEMPFAIL` of sysexits.h)."""
+
+
+class StorageError(DataError, CheckpointError):
+    """Storage does not answer, in several tries: of data, or of checkpoints. It may do so later."""
+
+    exit_status = TEMPORARY_FAILURE
+
+
 class TrainingError(FourmError, RuntimeError):
     """Training cannot go on (for instance: the loss is not finite)."""
 

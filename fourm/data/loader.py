@@ -16,7 +16,7 @@ import numpy as np
 from fourm.data.dataset import AlignedDataset
 from fourm.data.mixture import Draw, Mixture, MixtureOrder
 from fourm.data.order import WeightedChoice
-from fourm.errors import ConfigError, DataError, FourmError
+from fourm.errors import ConfigError, DataError, FourmError, StorageError
 from fourm.rng import generator
 
 Prepare = Callable[[dict[str, Any], np.random.Generator], Any]
@@ -270,7 +270,7 @@ def _next(batches: Iterator[Any]) -> Any:
         return next(batches, _END)
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
         if "DataLoader timed out" in str(error):
-            raise DataError(
+            raise StorageError(
                 f"a batch took longer than data.timeout_seconds ({batches._timeout:g}): storage stalls, or there are "  # type: ignore[attr-defined]
                 "too few data.num_workers. The same command goes on from the newest checkpoint"
             ) from error

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from fourm.errors import ConfigError, DataError, FourmError, did_you_mean
+from fourm.errors import ConfigError, FourmError, StorageError, did_you_mean
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def attempt(action: Callable[[], T], what: str, passing: Collection[int] | None 
 
     Raises:
         OSError: for what trying again does not help: a missing file, or one that may not be read.
-        DataError: if it failed each time.
+        StorageError: if it failed each time.
     """
     for wait in (*_WAITS, None):
         try:
@@ -46,7 +46,7 @@ def attempt(action: Callable[[], T], what: str, passing: Collection[int] | None 
                 raise
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             if wait is None:
-                raise DataError(
+                raise StorageError(
                     f"cannot {what}, tried {len(_WAITS) + 1} times: {reason}. Check the address and the network; the "
                     "same command goes on from here"
                 ) from error
@@ -60,7 +60,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     Raises:
         ConfigError: for an unknown protocol, or one whose package is not installed.
-        DataError: if it cannot be reached.
+        StorageError: if it cannot be reached.
     """
     from fsspec.core import url_to_fs
     from fsspec.registry import known_implementations, registry
@@ -91,7 +91,7 @@ class RemoteFile(io.RawIOBase):
 
     Raises:
         OSError: if it is not there or may not be read.
-        DataError: if it cannot be read, in several tries.
+        StorageError: if it cannot be read, in several tries.
     """
 
     def __init__(self, url: str) -> None:

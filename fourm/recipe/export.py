@@ -15,8 +15,9 @@ from fourm.nn.lora import add_lora, merge_lora
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.registry import implementation
-from fourm.train.checkpoint import RECORD, CheckpointStore, damage, read_record
+from fourm.train.checkpoint import CheckpointStore
 from fourm.train.distributed import World
+from fourm.train.record import RECORD, damage, read_record
 from fourm.train.remote import Place, place
 
 

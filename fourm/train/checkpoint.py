@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import pickle
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import logger as dcp_logging
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from fourm.errors import CheckpointError, DataError, FourmError
@@ -30,11 +26,10 @@ from fourm.train.publish import (
     write_error,
     write_json,
 )
+from fourm.train.record import RECORD, VERSION, damage
 from fourm.train.remote import Place, RemotePath, place
-from fourm.train.watch import is_about_ranks
+from fourm.train.tensor_files import read_tensors, write_tensors
 
-RECORD = "state.json"
-VERSION = 1
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,11 +66,19 @@ class CheckpointStore:
         return self.world.on_main(self._latest)
 
     def _latest(self) -> Place | None:
+        damaged = []
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             problem = damage(path)
             if problem is None:
                 return path  # type: ignore[no-any-return]
             _LOG.warning("%s is passed over: %s", path, problem)
+            if not isinstance(path, RemotePath) or (path / RECORD).is_file():  # else a kill left it half-written
+                damaged.append(f"{path.name}: {problem}")
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is complete ({'; '.join(damaged[:3])}). Training would begin anew and "
+                "delete them: bring back what is missing, or remove the folder to begin anew"
+            )
         return None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Any:
@@ -134,17 +137,11 @@ class CheckpointStore:
 
     def _write(self, temporary: Place, path: Place, tensors: Mapping[str, Tensor], size: int) -> None:
         try:
-            with _quiet():
-                writer = _writer(temporary)
-                alone = self.world.size == 1
-                dcp.save(dict(tensors), storage_writer=writer, no_dist=alone, process_group=self._group)
-        except (CheckpointException, OSError, RuntimeError, FourmError) as error:
+            write_tensors(temporary, tensors, path, size, alone=self.world.size == 1, group=self._group)
+        except Exception:
             if self.world.is_main:
                 _discard(temporary)
-            cause = _root_cause(error)
-            if isinstance(cause, RuntimeError) and is_about_ranks(cause):
-                raise cause from None  # nothing is wrong with the disk
-            raise write_error(path, cause if isinstance(cause, OSError) else _brief(cause), size) from error
+            raise
 
     def _prepare(self, path: Place, size: int) -> Place:
         try:
@@ -178,13 +175,20 @@ class CheckpointStore:
         except CheckpointError:
             _discard(temporary)
             raise
-        found = sorted(self.folder.glob("step-*"))
-        for newer in [p for p in found if p > path]:
-            _remove(newer)  # a damaged one that this run did not go on from
-        if self.keep is not None:
-            older = [p for p in found if p < path]
-            for old in older[: max(0, len(older) + 1 - self.keep)]:
+        self._remove_others(path)
+
+    def _remove_others(self, path: Place) -> None:
+        """Delete what a new checkpoint makes needless; where that fails, the next one tries again."""
+        try:
+            found = sorted(self.folder.glob("step-*"))
+            needless = [p for p in found if p > path]  # a damaged one that this run did not go on from
+            if self.keep is not None:
+                older = [p for p in found if p < path]
+                needless += older[: max(0, len(older) + 1 - self.keep)]
+            for old in needless:
                 _remove(old)
+        except (OSError, DataError) as error:
+            _LOG.warning("%s is saved, but an older checkpoint beside it cannot be deleted: %s", path, error)
 
     def load(self, path: Place, targets: Callable[[set[str]], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Read tensors in place.
@@ -199,51 +203,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: if a tensor is missing, has another shape, or cannot be read.
         """
-        reader = _reader(path)
-        try:
-            saved = reader.read_metadata().state_dict_metadata
-            tensors = targets(set(saved))
-            _check_shapes(path, tensors, saved)
-            with _quiet():
-                dcp.load(tensors, storage_reader=reader, no_dist=self.world.size == 1)
-        except (CheckpointException, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            why = _brief(_root_cause(error))
-            raise CheckpointError(
-                f"cannot read the checkpoint {path}: {why}. Delete it to go on from an earlier one"
-            ) from error
-        return tensors
-
-
-def damage(path: Place) -> str | None:
-    """What is wrong with a checkpoint folder; None if it is complete."""
-    try:
-        record = read_record(path)
-    except CheckpointError as error:
-        return str(error)
-    for name, size in record["files"].items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes instead of {size}"
-    return None
-
-
-def read_record(path: Place) -> dict[str, Any]:
-    """Everything of a checkpoint but the tensors.
-
-    Raises:
-        CheckpointError: if it is missing, damaged or of another format version.
-    """
-    try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, DataError) as error:
-        raise CheckpointError(f"{path / RECORD} cannot be read: {error}") from None
-    if record.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has checkpoint format {record.get('version')}; this version of fourm reads {VERSION}"
-        )
-    return record  # type: ignore[no-any-return]
+        return read_tensors(path, targets, alone=self.world.size == 1)
 
 
 def recipe_differences(saved: Any, current: Any, key: str) -> list[str]:
@@ -280,22 +240,6 @@ def _raise(error: BaseException | None) -> None:
         raise error
 
 
-def _writer(path: Place) -> dcp.FileSystemWriter:
-    if isinstance(path, RemotePath):
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
-
-        return FsspecWriter(str(path), sync_files=False)  # an object store has no disk of ours to flush
-    return dcp.FileSystemWriter(path, single_file_per_rank=True)
-
-
-def _reader(path: Place) -> dcp.FileSystemReader:
-    if isinstance(path, RemotePath):
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
-
-        return FsspecReader(str(path))
-    return dcp.FileSystemReader(path)
-
-
 def _discard(path: Place) -> None:
     """Delete what became nothing, if that is still possible."""
     with contextlib.suppress(FourmError):
@@ -309,48 +253,3 @@ def _remove(path: Place) -> None:
         path.remove()
     else:
         remove_folder(path)
-
-
-def _check_shapes(path: Place, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
-    missing = sorted(set(tensors) - set(saved))
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {len(missing)} tensors of this recipe, for instance {', '.join(missing[:3])}: "
-            "it comes from another model. Choose another output folder, or go back to the recipe it was made with"
-        )
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor) and tuple(saved[name].size) != tuple(tensor.shape):
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(saved[name].size)}, this recipe needs {tuple(tensor.shape)}. "
-                "Choose another output folder, or go back to the recipe it was made with"
-            )
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """The error of a rank inside DCP's wrapper."""
-    if isinstance(error, CheckpointException):
-        return next((cause for cause, _ in error.failures.values()), error)
-    return error
-
-
-def _brief(error: BaseException) -> str:
-    """Of torch's long texts the first sentence."""
-    return str(error) if isinstance(error, OSError) else str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without DCP's warnings about single processes and its log of every call; failures come as exceptions."""
-    logger = dcp_logging._dcp_logger
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings() if _on_main_thread() else contextlib.nullcontext():
-            if _on_main_thread():  # the filters are one list for all threads
-                warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, StorageError
 from fourm.files import publish, sync
 
 _TEMPORARY = ".tmp-"
@@ -87,6 +87,8 @@ def write_error(path: Any, error: BaseException | str, size: int = 0) -> Checkpo
         error: what went wrong.
         size: bytes it needs, if known.
     """
+    if isinstance(error, StorageError):
+        return StorageError(f"{error}. Nothing incomplete counts as a checkpoint, earlier ones are untouched")
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
     space = ""
     with contextlib.suppress(OSError, TypeError):

@@ -28,7 +28,7 @@ class RemotePath:
 
     Raises:
         ConfigError: for a protocol that is unknown or not installed.
-        DataError: where the storage does not answer.
+        StorageError: where the storage does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -79,7 +79,15 @@ class RemotePath:
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def is_file(self) -> bool:
-        return bool(attempt(lambda: self._files.isfile(self._path), f"look for {self}"))
+        """Whether it is there; fsspec's own answer is no, too, where the storage does not give one."""
+
+        def look() -> bool:
+            try:
+                return bool(self._files.info(self._path)["type"] == "file")
+            except FileNotFoundError:
+                return False
+
+        return attempt(look, f"look for {self}")
 
     def stat(self) -> Status:
         return Status(int(attempt(lambda: self._files.size(self._path), f"look at {self}")))

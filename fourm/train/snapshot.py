@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import CheckpointError, ConfigError
-from fourm.train.checkpoint import CheckpointStore, read_record, recipe_differences
+from fourm.train.checkpoint import CheckpointStore, recipe_differences
 from fourm.train.configs import TrainConfig
 from fourm.train.ema import WeightAverage
 from fourm.train.ledger import NotFiniteError
 from fourm.train.optimizer import empty_state, optimizer_state, set_optimizer_state
 from fourm.train.provenance import provenance
+from fourm.train.record import read_record
 from fourm.train.remote import Place
 from fourm.train.shards import whole
 from fourm.train.state import RunState

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import CheckpointError, FourmError
+from fourm.errors import CheckpointError, DataError, FourmError
 from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
 from fourm.train.checkpoint import CheckpointStore
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _LOG = logging.getLogger(__name__)
+_GOES_ON = "Training goes on, as train.on_failed_save says"
 
 
 class Trainer:
@@ -185,11 +186,12 @@ class Trainer:
         self._feed = Feed(self.loader, self.objective, self.config, self.world, self.state, self._watch)
         try:
             self._run(stop)
-        except RuntimeError as error:
+        except (RuntimeError, DataError) as error:
             # A signal reaches the loader's processes too, and torch raises wherever this one is when they die: within a
-            # step, which then may be half done.
+            # step, which then may be half done, or in an evaluation.
             time.sleep(0.1)
-            if isinstance(error, FourmError) or not stop.number:
+            of_ours = isinstance(error, FourmError) and not isinstance(error, DataError)
+            if of_ours or not stop.number:
                 raise
             _LOG.warning("stopped within a step; the same command goes on from there, from the newest checkpoint")
             raise Interrupted(stop.number) from None
@@ -199,8 +201,7 @@ class Trainer:
     def _run(self, stop: StopRequest) -> None:
         if self.config.on_nan == "rollback" and not self.state.step:
             self._save()  # so that there is something to go back to
-        self._mark, self._marked_tokens = time.perf_counter(), self.state.tokens
-        self._meter.start(self.state)
+        self._begin_record()
         while self.progress < self.config.length:
             portion = self._feed.next(self.state, stop)
             if portion.stop_for or portion.failed:
@@ -215,10 +216,15 @@ class Trainer:
                     raise
                 self._roll_back(found)
 
+    def _begin_record(self) -> None:
+        """What the next record of the log says of speed begins here."""
+        self._mark, self._marked_tokens, self._feed.waited = time.perf_counter(), self.state.tokens, 0.0
+        self._meter.start(self.state)
+
     def _end(self, portion: Portion) -> None:
         """Save, then end before the run does: for a signal, or because a rank has no data to go on with."""
         self._save(needed=True)
-        self._store.finish()
+        self._finish_saving()
         if portion.stop_for:
             _LOG.warning("stopped after step %d; the same command goes on from there", self.state.step)
             raise Interrupted(portion.stop_for)
@@ -238,6 +244,7 @@ class Trainer:
         self.state, pending = self._snapshot.restore(path)
         self.state.cursor = cursor
         self._ledger.forget(pending)
+        self._begin_record()
         if self._tracker is not None:
             self._tracker.rewind(self.state.step)
         _LOG.warning("%s. Back to step %d, with the data after step %d", error, self.state.step, step)
@@ -290,8 +297,11 @@ class Trainer:
         try:
             self._ledger.read(self.state.step)
         except NotFiniteError as error:
-            last = self._store.latest()
-            kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+            try:
+                last = self._store.latest()
+                kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
+            except CheckpointError as problem:
+                kept = str(problem)
             raise NotFiniteError(
                 f"{error}. {kept}; the same command goes on from there. Set a smaller train.optimizer.lr (peak now "
                 f"{self.config.peak_lr:g}), train.optimizer.clip_grad=1, a longer warm-up or train.precision=fp32, "
@@ -346,7 +356,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Export the finished model and mark the run as complete; evaluated and saved it is already."""
-        self._store.finish()
+        self._finish_saving()
         if self.export is not None:
             export = self.export
             with self._as_exported():
@@ -359,12 +369,24 @@ class Trainer:
         if self._tracker is not None:
             self._tracker.sync()
         needed = needed or self.progress >= self.config.length
-        for save in (self._store.finish, lambda: self._snapshot.save(self.state, self._ledger.pending)):
-            try:
-                with self._watch.over("busy with a checkpoint"):
-                    save()
-                self._rollbacks = 0
-            except CheckpointError as error:
-                if needed or self.config.on_failed_save == "stop":
-                    raise
-                _LOG.warning("%s. Training goes on, as train.on_failed_save says", error)
+        may_fail = self.config.on_failed_save == "continue"
+        try:
+            self._finish_saving()
+        except CheckpointError as error:
+            if not (needed or may_fail):
+                raise
+            self._snapshot.saved_step = -1  # it may have been this step's
+            _LOG.warning("%s. %s", error, "The present state is saved now" if needed else _GOES_ON)
+        try:
+            with self._watch.over("busy with a checkpoint"):
+                self._snapshot.save(self.state, self._ledger.pending)
+            self._rollbacks = 0
+        except CheckpointError as error:
+            if needed or not may_fail:
+                raise
+            _LOG.warning("%s. %s", error, _GOES_ON)
+
+    def _finish_saving(self) -> None:
+        """Wait for the checkpoint that is written in the background, if there is one."""
+        with self._watch.over("busy with a checkpoint"):
+            self._store.finish()

@@ -14,11 +14,9 @@ from types import TracebackType
 
 import torch
 
-from fourm.errors import FourmError, TrainingError
+from fourm.errors import TEMPORARY_FAILURE, FourmError, TrainingError
 from fourm.train.distributed import World
 
-TEMPORARY_FAILURE = 75
-"""Exit status of what may go well when it is started again (`EX_TEMPFAIL` of sysexits.h)."""
 _LOG = logging.getLogger(__name__)
 
 

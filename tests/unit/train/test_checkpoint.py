@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from fourm.errors import CheckpointError
 from fourm.train import checkpoint as checkpoint_file
-from fourm.train.checkpoint import CheckpointStore, damage, read_record, recipe_differences
+from fourm.train import tensor_files
+from fourm.train.checkpoint import CheckpointStore, recipe_differences
 from fourm.train.distributed import World
+from fourm.train.record import damage, read_record
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_a_failed_save_leaves_nothing_and_names_the_remedy(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if stage == "write":
-        monkeypatch.setattr(checkpoint_file.dcp.FileSystemWriter, "write_data", fail)
+        monkeypatch.setattr(tensor_files.dcp.FileSystemWriter, "write_data", fail)
     else:
         monkeypatch.setattr(checkpoint_file, {"record": "write_json", "rename": "publish_folder"}[stage], fail)
     with pytest.raises(CheckpointError, match=r"step-00000002: No space left on device.*Free disk space"):
@@ -152,6 +155,44 @@ def test_another_format_version_is_refused(store: CheckpointStore) -> None:
     (path / "state.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="format 99"):
         read_record(path)
+
+
+def test_a_run_does_not_begin_anew_beside_checkpoints_of_another_version(store: CheckpointStore) -> None:
+    path = store.save(1, tensors(), {"step": 1})
+    record = json.loads((path / "state.json").read_text()) | {"version": 99}
+    (path / "state.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"format 99.*the version that wrote it"):
+        store.latest()
+
+
+def test_a_run_does_not_begin_anew_where_no_checkpoint_is_whole(store: CheckpointStore) -> None:
+    path = store.save(1, tensors(), {"step": 1})
+    (path / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"step-00000001: __0_0.distcp is missing.*remove the folder to begin"):
+        store.latest()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"version": 1, "files": 3}', "null"])
+def test_a_record_that_is_json_but_no_record_counts_as_damaged(store: CheckpointStore, content: str) -> None:
+    good, bad = (store.save(step, tensors(), {"step": step}) for step in (1, 2))
+    (bad / "state.json").write_text(content)
+    assert store.latest() == good
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = [store.save(step, tensors(), {"step": step}) for step in (1, 2)][-1]
+    read = Path.read_text
+
+    def forbidden(path: Path, *args: Any, **options: Any) -> str:
+        if path.parent == newest:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(CheckpointError, match=r"step-00000002 cannot be read.*Permission denied.*Mend the access"):
+        store.latest()
 
 
 def test_differences_of_recipes_are_listed_by_key() -> None:

@@ -106,3 +106,10 @@ def test_rollback_before_the_first_checkpoint_goes_back_to_the_beginning(tmp_pat
 def test_rollbacks_that_help_nothing_end(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nan at step 6 "):
         run(tmp_path, Bad(*range(6, 100)), on_nan="rollback", max_nan=2, save_every_steps=5)
+
+
+def test_after_a_rollback_the_speed_counts_from_there(tmp_path: Path) -> None:
+    run(tmp_path, Bad(8), on_nan="rollback", max_nan=2, save_every_steps=5, log_every_steps=1)
+    records = [r for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "train"]
+    assert min(r["tokens_per_second"] for r in records) > 0
+    assert min(r["samples_per_second"] for r in records) > 0

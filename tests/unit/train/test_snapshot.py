@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from fourm.errors import CheckpointError, ConfigError, TrainingError
-from fourm.train.checkpoint import CheckpointStore, read_record
+from fourm.train.checkpoint import CheckpointStore
 from fourm.train.distributed import World
 from fourm.train.ema import WeightAverage
 from fourm.train.optimizer import build_optimizer
+from fourm.train.record import read_record
 from fourm.train.snapshot import Snapshot
 from fourm.train.state import RunState
 from tests.unit.train.toy import ToyModel, toy_config
