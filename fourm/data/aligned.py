@@ -58,7 +58,7 @@ class AlignedShards:
             _light_indexes(self.storage), _OPEN_INDEXES, size=lambda index: len(index.keys), total=_INDEXED_SAMPLES
         )
         self._scans: _Recent[ShardIndex] = _Recent(scan_tar, 64)
-        self._files: _Recent[int] = _Recent(self.storage.open, _OPEN_FILES, os.close)
+        self._files: _Recent[int] = _Recent(self.storage.open, _OPEN_FILES, os.close, stale=_is_removed)
 
     def _check(self) -> list[int]:
         shards = {source: [tar.name for tar in tars] for source, tars in self.tars.items()}
@@ -198,6 +198,11 @@ def _light_indexes(storage: Storage) -> Callable[[Path], ShardIndex]:
     return load
 
 
+def _is_removed(handle: int) -> bool:
+    """Whether an open file has no name any more, but still its room on the disk: a tar that has left the cache."""
+    return os.fstat(handle).st_nlink == 0
+
+
 class _Keys(list[str]):
     """The keys of a shard; unlike a plain list, it can be known without being kept."""
 
@@ -211,6 +216,7 @@ class _Recent(Generic[V]):
         drop: called for each value that leaves.
         size: of a value.
         total: most that their sizes may add up to.
+        stale: whether a value leaves when the next one is made.
     """
 
     def __init__(
@@ -220,14 +226,18 @@ class _Recent(Generic[V]):
         drop: Callable[[V], None] | None = None,
         size: Callable[[V], int] = lambda value: 0,
         total: int = 0,
+        stale: Callable[[V], bool] = lambda value: False,
     ) -> None:
         self._make, self._limit, self._drop, self._size, self._total = make, limit, drop, size, total
+        self._stale = stale
         self._values: OrderedDict[Path, V] = OrderedDict()
         self._used = 0
 
     def __getitem__(self, path: Path) -> V:
         value = self._values.get(path)
         if value is None:
+            for other in [known for known, value in self._values.items() if self._stale(value)]:
+                self.drop(other)
             value = self._values[path] = self._make(path)
             self._used += self._size(value)
             while len(self._values) > 1 and (len(self._values) > self._limit or self._used > self._total):

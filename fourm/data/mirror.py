@@ -13,28 +13,28 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from fourm.data.configs import CacheConfig
 from fourm.data.files import write_error
 from fourm.data.index import HEADER_BYTES, ShardHeader, ShardIndex, header_from_json, index_path
 from fourm.data.paths import natural, split_pattern
 from fourm.data.remote import RemoteFile, attempt, filesystem
+from fourm.data.room import Room, locked
 from fourm.data.shards import FACTS_FILE
 from fourm.data.storage import open_file
-from fourm.errors import ConfigError, DataError
-from fourm.files import publish, replacing
+from fourm.errors import DataError
+from fourm.files import publish
 
 _LOG = logging.getLogger(__name__)
 _CONNECTIONS = 16
 _CHUNK = 8 * 2**20
 _HEADERS = "headers.json"
-_GIB = 2**30
 
 
 class Mirror:
@@ -56,6 +56,7 @@ class Mirror:
         digest = hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
         self.root = config.root / f"{self.url.rpartition('/')[2] or 'data'}-{digest}"
         self._headers: dict[str, ShardHeader] = {}
+        self._room = Room(config.root, config.gib)
         self._fetched: dict[Path, int] = {}
         self._warned = False
         filesystem(self.url)
@@ -123,7 +124,8 @@ class Mirror:
         path = index_path(tar)
         for known in (True, False):
             if not (known and path.is_file()):
-                self._once(path, lambda: _publish(path, self._content(self._name(path))))
+                with locked(_lock_of(path)):
+                    _publish(path, self._content(self._name(path)))
             found = ShardIndex.from_json(path.read_bytes())
             if found is not None and found.header == self.header(tar):
                 return found
@@ -132,16 +134,12 @@ class Mirror:
         )
 
     def open(self, tar: Path) -> int:
-        for _ in range(3):  # another process may need the room at once
-            with contextlib.suppress(FileNotFoundError):
-                handle = open_file(tar)
-                os.utime(tar, ns=(time.time_ns(),) * 2)  # the oldest leave first; finer than the system's own clock
-                return handle
-            self._once(tar, lambda: self._fetch(tar))
-        raise DataError(
-            f"{tar} vanishes as soon as it is fetched: data.cache.gib ({self.config.gib:g}) is less than what is read "
-            "at a time; raise it, or lower data.shuffle_window"
-        )
+        with contextlib.suppress(FileNotFoundError):
+            return _opened(tar)
+        with locked(_lock_of(tar)):
+            with contextlib.suppress(FileNotFoundError):  # another process has fetched it meanwhile
+                return _opened(tar)
+            return self._fetch(tar)
 
     def where(self, tar: Path) -> str:
         return f"{self.url}/{self._name(tar)}"
@@ -155,8 +153,9 @@ class Mirror:
     def _fetch_ahead(self, tars: list[Path]) -> None:
         try:
             for tar in tars:
-                if not tar.is_file():
-                    self._once(tar, lambda tar=tar: self._fetch(tar))  # type: ignore[misc]
+                with locked(_lock_of(tar)):
+                    if not tar.is_file():
+                        os.close(self._fetch(tar))
         except Exception as error:  # whoever needs the tar meets the same and tells it
             _LOG.debug("fetching ahead: %s", error)
 
@@ -164,53 +163,36 @@ class Mirror:
         return path.relative_to(self.root).as_posix()
 
     def _content(self, name: str, most: int = -1) -> bytes:
-        with RemoteFile(f"{self.url}/{name}") as remote:
-            return remote.read(most) if most >= 0 else remote.readall()
-
-    def _once(self, path: Path, make: Callable[[], None]) -> None:
-        """Make a file unless another process does so just now."""
-        with _locked(path.with_name(f".{path.name}.lock")):
-            if not path.is_file() or path.suffix != ".tar":  # an index is made again when it does not fit
-                make()
-
-    def _fetch(self, tar: Path) -> None:
-        expected = self.header(tar).tar_bytes
-        with _locked(self.config.root / ".room.lock"):
-            self._make_room(expected)
-        self._tell_of_thrashing(tar)
         try:
-            with replacing(tar) as temporary:
-                with RemoteFile(self.where(tar)) as remote, temporary.open("wb") as file:
-                    shutil.copyfileobj(remote, file, _CHUNK)
-                size = temporary.stat().st_size
-                if size != expected:
-                    raise DataError(
-                        f"{self.where(tar)} has {size:,} bytes, its index tells of {expected:,}: it was cut off, or "
-                        f"one of both is old. Make it again, then remove {self.root}"
-                    )
+            with RemoteFile(f"{self.url}/{name}") as remote:
+                return remote.read(most) if most >= 0 else remote.readall()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _refused(f"{self.url}/{name}", error) from error
+
+    def _fetch(self, tar: Path) -> int:
+        """Fetch a tar; a descriptor of it, which is good also where another process needs its room at once."""
+        self._tell_of_thrashing(tar)
+        size = self.header(tar).tar_bytes
+        return self._room.filled(tar, size, lambda file: self._copy(tar, size, file))
+
+    def _copy(self, tar: Path, size: int, file: BinaryIO) -> None:
+        try:
+            with RemoteFile(self.where(tar)) as remote:
+                fetched = 0
+                while data := remote.read(_CHUNK):
+                    file.write(data)
+                    fetched += len(data)
         except FileNotFoundError as error:
             raise DataError(f"cannot read shard {self.where(tar)}: it is not there ({error})") from error
-        except OSError as error:
-            raise write_error(tar, error) from error
-
-    def _make_room(self, size: int) -> None:
-        """Remove the tars that were opened longest ago until another one fits."""
-        limit = int(self.config.gib * _GIB)
-        if size > limit:
-            raise ConfigError(
-                f"data.cache.gib is {self.config.gib:g}, and one shard alone has {size / _GIB:.2f} GiB: raise it"
+        except PermissionError as error:
+            raise _refused(self.where(tar), error) from error
+        if fetched != size:
+            raise DataError(
+                f"{self.where(tar)} has {fetched:,} bytes, its index tells of {size:,}: it was cut off, or one of both "
+                f"is old. Make it again, then remove {self.root}"
             )
-        there = []
-        for tar in self.config.root.glob("*/*/*.tar"):
-            with contextlib.suppress(FileNotFoundError):
-                stat = tar.stat()
-                there.append((stat.st_mtime_ns, stat.st_size, tar))
-        used = sum(bytes_ for _, bytes_, _ in there)
-        for _, bytes_, tar in sorted(there):
-            if used + size <= limit:
-                return
-            tar.unlink(missing_ok=True)  # who reads it keeps it until then
-            used -= bytes_
 
     def _tell_of_thrashing(self, tar: Path) -> None:
         """Say once that tars leave before they have been used."""
@@ -233,21 +215,15 @@ def _publish(path: Path, content: bytes) -> None:
         raise write_error(path, error) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Alone among the processes of this machine, where the system has locks."""
-    try:
-        import fcntl
-    except ImportError:  # of Windows: two processes may then fetch the same
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _refused(url: str, error: OSError) -> DataError:
+    return DataError(f"cannot read {url}: {error}. Check the address, and that the credentials allow it")
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _opened(tar: Path) -> int:
+    handle = open_file(tar)
+    os.utime(tar, ns=(time.time_ns(),) * 2)  # the oldest leave first; finer than the system's own clock
+    return handle

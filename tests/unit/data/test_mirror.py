@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from fourm.data import mirror, remote
+from fourm.data import mirror, remote, room
 from fourm.data.aligned import AlignedShards
 from fourm.data.configs import CacheConfig, DatasetConfig
 from fourm.data.dataset import build_dataset, check_tokens
@@ -187,6 +191,79 @@ def test_processes_share_the_cache(shards: Path, tmp_path: Path) -> None:
     whole = AlignedShards(shards, ["rgb"])
     assert found == [[whole.read(n)["rgb"] for n in range(8)]] * 3
     assert sum(tar.stat().st_size for tar in tars(cache)) <= cache.gib * 2**30
+
+
+def on_disk(cache: CacheConfig) -> int:
+    """Bytes of tars, and of what is being fetched, also of files that have no name any more."""
+    return sum(file.stat().st_size for file in cache.root.glob("*/*/*") if ".tar" in file.name)
+
+
+def test_the_bound_holds_while_several_fetch_at_once(url: str, shards: Path, tmp_path: Path) -> None:
+    cache, most = room_for(shards, 2, str(tmp_path / "small")), []
+    sources = [AlignedShards(url, [name], cache) for name in ("rgb", "depth", "caption", "tok_rgb")]
+    read = remote.RemoteFile.readinto
+
+    def slow(self: remote.RemoteFile, buffer: Any) -> int:
+        time.sleep(0.02)
+        most.append(on_disk(cache))
+        return read(self, buffer)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(remote.RemoteFile, "readinto", slow)
+        for n in (0, 5):
+            assert all(pool.map(lambda source, n=n: source.read(n), sources))
+    assert max(most) <= cache.gib * 2**30
+
+
+def test_what_a_killed_process_was_fetching_leaves_the_cache(url: str, shards: Path, tmp_path: Path) -> None:
+    cache = room_for(shards, 2, str(tmp_path / "small"))
+    source = AlignedShards(url, ["rgb"], cache)
+    source.read(0)
+    left = tars(cache)[0].with_name(".shard-00001.tar.1-0123abcd.tmp")  # of process 1, which lives, elsewhere
+    left.write_bytes(bytes(10_000))
+    source.read(5)
+    assert not left.exists()
+
+
+def test_a_tar_that_leaves_the_cache_is_closed_when_the_next_one_is_opened(
+    url: str, shards: Path, tmp_path: Path
+) -> None:
+    cache = room_for(shards, 1, str(tmp_path / "small"))
+    source = AlignedShards(url, ["rgb"], cache)
+    for n in (0, 5, 0):
+        source.read(n)
+        handles = source._files._values.values()
+        assert sum(os.fstat(handle).st_nlink == 0 for handle in handles) <= 1
+    assert len(handles) <= 2
+
+
+def test_a_process_forked_while_a_tar_is_fetched_does_not_keep_others_from_it(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with room.locked(lock):
+        child = os.fork()
+        if not child:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if somebody has it
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_storage_that_forbids_reading_is_not_taken_for_a_full_disk(
+    url: str, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch, reports: Callable[..., Any]
+) -> None:
+    source = AlignedShards(url, ["rgb"], cache)
+
+    def forbidden(self: Flaky, path: str, *args: Any, **options: Any) -> Any:
+        raise PermissionError("ExpiredToken")
+
+    monkeypatch.setattr(Flaky, "_open", forbidden)
+    reports(DataError, lambda: source.read(0), "cannot read flaky://set/rgb", "ExpiredToken", "credentials")
+    other = CacheConfig(str(cache.root) + "2")
+    reports(DataError, lambda: AlignedShards(url, ["rgb"], other), "cannot read flaky://set/rgb", "credentials")
 
 
 def test_tars_without_indexes_are_an_error_with_the_way_out(
