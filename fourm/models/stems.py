@@ -166,14 +166,14 @@ class PatchStem(Stem):
     def forward(self, images: Tensor) -> Embedded:
         """(B, C, H, W) normalised images, with all channels or those that are read."""
         counts = {self.all_channels, len(self.channels)}
-        if images.dim() != 4 or images.shape[1] not in counts:
+        if images.dim() != 4 or int(images.shape[1]) not in counts:  # sizes are tensors while operations are counted
             raise self.wrong(images, f"(B, {' or '.join(map(str, sorted(counts)))}, H, W)")
-        if images.shape[1] != len(self.channels):
+        if int(images.shape[1]) != len(self.channels):
             images = images[:, self.channels]
-        p, (height, width) = self.patch_size, images.shape[-2:]
+        p, (height, width) = self.patch_size, (int(side) for side in images.shape[-2:])
         if height % p or width % p:
             images = F.pad(images, (0, -width % p, 0, -height % p))
-        size = images.shape[-2] // p, images.shape[-1] // p
+        size = -(-height // p), -(-width // p)
         return self.located(self.norm(self.projection(patchify(images.to(self.projection.weight.dtype), p))), size)
 
 

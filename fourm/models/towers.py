@@ -7,7 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import ConfigError
+from fourm import catalog
+from fourm.errors import CheckpointError, ConfigError
 from fourm.modality import Modality, from_dict
 from fourm.models.configs import MultimodalConfig
 from fourm.models.stems import PatchStem
@@ -58,12 +59,18 @@ class ModelTower(Tower):
         from fourm.models.folder import load_model
 
         trained: Any = load_model(cast(Any, config.path))
-        self.stem.adopt(trained)
         trunk = trained.decoder if trained.encoder is None else trained.encoder
         own = self.encoder.state_dict()
-        self.encoder.load_state_dict({name: tensor for name, tensor in trunk.state_dict().items() if name in own})
-        if self.registers is not None:
-            self.registers.copy_(trained.registers)
+        try:
+            self.stem.adopt(trained)
+            self.encoder.load_state_dict({name: tensor for name, tensor in trunk.state_dict().items() if name in own})
+            if self.registers is not None:
+                self.registers.copy_(trained.registers)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"tower.model and image are not those of the model in {config.path}: {str(error).strip()}. Leave them "
+                "out, or correct them"
+            ) from None
 
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw the register tokens."""
@@ -85,12 +92,13 @@ def _facts(config: ModelTowerConfig) -> tuple[MultimodalConfig, Modality]:
     Raises:
         ConfigError: if they are not known.
     """
-    if config.model is None or not config.image:
+    name = config.modality or "image"
+    if config.model is None or not (config.image or name in catalog.MODALITIES):
         where = "neither path nor model and image are given" if config.path is None else f"no model is at {config.path}"
         raise ConfigError(f"tower: {where}: give the folder `model` inside the output of a training, once it is done")
     if not isinstance(config.model, MultimodalConfig):
         raise ConfigError(f"tower.model is {type(config.model).__name__}; a tower is a model of kind multimodal")
-    modality = from_dict(config.modality or "image", config.image)
+    modality = from_dict(name, config.image) if config.image else catalog.get(name)
     if not modality.is_grid or modality.is_discrete or modality.channels is None or not modality.is_input:
         raise ConfigError(f"tower.image: '{modality.name}' is no image that the model reads as patches of pixels")
     return config.model, modality

@@ -35,11 +35,11 @@ class ModelTowerConfig:
     """The trunk of a model of ours that reads patches: an encoder of 4M, or an AIM.
 
     Args:
-        path: folder of a trained model, whose weights are taken; model and image are then found in it. None: random
+        path: folder of a trained model, whose weights are taken; what is not given here is found in it. None: random
             weights.
         modality: the image modality of that model that is read; None: its only one.
-        model: config of the model.
-        image: facts of that modality.
+        model: config of the model, for which a recipe can be checked before the model is there.
+        image: facts of that modality; empty: those of the model, or else of the catalog.
         layer: whose outputs are read: -1 is the last block; None: the last one, normalised.
     """
 
@@ -62,13 +62,15 @@ class ModelTowerConfig:
 
         own = dict(values)
         folder = Path(str(own["path"])) if own.get("path") else None
-        if folder is None or own.get("model") is not None or not (folder / "config.json").is_file():
+        known = own.get("model") is not None and own.get("image")
+        if folder is None or known or not (folder / "config.json").is_file():
             return own
         facts = read_config(folder)
         name = own.get("modality") or _only_image(facts.modalities, folder)
         if name not in facts.modalities:
             raise ConfigError(f"modality is '{name}'; the model in {folder} has {', '.join(facts.modalities)}")
-        return {**own, "modality": name, "image": facts.modalities[name], "model": configs.to_dict(facts)["model"]}
+        found = {"image": facts.modalities[name], "model": configs.to_dict(facts)["model"]}
+        return {**own, "modality": name, **{key: own.get(key) or value for key, value in found.items()}}
 
 
 def _only_image(modalities: Mapping[str, Any], folder: Path) -> str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fourm import config as configs
-from fourm.errors import ConfigError
+from fourm.catalog import get
+from fourm.errors import CheckpointError, ConfigError
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots, to_dict
 from fourm.models.ask import patchify
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
@@ -256,3 +257,30 @@ def test_the_operations_of_an_image_are_counted_also_in_fused_attention() -> Non
     projection = 4 * 24 * 16
     assert counted(2) - counted(1) == 2 * (tower + pooler + projection)
     assert counted(0) == 2 * (tower + pooler)  # of a blank image
+
+
+def test_a_recipe_can_name_the_sizes_of_a_model_that_is_not_there_yet(tmp_path: Path) -> None:
+    values = {"path": str(tmp_path / "model"), "modality": "rgb@64", "model": {"kind": "multimodal", **SIZES}}
+    wanted = slots(num_tokens=64, size=64)
+    with torch.device("meta"):
+        before = VisionFeeder(wanted, feeder_config(values), 24)
+    trained = Multimodal(ModalitySet([LABELS, get("rgb@64")]), MultimodalConfig(**SIZES))
+    save_model(trained, tmp_path / "model")
+
+    after = feeder(feeder_config(values), wanted)
+
+    assert {name: p.shape for name, p in before.state_dict().items()} == {
+        name: p.shape for name, p in after.state_dict().items()
+    }
+    assert torch.equal(after.tower.encoder.norm.weight, trained.encoder.norm.weight)
+    assert torch.equal(after.tower.stem.projection.weight, trained.input_embedder.projections["rgb@64"].weight)
+    wrong = {**values, "model": {"kind": "multimodal", **SIZES, "dim": 32}}
+    with pytest.raises(CheckpointError, match="tower.model and image are not those of the model in"):
+        feeder(feeder_config(wrong), slots(32, num_tokens=64, size=64), dim=32)
+
+
+SIZES = {"dim": 24, "encoder_depth": 2, "decoder_depth": 1, "num_heads": 2}
+
+
+def feeder_config(tower: dict[str, Any]) -> VisionFeederConfig:
+    return configs.build(VisionFeederConfig, {"tower": {"kind": "model", **tower}, "pooler": {"kind": "average"}})

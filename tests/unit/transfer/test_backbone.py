@@ -33,7 +33,7 @@ def everywhere(num_tokens: int) -> Tensor:
 
 def encoded(model: Multimodal, given: dict[str, dict[str, Tensor]]) -> Tensor:
     table = given_table(given, model.modalities, 2, torch.device("cpu"))
-    content, place = model.input_embedder(table)
+    content, place, _ = model.input_embedder(table)
     return model.encoder(content + place, attention=table.attention)  # type: ignore[no-any-return]
 
 
@@ -84,7 +84,7 @@ def test_registers_come_first(make_model: Callable[..., Multimodal], make: Make)
         {"rgb@16": {"values": images, "positions": everywhere(16)}}, model.modalities, 2, torch.device("cpu")
     )
     context = model.encode(table).hidden
-    _, place = model.input_embedder(table)
+    _, place, _ = model.input_embedder(table)
     expected = model.context_projection(features) + torch.cat([torch.zeros(2, 3, 16), place], 1)
     assert backbone.num_prefix_tokens == 3
     torch.testing.assert_close(expected, context)
