@@ -28,10 +28,17 @@ def png(image: Image.Image) -> bytes:
 def things(room: Room, picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     """Kind and picture of everything in a room that is large enough to be known alone."""
     for item in room.seen:
-        x1, y1, x2, y2 = item.box
-        if item.share >= _SMALLEST_SHARE and min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE:
-            x, y = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
-            yield item.kind, _part(picture, (max(x1 - x, 0), max(y1 - y, 0), min(x2 + x, 1), min(y2 + y, 1)))
+        if (data := alone(item, picture)) is not None:
+            yield item.kind, data
+
+
+def alone(item: Seen, picture: Image.Image) -> bytes | None:
+    """An object and little around it, as large as all of the picture; None if it is too small to be known so."""
+    x1, y1, x2, y2 = item.box
+    if item.share < _SMALLEST_SHARE or min(x2 - x1, y2 - y1) < _SMALLEST_SIDE:
+        return None
+    x, y = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
+    return _part(picture, (max(x1 - x, 0), max(y1 - y, 0), min(x2 + x, 1), min(y2 + y, 1)))
 
 
 def look_along(room: Room, picture: Image.Image) -> tuple[list[bytes], list[tuple[int, Seen]]]:

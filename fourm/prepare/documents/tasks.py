@@ -19,6 +19,7 @@ from fourm.prepare.documents import pictures, sentences
 from fourm.prepare.documents.facts import Room
 from fourm.prepare.documents.names import SHOTS, bound_names
 from fourm.prepare.documents.questions import Question, balanced, questions
+from fourm.prepare.rooms.caption import Seen
 from fourm.rng import generator
 
 Line = dict[str, Any]
@@ -152,17 +153,41 @@ def boxes(scene: Scene, album: Album) -> Iterator[Line]:
     """Some things and where they are, each place drawn as a picture, and the room that has them there (Emu2-Gen)."""
     for n, room in enumerate(scene.rooms):
         rng = scene.rng("boxes", n)
-        single = [item for group in room.groups if (item := room.single(group.kind)) is not None]
+        single = _single(room)
         if not single:
             continue
         size = min(scene.picture(room).size)
         parts: list[Any] = [{"text": "a room with", "asked": False}]
         for i in rng.permutation(len(single))[: int(rng.integers(1, _BOXES + 1))]:
-            item = single[i]
-            words = item.kind if item.kind == "plant" else f"{item.colour} {item.kind}"
-            parts.append({"text": sentences.article(words), "asked": False})
-            parts.append({"image": album.add(pictures.drawn_box(item, size)), "asked": False})
+            parts.append({"text": _called(single[i]), "asked": False})
+            parts.append({"image": album.add(pictures.drawn_box(single[i], size)), "asked": False})
         yield {"parts": [*parts, {"image": room.image}]}
+
+
+def subjects(scene: Scene, album: Album) -> Iterator[Line]:
+    """Some things as they look, half of them with their places too, and the room that has them (Emu2-Gen)."""
+    for n, room in enumerate(scene.rooms):
+        rng, picture = scene.rng("subjects", n), scene.picture(room)
+        shown = [(item, data) for item in _single(room) if (data := pictures.alone(item, picture)) is not None]
+        parts: list[Any] = [{"text": "a room with", "asked": False}]
+        for i in rng.permutation(len(shown))[: int(rng.integers(1, _BOXES + 1))]:
+            item, data = shown[i]
+            parts += [{"text": _called(item), "asked": False}, {"image": album.add(data), "asked": False}]
+            if rng.random() < 0.5:
+                box = pictures.drawn_box(item, min(picture.size))
+                parts.append({"image": album.add(box), "asked": False})
+        if len(parts) > 1:
+            yield {"parts": [*parts, {"image": room.image}]}
+
+
+def _single(room: Room) -> list[Seen]:
+    """The things of which a room has one."""
+    return [item for group in room.groups if (item := room.single(group.kind)) is not None]
+
+
+def _called(item: Seen) -> str:
+    """`an orange bed`."""
+    return sentences.article(item.kind if item.kind == "plant" else f"{item.colour} {item.kind}")
 
 
 def names(scene: Scene, album: Album) -> Iterator[Line]:
@@ -192,8 +217,7 @@ def frames(scene: Scene, album: Album) -> Iterator[Line]:
         seen = [{"image": album.add(data), "time": n * _FRAME_SECONDS} for n, data in enumerate(shown)]
         said: defaultdict[int, list[str]] = defaultdict(list)
         for frame, item in appears:
-            words = item.kind if item.kind == "plant" else f"{item.colour} {item.kind}"
-            said[frame].append(sentences.article(words))
+            said[frame].append(_called(item))
         subtitles = [
             {
                 "text": f"{'we see' if frame == 0 else 'now'} {sentences.join_words(words)}.",
@@ -220,6 +244,7 @@ TASKS: Mapping[str, Task] = {
     "text_questions": text_questions,
     "text_to_image": text_to_image,
     "boxes": boxes,
+    "subjects": subjects,
     "names": names,
     "frames": frames,
 }

@@ -209,6 +209,15 @@ def test_boxes_are_where_things_are(made: Path) -> None:
     assert found == tuple(round(value * SIZE) for value in item["box"])
 
 
+def test_subjects_are_shown_before_the_room_that_has_them(made: Path) -> None:
+    documents = lines(made, "subjects")
+    assert documents
+    for line in documents:
+        asked = [part for part in line["parts"] if part.get("asked", True)]
+        assert asked == [line["parts"][-1]]
+        assert sum("text" in part for part in line["parts"]) - 1 <= sum("image" in part for part in line["parts"]) - 1
+
+
 def test_an_interrupted_run_goes_on_and_gives_the_same(made: Path, tmp_path: Path) -> None:
     prepare_documents(made / "rooms", tmp_path, tasks=["captions", "boxes"], progress=False)
     (tmp_path / "boxes.jsonl").unlink()
