@@ -1,7 +1,8 @@
 """Visual sentences as recipes declare them (LVM, Bai et al. 2023, sec. 3), free of torch.
 
 A view is a picture that every sample has: of an image, or of an annotation drawn as one. `NAME:gray` is a view without
-its colours, `NAME:masked` one with parts blacked out.
+its colours, `NAME:masked` one with parts blacked out, `NAME:black` an annotation that is drawn on black instead of on
+the image, as DeLVM draws poses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fourm.errors import ConfigError
 from fourm.ranges import check_range
 from fourm.registry import Registry
 
-FILTERS = ("gray", "masked")
+FILTERS = ("black", "gray", "masked")
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from fourm.config import to_dict
 from fourm.data import sentences
 from fourm.data.documents import DocumentWriter, meta_path
-from fourm.data.sentence_configs import repeats
+from fourm.data.sentence_configs import base_view, repeats
 from fourm.data.shards import read_source_facts, write_source_facts
 from fourm.data.source import Source, open_source
-from fourm.data.transforms import AUGMENTED, to_input
+from fourm.data.transforms import AUGMENTED, is_image, to_input
 from fourm.errors import ConfigError, DataError
 from fourm.machine import choose_device
 from fourm.prepare.progress import progress_bar
@@ -44,7 +44,7 @@ def prepare_sentences(recipe: SentencesRecipe) -> dict[str, int]:
 
     Raises:
         DataError: if the data is damaged, or the output holds sentences of another recipe.
-        ConfigError: if the tokenizer is not for images.
+        ConfigError: if the tokenizer is not for images, or a view is not what its filter is for.
     """
     tokenizer, source, pictures = _opened(recipe)
     writer = _Writer(recipe, tokenizer, source, pictures)
@@ -65,7 +65,7 @@ def write_pictures(recipe: SentencesRecipe, folder: Path, num: int = 8) -> list[
 
     Raises:
         DataError: if the data is damaged, or a file cannot be written.
-        ConfigError: if the tokenizer is not for images.
+        ConfigError: if the tokenizer is not for images, or a view is not what its filter is for.
     """
     from PIL import Image
 
@@ -94,6 +94,10 @@ def _opened(recipe: SentencesRecipe) -> tuple[Any, Source, Pictures]:
             "which all views are drawn"
         )
     views = recipe.modalities()
+    for view in {view for sentence in recipe.sentences.values() for view in sentence.views}:
+        name, last = base_view(view)
+        if last == "black" and is_image(views[name]):
+            raise ConfigError(f"view '{view}' is an image, which is drawn on nothing; black is for annotations")
     own = [] if recipe.group_by == "folder" or not _needs_groups(recipe) else [recipe.group_by]
     source = open_source(recipe.data, [*(m.source for m in views.values()), *own])
     pictures = Pictures(source, views, modality.grid.image_size, recipe.augment, recipe.seed)

@@ -81,7 +81,7 @@ class Pictures:
             for needed in {name, self.image or name} - values.keys():
                 modality = self.views[needed]
                 values[needed] = decoding.decode(raw[modality.source], modality, self._where(row, modality))
-            picture = self._view(name, values, self._geometry(shot, values))
+            picture = self._view(name, values, self._geometry(shot, values), on_image=filtered != "black")
             if filtered == "gray":
                 picture = picture.convert("L").convert("RGB")
             pixels = np.asarray(picture)
@@ -102,7 +102,7 @@ class Pictures:
             return geometries.draw(self.augment.crop, self.augment.hflip, rng, size, self.size)
         return Geometry(*geometries.center_box(size, self.size[1] / self.size[0]), False, size)
 
-    def _view(self, name: str, values: Mapping[str, Any], geometry: Geometry) -> Image.Image:
+    def _view(self, name: str, values: Mapping[str, Any], geometry: Geometry, *, on_image: bool = True) -> Image.Image:
         modality, value = self.views[name], values[name]
         if transforms.is_image(modality):
             return draw(
@@ -110,7 +110,7 @@ class Pictures:
             )
         value = transforms.apply(value, modality, geometry, np.random.default_rng(0))
         below = Image.new("RGB", self.size[::-1])
-        if self.image is not None:
+        if self.image is not None and on_image:
             below = self._view(self.image, values, geometry)
         if modality.decode == "boxes":
             return boxed(value, below, modality.classes)

@@ -120,7 +120,7 @@ def test_single_images_stand_alone() -> None:
     ("kind", "options", "message"),
     [
         ("pairs", {"views": ()}, "views is empty"),
-        ("pairs", {"views": ("image:blue",)}, "'image:blue' names no filter; known: gray, masked"),
+        ("pairs", {"views": ("image:blue",)}, "'image:blue' names no filter; known: black, gray, masked"),
         ("pairs", {"views": ("a", "b", "c"), "num_images": 2}, "a sentence of 2 images has no room for 3 views"),
         ("pairs", {"fewest_views": 3}, "fewest_views"),
         ("video", {"strides": ()}, "strides is empty"),

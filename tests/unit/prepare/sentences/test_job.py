@@ -155,6 +155,12 @@ def test_pictures_are_for_tokenizers_of_pictures(data: Path, tmp_path: Path) -> 
         prepare_sentences(recipe(data, tmp_path / "depth", tmp_path / "out"))
 
 
+def test_images_are_not_drawn_on_anything(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    tasks = {"silhouette": {"kind": "pairs", "views": ["image", "silhouette:black"]}}
+    with pytest.raises(ConfigError, match="view 'silhouette:black' is an image"):
+        prepare_sentences(recipe(data, tokenizer, tmp_path, sentences=tasks))
+
+
 def test_small_tasks_are_balanced(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     tasks = {"silhouette": {"kind": "pairs", "views": ["image", "silhouette"]}, "inpainting": {"num_rows": 2}}
     options = {"sentences": tasks, "balance": {"share": 0}, "epochs": 2}

@@ -66,6 +66,14 @@ def test_annotations_are_drawn_as_pictures() -> None:
     assert tuple(boxes[63, 40]) == class_color("sofa")
 
 
+def test_annotations_may_be_drawn_on_black() -> None:
+    plain, black = drawn(pictures(), "boxes"), drawn(pictures(), "boxes:black")
+    lines = (black != 0).any(-1)
+    assert np.argwhere(lines).min(0).tolist() == [32, 32]
+    assert 0 < lines.sum() < 32 * 32 / 4
+    assert np.array_equal(black[lines], plain[lines])
+
+
 @pytest.mark.parametrize("repetition", [1, 2, 3, 4])
 def test_crops_and_flips_are_the_same_for_all_views(repetition: int) -> None:
     """The box is cut out whole, so that labels and colours, which are resampled in other ways, stay comparable."""
