@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -29,6 +29,19 @@ def check_range(
                 low = f"{least} or more" if least > -inf else f"a number above {above}"
                 high = f" and at most {most}" if most < inf else f" and below {below}" if below < inf else ""
                 raise ConfigError(f"{key} is {value}; expected {low}{high}")
+
+
+def check_widths(widths: Sequence[int], groups: int) -> None:
+    """See that there are channels of levels, and that group norms divide them.
+
+    Raises:
+        ConfigError: naming those that they do not.
+    """
+    if not widths:
+        raise ConfigError("widths is empty; expected channels of each level, for instance [128, 256]")
+    odd = [width for width in widths if width % groups]
+    if odd:
+        raise ConfigError(f"widths {odd} are not multiples of groups {groups}")
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from fourm.errors import ConfigError
-from fourm.ranges import check_range
+from fourm.ranges import check_range, check_widths
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu"]
 Backend = Literal["auto", "math", "sdpa", "flex", "runs"]
@@ -213,9 +213,7 @@ class UNetConfig:
     def __post_init__(self) -> None:
         check_range(self, "patch_size", "width", "multipliers", "num_blocks", "groups", least=1)
         check_range(self, "dropout", least=0, below=1)
-        odd = [m * self.width for m in self.multipliers if m * self.width % self.groups]
-        if odd or not self.multipliers:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths([m * self.width for m in self.multipliers], self.groups)
         wrong = [level for level in self.attention_levels if not 0 <= level < len(self.multipliers)]
         if wrong:
             raise ConfigError(f"attention_levels {wrong} are not levels; there are {len(self.multipliers)}, from 0")
@@ -277,9 +275,7 @@ class UViTConfig:
         check_range(self, "dropout", least=0, below=1)
         if self.dim % 4 or self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} must be a multiple of 4 and of num_heads {self.num_heads}")
-        odd = [width for width in self.widths if width % self.groups]
-        if odd or not self.widths:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
         if self.long_skips and self.depth % 2 == 0:
             raise ConfigError(
                 f"depth is {self.depth}; with long_skips it has to be odd, so that one block is the middle"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fourm.errors import ConfigError
 from fourm.nn.configs import Activation
-from fourm.ranges import check_range
+from fourm.ranges import check_range, check_widths
 
 VIT_SIZES: dict[str, dict[str, int]] = {
     "small": {"dim": 512, "depth": 8, "num_heads": 8},
@@ -42,9 +42,7 @@ class ConvConfig:
                 f"widths has {len(self.widths)} levels and num_blocks {len(self.num_blocks)}; "
                 "give one of each per level"
             )
-        odd = [width for width in self.widths if width % self.groups]
-        if odd:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
 
     @property
     def patch_size(self) -> int:
@@ -78,13 +76,7 @@ class VQGANConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "widths", "num_blocks", "latent_dim", "groups", least=1)
-        if not self.widths:
-            raise ConfigError(
-                "widths is empty; expected channels of each level, for instance [128, 128, 256, 256, 512]"
-            )
-        odd = [width for width in self.widths if width % self.groups]
-        if odd:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
         far = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
         if far:
             raise ConfigError(

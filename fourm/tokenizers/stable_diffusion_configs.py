@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fourm.errors import ConfigError
-from fourm.ranges import check_range
+from fourm.ranges import check_range, check_widths
 from fourm.tokenizers.visual_decoder_configs import CrossUNetConfig
 
 
@@ -44,9 +44,8 @@ class StableDiffusionConfig:
     def __post_init__(self) -> None:
         check_range(self, "widths", "vae_widths", "num_blocks", "vae_blocks", "num_heads", "groups", least=1)
         check_range(self, "image_size", "text_dim", "text_length", "latent_channels", least=1)
-        odd = [width for width in (*self.widths, *self.vae_widths) if width % self.groups]
-        if odd or not self.widths or not self.vae_widths:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
+        check_widths(self.vae_widths, self.groups)
         if self.image_size is not None and self.image_size % self.stride:
             raise ConfigError(
                 f"image_size is {self.image_size}; expected a multiple of {self.stride}, for instance 512"

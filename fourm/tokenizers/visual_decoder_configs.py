@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from fourm.config import slot
 from fourm.errors import ConfigError, did_you_mean
 from fourm.nn.configs import NoiseConfig, SamplingConfig, check_sampling
-from fourm.ranges import check_range
+from fourm.ranges import check_range, check_widths
 from fourm.registry import Registry
 
 _SD15: dict[str, Any] = {}
@@ -78,9 +78,7 @@ class CrossUNetConfig:
                 f"widths, attention_depth and num_heads have {len(self.widths)}, {len(self.attention_depth)} and "
                 f"{len(self.num_heads)} levels; give one of each per level"
             )
-        odd = [width for width in self.widths if width % self.groups]
-        if odd:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
         uneven = [pair for pair in zip(self.widths, self.num_heads, strict=True) if pair[0] % pair[1]]
         if uneven:
             raise ConfigError(f"a level of width {uneven[0][0]} does not divide into num_heads {uneven[0][1]}")
@@ -128,9 +126,7 @@ class LatentsConfig:
     def __post_init__(self) -> None:
         check_range(self, "channels", "widths", "num_blocks", "groups", least=1)
         check_range(self, "scale", above=0)
-        odd = [width for width in self.widths if width % self.groups]
-        if odd or not self.widths:
-            raise ConfigError(f"widths {odd} are not multiples of groups {self.groups}")
+        check_widths(self.widths, self.groups)
 
     @property
     def stride(self) -> int:

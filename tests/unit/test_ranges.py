@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fourm.errors import ConfigError
-from fourm.ranges import check_range
+from fourm.ranges import check_range, check_widths
 
 
 @dataclass
@@ -45,3 +45,11 @@ def test_other_numbers_are_named_with_what_was_expected(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_range(config, name, **bounds)
+
+
+def test_widths_are_there_and_multiples_of_groups() -> None:
+    check_widths([8, 16], 8)
+    with pytest.raises(ConfigError, match=r"widths \[12, 20\] are not multiples of groups 8"):
+        check_widths([12, 16, 20], 8)
+    with pytest.raises(ConfigError, match="widths is empty; expected channels of each level"):
+        check_widths([], 8)
