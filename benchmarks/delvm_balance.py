@@ -122,9 +122,9 @@ def pictures(results: Results) -> dict[str, str]:
 
 def main() -> None:
     parser = study.parser(
-        __doc__, "quickstart", "folder that holds `rooms` and `tokenizers/toy_vqgan_rooms`", steps=500, batch=4
+        __doc__, "quickstart", "folder that holds `rooms` and `tokenizers/toy_vqgan_rooms`", steps=250, batch=4
     )
-    parser.add_argument("--points", type=int, default=10, help="evaluations along the way")
+    parser.add_argument("--points", type=int, default=5, help="evaluations along the way")
     options = parser.parse_args()
     if options.points < 1 or options.steps % options.points:
         parser.error(f"--steps {options.steps} is no multiple of --points {options.points}")
@@ -134,7 +134,8 @@ def main() -> None:
     print(table(results))
     if options.docs:
         study.keep_in_docs("delvm_balance", results, pictures(results), study.CHECKOUT)
-        text = f"{table(results)}\n\n{reading(results)}"
+        picture = "![Loss of the small task along the way](pictures/delvm_balance_tail.svg)"
+        text = f"{table(results)}\n\n{reading(results)}\n\n{picture}"
         study.write_part(study.CHECKOUT / "docs" / "delvm.md", "delvm_balance.py", text)
 
 
