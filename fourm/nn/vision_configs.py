@@ -190,3 +190,9 @@ class VisionConfig:
 
     tower: Any = slot(TOWERS)
     pooler: Any = slot(POOLERS)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all its weights come from a training: those of the tower, behind which there are no others."""
+        places = (getattr(self.tower, name, None) for name in ("path", "weights", "pretrained"))
+        return any(places) and isinstance(self.pooler, AveragePoolerConfig)

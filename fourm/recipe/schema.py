@@ -224,7 +224,8 @@ class TokenizerRecipe:
             raise ConfigError(
                 "init_from takes a whole tokenizer and encoder_from the encoder and codebook alone; give one of them"
             )
-        if self.tokenizer.freeze_encoder and self.init_from is None and self.encoder_from is None:
+        trained = getattr(self.tokenizer, "has_trained_encoders", False)
+        if self.tokenizer.freeze_encoder and not trained and self.init_from is None and self.encoder_from is None:
             raise ConfigError(
                 "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set encoder_from to the "
                 "folder of a trained tokenizer"

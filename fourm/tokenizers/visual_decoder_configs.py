@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from fourm.config import slot
 from fourm.errors import ConfigError, did_you_mean
 from fourm.nn.configs import NoiseConfig, SamplingConfig, check_sampling
+from fourm.nn.vision_configs import VisionConfig
 from fourm.ranges import check_range, check_widths
 from fourm.registry import Registry
 
@@ -229,6 +230,12 @@ class VisualDecoderConfig:
                 f"sampling.guidance is {sampling.guidance}, but the U-Net has never been without its condition: train "
                 "it with condition_dropout, for instance 0.1"
             )
+
+    @property
+    def has_trained_encoders(self) -> bool:
+        """Whether all encoders are towers that come with weights, and poolers that have none."""
+        encoders = [condition.encoder for condition in self.conditions.values() if condition.encoder is not None]
+        return all(isinstance(encoder, VisionConfig) and encoder.is_trained for encoder in encoders)
 
     @property
     def stride(self) -> int:
