@@ -36,7 +36,7 @@ def name(path: Path) -> str:
 
 def load(path: Path, *overrides: str) -> Any:
     """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
-    from fourm.evaluate.configs import AnswersEvaluation, EvaluateConfig, TokenizerEvaluation
+    from fourm.evaluate.configs import AnswersEvaluation, DocumentsEvaluation, EvaluateConfig, TokenizerEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
@@ -49,7 +49,9 @@ def load(path: Path, *overrides: str) -> Any:
         "finetune": FinetuneRecipe,
         "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
         "pipelines": Pipeline,
-        "evaluate": {"tokenizer": TokenizerEvaluation, "answers": AnswersEvaluation}.get(path.stem, EvaluateConfig),
+        "evaluate": {"tokenizer": TokenizerEvaluation, "answers": AnswersEvaluation, "documents": DocumentsEvaluation}.get(
+            path.stem, EvaluateConfig
+        ),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
         "sentences": SentencesRecipe,
