@@ -49,9 +49,11 @@ def load(path: Path, *overrides: str) -> Any:
         "finetune": FinetuneRecipe,
         "tokenizers": TextTokenizerRecipe if "_text" in path.stem else TokenizerRecipe,
         "pipelines": Pipeline,
-        "evaluate": {"tokenizer": TokenizerEvaluation, "answers": AnswersEvaluation, "documents": DocumentsEvaluation}.get(
-            path.stem, EvaluateConfig
-        ),
+        "evaluate": {
+            "tokenizer": TokenizerEvaluation,
+            "answers": AnswersEvaluation,
+            "documents": DocumentsEvaluation,
+        }.get(path.stem, EvaluateConfig),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
         "sentences": SentencesRecipe,
@@ -60,7 +62,7 @@ def load(path: Path, *overrides: str) -> Any:
     # The command line gives what stands for a value.
     if path.stem == "tokenizer":
         overrides = ("tokenizer=outputs/depth", "data=data/val", *overrides)
-    if path.stem == "answers":
+    if path.stem in ("answers", "documents") and path.parent.name == "evaluate":
         overrides = ("model=outputs/model", "data=data/val", *overrides)
     if path.parent.name == "prepare":
         overrides = ("input=photos", "output=data/photos", *overrides)
