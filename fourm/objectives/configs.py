@@ -139,5 +139,6 @@ OBJECTIVES = Registry(
         "distill": "fourm.objectives.distill_config:DistillConfig",
         "masked": "fourm.objectives.configs:MaskedConfig",
         "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig",
+        "estimate": "fourm.objectives.reconstruct_config:EstimateConfig",
     },
 )

@@ -88,6 +88,7 @@ class Reconstruct:
         teacher: makes the values of a modality that has one of images (B, 3, H, W).
         given: vectors that the network is given beside the images.
         has_codes: whether latents are committed to codes.
+        sizes: rows of vectors that the network estimates, of which this objective knows nothing.
 
     Raises:
         ConfigError: if a distance does not go with the values of the modality.
@@ -103,7 +104,10 @@ class Reconstruct:
         *,
         given: Sequence[Modality] = (),
         has_codes: bool = True,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
+        if sizes:
+            raise ConfigError("this tokenizer estimates rows of vectors and no images: set objective.kind to estimate")
         _check_loss(config, modality)
         if (modality.teacher is None) != (teacher is None):
             raise ConfigError(f"modality '{modality.name}' has teacher {modality.teacher}, given was {teacher}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -85,3 +85,19 @@ class ReconstructConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "commit_weight", least=0)
+
+
+@dataclass(frozen=True)
+class EstimateConfig:
+    """Regress the conditions of a visual decoder from an image's tokens (VL-GPT), by squared errors.
+
+    Args:
+        weights: condition -> factor of its mean; 1 where it has no entry.
+    """
+
+    target: ClassVar[str] = "fourm.objectives.estimate:Estimate"
+
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range(self, "weights", least=0)

@@ -16,7 +16,7 @@ from fourm.models.configs import MODELS
 from fourm.nn.configs import LoRAConfig
 from fourm.objectives.configs import OBJECTIVES, AutoregressiveConfig, MaskedConfig
 from fourm.objectives.distill_config import DistillConfig, asking
-from fourm.objectives.reconstruct_config import ReconstructConfig
+from fourm.objectives.reconstruct_config import EstimateConfig, ReconstructConfig
 from fourm.ranges import check_range
 from fourm.recipe.rows import check_rows
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
@@ -152,7 +152,7 @@ class PretrainRecipe:
                     f"modality '{modality.name}' is made of images by a network, which only tokenizers read: use the "
                     f"tokens of its tokenizer, such as tok_{modality.name}"
                 )
-        if isinstance(self.objective, ReconstructConfig):
+        if isinstance(self.objective, ReconstructConfig | EstimateConfig):
             raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
         self._check_sides()
         _check_names("pictures", "modality", (*self.pictures.given, *self.pictures.targets), modalities)

@@ -41,8 +41,9 @@ def run(recipe: TokenizerRecipe) -> None:
         _start(model, recipe)
         teacher = build_teacher(modality, recipe.tokenizer.teacher, resolutions=recipe.data.resolutions)
         objective = implementation(recipe.objective.target)(
-            recipe.objective, modality, model.num_tokens, teacher, given=model.given, has_codes=model.has_codes
-        )
+            recipe.objective, modality, model.num_tokens, teacher,
+            given=model.given, has_codes=model.has_codes, sizes=model.sizes,
+        )  # fmt: skip
         job = TrainingJob(recipe, world, ModalitySet([modality, *model.given]), objective)
         job.fit(
             model,

@@ -190,5 +190,6 @@ TOKENIZERS = Registry(
         "divae": "fourm.tokenizers.configs:DiVAEConfig",
         "vqcontrolnet": "fourm.tokenizers.configs:VQControlNetConfig",
         "visual_decoder": "fourm.tokenizers.visual_decoder_configs:VisualDecoderConfig",
+        "detokenizer": "fourm.tokenizers.detokenizer_configs:DetokenizerConfig",
     },
 )

@@ -56,6 +56,11 @@ class TokenizerModule(nn.Module):
         """Vectors that it reads beside images, in training."""
         return ()
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Rows of vectors that it estimates in training, by name: how many, and their length."""
+        return {}
+
     def usage(self) -> dict[str, float]:
         """How well a codebook is used, by name; empty where there is none."""
         return {}
@@ -113,6 +118,24 @@ class TokenizerModule(nn.Module):
             if isinstance(module, HasTables):
                 module.fill_tables()
         return model.to(device).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def take(self, source: TokenizerModule, prefix: str) -> None:
+        """Copy the weights whose names begin so from another tokenizer.
+
+        Raises:
+            CheckpointError: if it has other networks.
+        """
+        ours = {name: value for name, value in self.state_dict().items() if name.startswith(prefix)}
+        theirs = source.state_dict()
+        wrong = [name for name, value in ours.items() if name not in theirs or theirs[name].shape != value.shape]
+        if wrong or not ours:
+            raise CheckpointError(
+                f"of this tokenizer and the one to start from, only one has {wrong[0] if wrong else 'an encoder'} of "
+                "this shape: give both recipes the same networks"
+            )
+        for name, value in ours.items():
+            value.copy_(theirs[name])
 
     @property
     def _decoder_weight(self) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fourm.errors import CheckpointError, ConfigError
+from fourm.errors import ConfigError
 from fourm.modality import Modality
 from fourm.rng import normal
 from fourm.tokenizers import saved
@@ -160,35 +160,21 @@ class VisualDecoder(Painting):
         """Decode with other settings; see `TokenizerModule.use_sampling`. Latents have no range, so none is clipped."""
         return super().use_sampling(**({**changes, "clip": False} if self.space is not None else changes))
 
-    @torch.no_grad()
     def adopt(self, source: VisualDecoder) -> None:
         """Go on from another one, U-Net included.
 
         Raises:
             CheckpointError: if it is of another kind, or has other networks.
         """
-        self._take(source, "")
+        self.take(source, "")
 
-    @torch.no_grad()
     def adopt_encoder(self, source: VisualDecoder) -> None:
         """Take the encoders of another one.
 
         Raises:
             CheckpointError: if it has others.
         """
-        self._take(source, _ENCODING)
-
-    def _take(self, source: VisualDecoder, prefix: str) -> None:
-        ours = {name: value for name, value in self.state_dict().items() if name.startswith(prefix)}
-        theirs = source.state_dict()
-        wrong = [name for name, value in ours.items() if name not in theirs or theirs[name].shape != value.shape]
-        if wrong or not ours:
-            raise CheckpointError(
-                f"of this tokenizer and the one to start from, only one has "
-                f"{wrong[0] if wrong else 'an encoder'} of this shape: give both recipes the same networks"
-            )
-        for name, value in ours.items():
-            value.copy_(theirs[name])
+        self.take(source, _ENCODING)
 
     def _predict(self, noisy: Tensor, timestep: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         noisy = self._as_decoder(noisy)
