@@ -22,12 +22,15 @@ class VisionFeederConfig(VisionConfig):
         tower, pooler: see `VisionConfig`.
         projection: a matrix brings the vectors to the width of the model (Emu2's `project_up`); else content.dim is
             that width.
+        from_tokenizer: its weights are those of the tokenizer that the recipe names for its modality, a trained
+            `detokenizer` (VL-GPT).
     """
 
     feeder: ClassVar[str] = "fourm.models.vision:VisionFeeder"
     reads_slots: ClassVar[bool] = True
 
     projection: bool = False
+    from_tokenizer: bool = False
 
 
 @dataclass

@@ -118,7 +118,28 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
         model.fill_from_codebooks(codebooks, recipe.seed)
     if recipe.init_from is not None:
         copy_weights(_source(recipe.init_from), model)
+    for name, feeder in getattr(recipe.model, "feeders", {}).items():
+        if getattr(feeder, "from_tokenizer", False):
+            take_encoder(model, name, tokenizers.get(name))
     return with_lora(recipe, model)
+
+
+def take_encoder(model: Any, name: str, tokenizer: Any) -> None:
+    """Give the feeder of a modality the weights of its tokenizer (VL-GPT, Zhu et al. 2023, sec. 3.2).
+
+    Raises:
+        ConfigError: if there is no such tokenizer, or it has other networks.
+    """
+    encoder = getattr(tokenizer, "encoder", None)
+    feeder = model.input_embedder.feeders[name]
+    theirs = {} if encoder is None else encoder.state_dict()
+    ours = {key: value for key, value in feeder.state_dict().items() if not key.startswith("projection.")}
+    if {key: value.shape for key, value in ours.items()} != {key: value.shape for key, value in theirs.items()}:
+        raise ConfigError(
+            f"model.feeders.{name}.from_tokenizer takes the weights of tokenizers.{name}: expected there the folder of "
+            "a detokenizer with the same tower and pooler, whose tokens have the same number and length"
+        )
+    feeder.load_state_dict(theirs, strict=False)
 
 
 def with_lora(recipe: PretrainRecipe, model: Any) -> Any:

@@ -102,9 +102,13 @@ class Detokenizer(TokenizerModule):
             raise CheckpointError(f"the visual decoder in {path} does not fit tokenizer.painter: {error}") from None
 
     @property
+    def encoder(self) -> Any:
+        """Tower and resampler, which make the tokens."""
+        return self.tokens.encoders[_IMAGE]
+
+    @property
     def _tower(self) -> nn.Module:
-        encoder: Any = self.tokens.encoders[_IMAGE]
-        tower: nn.Module = encoder.tower
+        tower: nn.Module = self.encoder.tower
         return tower
 
     @property

@@ -195,3 +195,26 @@ def test_the_conditions_are_learned_from_the_tokens():
     result = model(x, None, given)
     spread = (result.targets["image"] - result.targets["image"].mean(0)).square().mean()
     assert (result.outputs["image"] - result.targets["image"]).square().mean() < 0.7 * spread
+
+
+def test_the_feeder_of_a_language_model_takes_the_tokenizer_s_weights():
+    from dataclasses import replace
+
+    from fourm.modality import Discrete, ModalitySet, Sequence, Slots
+    from fourm.models.configs import MultimodalConfig
+    from fourm.models.multimodal import Multimodal
+    from fourm.recipe.pretrain import take_encoder
+
+    text = Modality("text", Sequence(16, 16), Discrete(20), "text", "tokens")
+    shown = replace(RGB, name="image", layout=Slots(4, 16, 16), content=Continuous(10))
+    feeder = {**TOKENS["encoder"], "projection": True, "from_tokenizer": True}  # type: ignore[dict-item]
+    config = {"dim": 16, "encoder_depth": 0, "decoder_depth": 1, "num_heads": 2, "feeders": {"image": feeder}}
+    model = Multimodal(ModalitySet([text, shown]), build(MultimodalConfig, config)).eval()
+    tokenizer, x = make().eval(), images()
+    own = model.input_embedder.feeders["image"]
+    assert not torch.allclose(own(x), tokenizer.encode(x))
+    take_encoder(model, "image", tokenizer)
+    torch.testing.assert_close(own(x), tokenizer.encode(x))
+    for other in (None, make(tokens={**TOKENS, "num_tokens": 5})):
+        with pytest.raises(ConfigError, match="the folder of a detokenizer with the same tower"):
+            take_encoder(model, "image", other)
