@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page with all curves instead.")
 @click.option("-f", "--follow", is_flag=True, help="Draw again while a run goes on.")
-@click.option("--seconds", default=10.0, show_default=True, help="With --follow: how often.")
-@click.option("--smooth", default=1, show_default=True, help="Running mean of so many records.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="With --follow: how often."
+)
+@click.option(
+    "--smooth", type=click.IntRange(min=1), default=1, show_default=True, help="Running mean of so many records."
+)
 def watch(runs: tuple[Path, ...], html: Path | None, follow: bool, seconds: float, smooth: int) -> None:
     """Show how training runs go.
 

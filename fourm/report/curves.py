@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fourm.report import plots
 from fourm.report.html import Page
-from fourm.report.runs import Run, numbers_of
+from fourm.report.runs import Run, is_number, numbers_of
 
 _SPEED = {
     "tokens_per_second": "tokens per second",
@@ -53,8 +53,8 @@ def _standing(run: Run) -> list[str]:
     return [
         run.name,
         str(last.get("step", "")),
-        f"{last['tokens']:,}" if "tokens" in last else "",
-        *(f"{record['loss']:.4f}" if record.get("loss") is not None else "" for record in (last, held_out)),
+        f"{last['tokens']:,}" if is_number(last.get("tokens")) else "",
+        *(f"{record['loss']:.4f}" if is_number(record.get("loss")) else "" for record in (last, held_out)),
         run.state(),
     ]
 

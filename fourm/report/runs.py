@@ -80,12 +80,22 @@ def load_runs(places: Sequence[Path]) -> list[Run]:
     Raises:
         ConfigError: if one holds no log.
     """
-    logs = list(dict.fromkeys(log for place in places for log in _logs(place)))
-    names = _short_names([log.parent for log in logs])
-    return [
-        Run(name, log, read_log(log), (log.parent / "completed.json").is_file(), log.stat().st_mtime)
-        for name, log in zip(names, logs, strict=True)
-    ]
+    logs = list({log.resolve(): log for place in places for log in _logs(place)}.values())
+    return [_load(name, log) for name, log in zip(_short_names(logs), logs, strict=True)]
+
+
+def _load(name: str, log: Path) -> Run:
+    records = read_log(log)
+    return Run(name, log, records, _is_complete(log.parent / "completed.json", records), log.stat().st_mtime)
+
+
+def _is_complete(mark: Path, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether a run has come to its end, and has not gone on from there since, to a later one."""
+    try:
+        last = json.loads(mark.read_text(encoding="utf-8", errors="replace")).get("step")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return not (is_number(last) and records and records[-1]["step"] > last)
 
 
 def _logs(place: Path) -> list[Path]:
@@ -101,9 +111,10 @@ def _logs(place: Path) -> list[Path]:
     return found
 
 
-def _short_names(folders: Iterable[Path]) -> list[str]:
-    """The last parts of paths, as many as tell them apart."""
-    parts = [folder.absolute().parts for folder in folders]
+def _short_names(logs: Iterable[Path]) -> list[str]:
+    """The last parts of the folders of logs, as many as tell them apart; a log of another name has that, too."""
+    named = [log.absolute() for log in logs]
+    parts = [log.parts if log.name != LOG_NAME else log.parent.parts for log in named]
     depth = 1
     while len({path[-depth:] for path in parts}) < len(parts):
         depth += 1

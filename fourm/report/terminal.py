@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fourm.report.braille import plot, sparkline
 from fourm.report.plots import running_mean
-from fourm.report.runs import Run, numbers_of
+from fourm.report.runs import Run, is_number, numbers_of
 
 COLORS = ("cyan", "yellow", "green", "magenta", "blue", "red", "white")
 _HEIGHT = 12
@@ -53,8 +53,8 @@ def _standing(runs: Sequence[Run]) -> Table:
     table = Table("run", "step", "tokens", *(_FIGURES[key][0] for key in shown), "state", box=None, header_style="bold")
     for number, run in enumerate(runs):
         last = run.last()
-        figures = [_FIGURES[key][1].format(last[key]) if last.get(key) is not None else "" for key in shown]
-        tokens = f"{last['tokens']:,}" if "tokens" in last else ""
+        figures = [_FIGURES[key][1].format(last[key]) if is_number(last.get(key)) else "" for key in shown]
+        tokens = f"{last['tokens']:,}" if is_number(last.get("tokens")) else ""
         table.add_row(Text(run.name, _color(number)), str(last.get("step", "")), tokens, *figures, Text(run.state()))
     return table
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fourm.errors import MissingExtraError
+from fourm.files import publish
+from fourm.report import runs
+from fourm.report.runs import LOG_NAME
 from fourm.train.publish import write_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LOG_NAME = "log.jsonl"
 END = "end"
 """Kind of the last record of a run that ended before its time."""
 _LOG = logging.getLogger(__name__)
@@ -63,10 +65,8 @@ class Tracker:
     def _open(self, step: int) -> IO[str]:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            kept = [r for r in read_log(self.path) if r["step"] <= step and r["kind"] != END]
-            temporary = self.path.with_name(f".tmp-{LOG_NAME}")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            temporary.replace(self.path)
+            kept = [r for r in read_log(self.path) if r["step"] <= step and r.get("kind") != END]
+            publish(self.path, "".join(json.dumps(record) + "\n" for record in kept))
             return self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -143,14 +143,8 @@ class Tracker:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log; a last line cut short by a kill is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+    """The records of a log, none if there is none; what a kill or a power cut has damaged is left out."""
+    return runs.read_log(path) if path.exists() else []
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -53,6 +53,33 @@ def test_runs_are_found_in_folders_of_runs_and_named_by_what_tells_them_apart(tm
     assert len(load_runs([tmp_path, tmp_path / "one" / "model" / "log.jsonl"])) == 2
 
 
+def test_a_run_that_is_named_twice_is_shown_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", [1.0])
+    (tmp_path / "link").symlink_to(folder)
+    assert len(load_runs([folder, folder / ".." / "one", tmp_path / "link"])) == 1
+
+
+def test_two_logs_of_one_folder_are_told_apart(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", [1.0])
+    (folder / "before.jsonl").write_text((folder / "log.jsonl").read_text())
+    assert [run.name for run in load_runs([folder, folder / "before.jsonl"])] == ["one", "before.jsonl"]
+
+
+def test_a_complete_run_that_goes_on_to_a_later_end_is_running(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", [3.0, 2.0, 1.0])
+    (folder / "completed.json").write_text('{"step": 3}')
+    assert load_runs([folder])[0].state() == "complete"
+    (folder / "completed.json").write_text('{"step": 2}')
+    assert load_runs([folder])[0].state() == "running"
+
+
+def test_records_of_other_forms_are_shown_without_what_is_no_number(tmp_path: Path) -> None:
+    odd = {"kind": "train", "step": 3, "tokens": None, "loss": "high", "lr": [1]}
+    folder = write_run(tmp_path / "a", [3.0, 2.0], odd)
+    assert "running" in shown(folder)
+    page_of(load_runs([folder]))
+
+
 def test_a_folder_without_a_log_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no log\.jsonl"):
         load_runs([tmp_path])

@@ -92,3 +92,10 @@ def test_the_reason_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     tracker.close()
     Tracker(tmp_path, 7).close()
     assert [record["kind"] for record in read_log(tmp_path / "log.jsonl")] == ["train"]
+
+
+def test_a_log_that_a_power_cut_has_damaged_goes_on(tmp_path: Path) -> None:
+    lines = [b'{"kind": "train", "step": 1}', b"\xff\x00\xfe", b"17", b'{"step": 2}', b'{"kind": "train"}', b'{"kind']
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines))
+    Tracker(tmp_path, 2).close()
+    assert read_log(tmp_path / "log.jsonl") == [{"kind": "train", "step": 1}, {"step": 2}]
