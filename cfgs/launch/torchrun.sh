@@ -16,12 +16,13 @@ else
     RENDEZVOUS=(--standalone)
 fi
 
-# A signal reaches the ranks through torchrun, which gives them 30 seconds to save.
+# A signal reaches the ranks through torchrun, which kills those that have not saved after 30 seconds, or SAVE_SECONDS.
 stop=0
 trap 'stop=1; kill -TERM "$child" 2>/dev/null' TERM INT USR1
 for ((attempt = 0; attempt <= RESTARTS; attempt++)); do
     # As torchrun, but it ends with the status of the rank that failed first.
     "${PYTHON:-python}" -m fourm.pipeline.torchrun "${RENDEZVOUS[@]}" --nproc-per-node "$GPUS" \
+        ${SAVE_SECONDS:+--shutdown-timeout "$SAVE_SECONDS"} \
         -m fourm pretrain "$@" &
     child=$!
     wait "$child"

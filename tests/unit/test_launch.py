@@ -87,13 +87,13 @@ def test_a_signal_to_all_of_a_task_leaves_it_the_status_of_its_rank(checkout: Pa
     assert calls.endswith("scontrol requeue 7\n")
 
 
-def torchrun(checkout: Path, tmp_path: Path, *statuses: int) -> tuple[int, list[str]]:
+def torchrun(checkout: Path, tmp_path: Path, *statuses: int, **more: str) -> tuple[int, list[str]]:
     """Exit status and calls, where the ranks end with these statuses one time after the other."""
     stub(
         tmp_path, "python", f'echo "$*" >> {tmp_path}/calls\nexit $(sed -n "$(wc -l < {tmp_path}/calls)p" {tmp_path}/s)'
     )
     (tmp_path / "s").write_text("".join(f"{status}\n" for status in statuses))
-    env = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python"), "GPUS": "2", "RESTARTS": "2"}
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python"), "GPUS": "2", "RESTARTS": "2", **more}
     command = [BASH, str(checkout / "cfgs/launch/torchrun.sh"), "4m_b", "output=a"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, (tmp_path / "calls").read_text().splitlines()
@@ -103,6 +103,11 @@ def test_torchrun_starts_lost_ranks_again_and_stops_at_other_errors(checkout: Pa
     status, calls = torchrun(checkout, tmp_path, 75, 137, 1)
     assert status == 1
     assert calls == ["-m fourm.pipeline.torchrun --standalone --nproc-per-node 2 -m fourm pretrain 4m_b output=a"] * 3
+
+
+def test_torchrun_leaves_ranks_the_time_to_save_that_they_need(checkout: Path, tmp_path: Path) -> None:
+    _, (call,) = torchrun(checkout, tmp_path, 0, SAVE_SECONDS="300")
+    assert "--nproc-per-node 2 --shutdown-timeout 300 -m fourm pretrain" in call
 
 
 def test_torchrun_gives_up_after_some_restarts(checkout: Path, tmp_path: Path) -> None:
