@@ -38,7 +38,7 @@ class Machines:
     Args:
         count: GPUs.
         kind: one of `fourm.machine.GPUS`.
-        utilisation: share of its peak that training reaches (model FLOPs utilisation).
+        utilisation: share of its peak that training reaches, with what is computed a second time.
 
     Raises:
         ConfigError: for a kind that is not known.
@@ -71,6 +71,7 @@ class Cost:
         fixed_bytes: what a batch of any size needs beside that.
         recomputed: parts whose forward pass is done a second time (activation checkpointing).
         micro_batches: batches that a GPU passes one after the other for a step.
+        shard_ranks: GPUs that the state is spread over where it is sharded; None: all.
         notes: what the figures rest on.
     """
 
@@ -85,6 +86,7 @@ class Cost:
     fixed_bytes: int = 0
     recomputed: tuple[str, ...] = ()
     micro_batches: int = 1
+    shard_ranks: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,7 +108,8 @@ class Cost:
         """Expected memory of one GPU in bfloat16 with fused attention; `sharded`: with FSDP2 instead of DDP."""
         samples = -(-self.batch_size // (on.count * self.micro_batches))
         activations = _HALVED * (self.fixed_bytes + samples * self.sample_bytes)
-        return round(self.state_bytes / (on.count if sharded else 1) + activations)
+        ranks = min(on.count, self.shard_ranks or on.count) if sharded else 1
+        return round(self.state_bytes / ranks + activations)
 
     def lines(self, on: Machines | None = None) -> list[str]:
         """The cost in words.
@@ -141,7 +144,7 @@ class Cost:
         return [
             f"on {on.count} x {on.kind}",
             f"  memory of each      {whole:12.1f} GiB, {shared:.1f} with sharded state, of {most} (bfloat16){fits}",
-            f"  days                {self.days(on):12.2f} at {100 * on.utilisation:.0f} % model FLOPs utilisation",
+            f"  days                {self.days(on):12.2f} at {100 * on.utilisation:.0f} % of the peak",
         ]
 
 
@@ -183,6 +186,7 @@ def check(recipe: PretrainRecipe) -> Cost:
         fixed_bytes=max(0, needs[0] - _SAMPLES[0] * per_sample),
         recomputed=("encoder", "decoder") if getattr(recipe.model, "activation_checkpointing", False) else (),
         micro_batches=recipe.train.accumulation,
+        shard_ranks=getattr(recipe.train.parallel, "shard_ranks", None),
         notes=_teacher(recipe)
         + tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),
     )

@@ -110,6 +110,15 @@ def test_days_and_memory_are_those_of_the_stated_machines() -> None:
     assert any("2 x a100" in line for line in cost.lines(Machines(2)))
 
 
+def test_copies_of_a_sharded_state_are_spread_over_their_own_gpus_only() -> None:
+    parallel = {"kind": "fsdp", "shard_ranks": 2}
+    over_two, over_all = (
+        check(recipe(train={"max_steps": 4, "batch_size": 4, "parallel": p})) for p in (parallel, {"kind": "fsdp"})
+    )
+    saved = over_two.bytes_per_gpu(Machines(8), sharded=True) - over_all.bytes_per_gpu(Machines(8), sharded=True)
+    assert saved == pytest.approx(over_all.state_bytes * (1 / 2 - 1 / 8), rel=1e-6)
+
+
 def test_recomputed_parts_cost_their_forward_pass_once_more() -> None:
     cost = a_cost(recomputed=("encoder",))
     assert cost.flops_per_step == 3 * 10**12
