@@ -109,11 +109,9 @@ def reading(results: dict[str, Any]) -> str:
     ]
     return (
         f"The loss falls in {larger} of {len(sizes) * len(ROOMS)} steps to a larger model and in {richer} of "
-        f"{len(amounts) * len(MODELS)} steps to more rooms{'; not ' + ', not '.join(against) if against else ''}.
-"
-        "A model that learns few rooms by heart loses by its size; runs too short to see most rooms twice gain nothing "
-        "from
-more of them."
+        f"{len(amounts) * len(MODELS)} steps to more rooms{'; not ' + ', not '.join(against) if against else ''}. "
+        "A model that learns few rooms by heart loses by its size, and runs too short to see most rooms twice gain "
+        "nothing from more."
     )
 
 
