@@ -3,9 +3,9 @@
     python -m fourm prepare fashion outputs/fashion/data
     python benchmarks/aim_scaling.py outputs/fashion outputs/aim_scaling --docs
 
-Runs of `fourm pretrain aim_fashion`, and probes of their checkpoints. Then OUT/aim_scaling.json holds the figures,
-OUT/loss.svg and OUT/probes.svg the curves; the table is printed. `--docs` also keeps the figures in benchmarks/results,
-and writes table and curves into docs/aim.md.
+Runs of `fourm pretrain aim_fashion`, and probes of their checkpoints in this process. Then OUT/aim_scaling.json holds
+the figures, OUT/loss.svg and OUT/probes.svg the curves; the table is printed. `--docs` also keeps the figures in
+benchmarks/results, and writes the table into docs/aim.md and the curves beside it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import study
+from aim_probes import Photographs, attentive, linear, photographs
 
+from fourm.paths import FASHION_FOLDERS
+from fourm.recipe.export import load_checkpoint
 from fourm.report import plots
 
 SIZES: dict[str, dict[str, int]] = {
     "small": {"dim": 32, "decoder_depth": 3, "num_heads": 1},
     "middle": {"dim": 64, "decoder_depth": 4, "num_heads": 1},
-    "large": {"dim": 128, "decoder_depth": 6, "num_heads": 2},
+    "large": {"dim": 96, "decoder_depth": 5, "num_heads": 2},
 }
 PROBES = ("attentive", "linear")
 Results = list[dict[str, Any]]
@@ -42,28 +45,17 @@ def pretrain(options: argparse.Namespace, size: str) -> Path:
     )
 
 
-def probe(options: argparse.Namespace, run: Path, step: int, kind: str) -> float:
-    """The accuracy that a probe of one checkpoint reaches."""
-    place = Path(options.output) / "probes" / f"{run.name}-{step}"
-    if not (place / "model" / "config.json").is_file():
-        study.fourm("export", run / "checkpoints" / f"step-{step:08d}", place / "model")
-    study.fourm(
-        "finetune", f"aim_fashion_{kind}", f"variables.root={options.source}", f"init_from={place}",
-        f"output={place / kind}", f"train.max_steps={options.probe_steps}", "train.eval_every_steps=null",
-        "train.tensorboard=false",
-    )  # fmt: skip
-    return float(study.log_of(place / kind).last("eval")["top1"])
-
-
-def measure(options: argparse.Namespace, size: str) -> dict[str, Any]:
+def measure(options: argparse.Namespace, size: str, data: Photographs) -> dict[str, Any]:
     """All of one size."""
-    run = pretrain(options, size)
-    tokens, losses = study.held_out(run)
+    run = Path(options.output) / size
     steps = [options.steps * (point + 1) // options.points for point in range(options.points)]
+    models = [load_checkpoint(run / "checkpoints" / f"step-{step:08d}") for step in steps]
+    tokens, losses = study.held_out(run)
     return {
         "size": size, "dim": SIZES[size]["dim"], "trunk_parameters": study.trunk_parameters(run),
         "tokens": tokens, "held_out_loss": losses, "probed_at": [tokens[-1] * step / options.steps for step in steps],
-        **{kind: [probe(options, run, step, kind) for step in steps] for kind in PROBES},
+        "attentive": [attentive(model, data, [-3, -2, -1]) for model in models],
+        "linear": [linear(model, data) for model in models],
     }  # fmt: skip
 
 
@@ -108,14 +100,18 @@ def pictures(results: Results) -> dict[str, str]:
 
 def main() -> None:
     parser = study.parser(
-        __doc__, "fashion", "folder that holds `data`, of `fourm prepare fashion`", steps=1200, batch=64
+        __doc__, "fashion", "folder that holds `data`, of `fourm prepare fashion`", steps=720, batch=64
     )
     parser.add_argument("--points", type=int, default=3, help="checkpoints that are probed, evenly spaced")
-    parser.add_argument("--probe-steps", type=int, default=400)
+    parser.add_argument("--num-probe", type=int, default=10_000, help="photographs that probes are fitted on")
+    parser.add_argument("--idx", type=Path, default=FASHION_FOLDERS[0], help="folder of the four files they come from")
     options = parser.parse_args()
     if options.points < 1 or options.steps % (4 * options.points):
         parser.error(f"--steps {options.steps} is no multiple of four times --points {options.points}")
-    results = [measure(options, size) for size in SIZES]
+    for size in SIZES:
+        pretrain(options, size)
+    data = photographs(options.idx, options.num_probe, 10_000)
+    results = [measure(options, size, data) for size in SIZES]
     study.keep("aim_scaling", results, pictures(results), Path(options.output))
     print(table(results))
     if options.docs:

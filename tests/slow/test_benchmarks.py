@@ -68,7 +68,7 @@ def aim_scaling(checkout: Path, monkeypatch: Any) -> Any:
 
     def call(*words: object) -> None:
         called.append(words[0])
-        main([*map(str, words), *(["train.device=cpu", "train.threads=1"] if words[0] != "export" else [])])
+        main([*map(str, words), "train.device=cpu", "train.threads=1"])
 
     monkeypatch.setattr(aim_scaling.study, "fourm", call)
     monkeypatch.setattr(aim_scaling, "SIZES", {"small": {"dim": 16, "decoder_depth": 4, "num_heads": 1}})
@@ -88,13 +88,14 @@ def test_the_scaling_of_aim_is_measured_and_goes_on_where_it_was(aim_scaling: An
     from fourm.cli import main
 
     main(["prepare", "fashion", str(tmp_path / "data"), "--num-train", "64", "--num-test", "20"])
-    words = [str(tmp_path), str(tmp_path / "out"), "--steps=8", "--points=2", "--batch=8", "--probe-steps=2"]
+    words = [str(tmp_path), str(tmp_path / "out"), "--steps=8", "--points=2", "--batch=8", "--num-probe=64"]
 
-    assert aim_scaling(*words).count("export") == 2
+    assert aim_scaling(*words) == ["pretrain"]
     (found,) = json.loads((tmp_path / "out" / "aim_scaling.json").read_text())
-    again = aim_scaling(*words)
+    log = (tmp_path / "out" / "small" / "log.jsonl").read_bytes()
+    aim_scaling(*words)
 
-    assert "export" not in again
+    assert (tmp_path / "out" / "small" / "log.jsonl").read_bytes() == log
     assert json.loads((tmp_path / "out" / "aim_scaling.json").read_text()) == [found]
     assert found["tokens"][-1] == 8 * 8 * 48
     assert found["probed_at"] == [4 * 8 * 48, 8 * 8 * 48]

@@ -1,0 +1,41 @@
+"""AIM on photographs of Fashion-MNIST: what the prefix of its training is for, and attention in its probe.
+
+The claims of El-Nouby et al. 2024 (sec. 3.3, 4 and 5.3) at toy size; `benchmarks/aim_prefix.py` has them with seeds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def measured(checkout: Path) -> dict[str, dict[str, float]]:
+    """Prefixes in training -> what is measured; the same weights, photographs and order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(checkout / "benchmarks"))
+        import aim_prefix  # type: ignore[import-not-found]
+    folder = aim_prefix.FASHION_FOLDERS[0]
+    if not folder.is_dir():
+        pytest.skip("the package dataset-fashion-mnist is not installed")
+    setting: Any = aim_prefix.Setting(steps=1000)
+    data = aim_prefix.photographs(folder, setting.num_train, setting.num_test)
+    return {prefix: aim_prefix.measure(setting, data, prefix, 0) for prefix in aim_prefix.PREFIXES}
+
+
+def test_prefixes_in_training_help_a_probe_under_which_all_patches_see_one_another(measured: Any) -> None:
+    assert measured["uniform"]["linear"] > measured["none"]["linear"], measured
+
+
+def test_patches_that_see_one_another_confuse_only_a_model_that_was_trained_causally(measured: Any) -> None:
+    rise = {prefix: found["loss"] / found["loss, read causally"] - 1 for prefix, found in measured.items()}
+    assert rise["none"] > 0.01, measured
+    assert abs(rise["uniform"]) < 0.25 * rise["none"], measured
+
+
+def test_the_attentive_probe_reads_more_than_the_mean(measured: Any) -> None:
+    assert measured["uniform"]["attentive"] >= measured["uniform"]["linear"], measured
