@@ -49,7 +49,7 @@ class Setting:
     depth: int = 4
     num_heads: int = 2
     patch_size: int = 7
-    steps: int = 2500
+    steps: int = 1000
     batch: int = 16
     lr: float = 4e-3
     num_train: int = 20_000

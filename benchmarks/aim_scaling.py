@@ -28,6 +28,10 @@ SIZES: dict[str, dict[str, int]] = {
     "large": {"dim": 96, "decoder_depth": 5, "num_heads": 2},
 }
 PROBES = ("attentive", "linear")
+LINKS = (
+    "![Held-out loss of three sizes of AIM over tokens](pictures/aim_scaling_loss.svg)",
+    "![Accuracy of attentive and linear probes of the three sizes over tokens](pictures/aim_scaling_probes.svg)",
+)
 Results = list[dict[str, Any]]
 """A record per size, which holds lists over checkpoints."""
 
@@ -116,7 +120,7 @@ def main() -> None:
     print(table(results))
     if options.docs:
         study.keep_in_docs("aim_scaling", results, pictures(results), study.CHECKOUT)
-        text = f"{table(results)}\n\n{reading(results)}"
+        text = "\n\n".join([table(results), reading(results), *LINKS])
         study.write_part(study.CHECKOUT / "docs" / "aim.md", "aim_scaling.py", text)
 
 

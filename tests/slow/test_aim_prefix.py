@@ -1,6 +1,7 @@
 """AIM on photographs of Fashion-MNIST: what the prefix of its training is for, and attention in its probe.
 
-The claims of El-Nouby et al. 2024 (sec. 3.3, 4 and 5.3) at toy size; `benchmarks/aim_prefix.py` has them with seeds.
+What of the claims of El-Nouby et al. 2024 (sec. 3.3, 4 and 5.3) is beyond noise at this size. That probes gain by the
+prefix is not: see docs/aim.md.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ def measured(checkout: Path) -> dict[str, dict[str, float]]:
     folder = aim_prefix.FASHION_FOLDERS[0]
     if not folder.is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
-    setting: Any = aim_prefix.Setting(steps=1000)
+    setting: Any = aim_prefix.Setting()
     data = aim_prefix.photographs(folder, setting.num_train, setting.num_test)
     return {prefix: aim_prefix.measure(setting, data, prefix, 0) for prefix in aim_prefix.PREFIXES}
 
 
-def test_prefixes_in_training_help_a_probe_under_which_all_patches_see_one_another(measured: Any) -> None:
-    assert measured["uniform"]["linear"] > measured["none"]["linear"], measured
+def test_behind_patches_that_see_one_another_a_model_trained_so_predicts_better(measured: Any) -> None:
+    assert measured["uniform"]["loss"] < measured["none"]["loss"], measured
 
 
 def test_patches_that_see_one_another_confuse_only_a_model_that_was_trained_causally(measured: Any) -> None:
@@ -37,5 +38,6 @@ def test_patches_that_see_one_another_confuse_only_a_model_that_was_trained_caus
     assert abs(rise["uniform"]) < 0.25 * rise["none"], measured
 
 
-def test_the_attentive_probe_reads_more_than_the_mean(measured: Any) -> None:
-    assert measured["uniform"]["attentive"] >= measured["uniform"]["linear"], measured
+@pytest.mark.parametrize("prefix", ["uniform", "none"])
+def test_the_attentive_probe_reads_more_than_the_linear_one(measured: Any, prefix: str) -> None:
+    assert measured[prefix]["attentive"] >= measured[prefix]["linear"], measured
