@@ -12,6 +12,7 @@ from fourm.config import to_dict
 from fourm.errors import CheckpointError, DataError
 from fourm.modality import Continuous, Modality, Sequence
 from fourm.nn.init import initialise
+from fourm.nn.position import sincos_2d
 from fourm.nn.towers import ImageFacts
 from fourm.nn.vision import VisionEncoder
 from fourm.nn.vision_configs import VisionConfig
@@ -23,7 +24,7 @@ Vectors = Tensor | Mapping[str, Tensor]
 
 
 class MapEncoder(nn.Module):
-    """A network that makes a map of vectors, read row by row.
+    """A network that makes a map of vectors, read row by row, each with a learned position: attention knows none.
 
     Args:
         modality: the images.
@@ -35,11 +36,13 @@ class MapEncoder(nn.Module):
         grid = token_grid(modality, config.patch_size)
         self.network = network(config, "Encoder", num_channels(modality), grid)
         self.num_tokens, self.dim = grid.num_tokens, int(self.network.out_dim)
+        places = sincos_2d(grid.height, grid.width, -(-self.dim // 4) * 4)[:, : self.dim]
+        self.position = nn.Parameter(places.contiguous())
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, d)."""
         rows: Tensor = self.network(image).flatten(2).transpose(1, 2)
-        return rows
+        return rows + self.position
 
 
 class Conditions(nn.Module):
