@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,16 @@ from torch import Tensor
 
 from fourm.data.coco import Instances
 from fourm.data.coco_config import ScaleJitterConfig
-from fourm.data.loader import Loader
-from fourm.data.mixture import Mixture
 from fourm.data.scale_jitter import scale_jitter
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.models.configs import MultimodalConfig
 from fourm.objectives.supervised_configs import DetectionConfig
-from fourm.train.configs import TrainConfig
-from fourm.train.distributed import World
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.detection import Detection, DetectionTask
 from fourm.transfer.detector_config import CascadeMaskRCNNConfig
 from fourm.transfer.network import TransferNetwork
+from tests.unit.train.toy_data import Sixteen
 
 SIDE = 32
 RGB = Modality("rgb", Grid(4, 4, 8), Continuous(192), "rgb", "image", channels=3, normalization="half")
@@ -51,14 +47,8 @@ class FirstOfEach:
         return taken
 
 
-class Squares:
+class Squares(Sixteen):
     """Sixteen images with a square each, made larger or smaller anew in every epoch."""
-
-    name = "squares"
-    shard_sizes = (8, 8)
-
-    def __len__(self) -> int:
-        return sum(self.shard_sizes)
 
     def sample(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> dict[str, Any]:
         image, mask = np.full((SIDE, SIDE, 3), 90, np.uint8), np.zeros((1, SIDE, SIDE), np.bool_)
@@ -93,25 +83,3 @@ def objective(made: TransferNetwork) -> Detection:
     """All losses of the detector."""
     head: Any = made.head
     return Detection(DetectionTask(DetectionConfig(num_classes=2), SQUARES), head, RGB.num_tokens)
-
-
-class SquaresLoader:
-    """Batches as a recipe's loader gives them."""
-
-    def __init__(self, config: TrainConfig, world: World, objective: Detection, num_workers: int = 0) -> None:
-        self.config, self.world, self.objective, self.num_workers = config, world, objective, num_workers
-
-    def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
-        squares: Any = Squares()
-        return iter(
-            Loader(
-                Mixture({"squares": squares}),
-                self.objective.prepare,
-                self.objective.collate,
-                batch_size=self.config.micro_batch_size(self.world.size),
-                rank=self.world.rank,
-                world_size=self.world.size,
-                num_workers=self.num_workers,
-                start=cursor,
-            )
-        )

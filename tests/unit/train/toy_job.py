@@ -27,8 +27,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fourm.data.configs import DatasetConfig
 from fourm.data.dataset import build_dataset
-from fourm.data.loader import Loader
-from fourm.data.mixture import Mixture
 from fourm.errors import FourmError
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
@@ -41,6 +39,7 @@ from fourm.train.shards import whole
 from fourm.train.trainer import Trainer
 from tests.unit.train import toy_detection, toy_multimodal, toy_tokenizer, toy_transfer
 from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
+from tests.unit.train.toy_data import DatasetLoader
 
 
 class Stream(IterableDataset[Any]):
@@ -88,17 +87,22 @@ def linear(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[
     return ToyModel(dropout=options.get("dropout", 0.0)), ToyObjective(), load
 
 
+def _workers(options: dict[str, Any]) -> dict[str, int]:
+    return {"num_workers": options.get("num_workers", 0)}
+
+
 def image_tokenizer(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The same of a tokenizer."""
     objective = toy_tokenizer.reconstruct()
-    loader = toy_tokenizer.WavesLoader(config, world, objective, options.get("num_workers", 0))
+    sizes = {"resolutions": toy_tokenizer.RESOLUTIONS, "step_size": config.batch_size}
+    loader = DatasetLoader(toy_tokenizer.Waves(), config, world, objective, **_workers(options), **sizes)
     return toy_tokenizer.tokenizer(options["model"]), objective, loader
 
 
 def fine_tuning(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The same of a backbone with a head."""
     objective = toy_transfer.supervised()
-    loader = toy_transfer.WavesLoader(config, world, objective, options.get("num_workers", 0))
+    loader = DatasetLoader(toy_transfer.Waves(), config, world, objective, **_workers(options))
     return toy_transfer.network(options.get("dropout", 0.0)), objective, loader
 
 
@@ -106,7 +110,7 @@ def detecting(config: TrainConfig, world: World, options: dict[str, Any]) -> tup
     """The same of a detector; `drawn` false leaves out what each rank draws itself."""
     model = toy_detection.network(drawn=options.get("drawn", True), drop_path=options.get("dropout", 0.0))
     objective = toy_detection.objective(model)
-    return model, objective, toy_detection.SquaresLoader(config, world, objective, options.get("num_workers", 0))
+    return model, objective, DatasetLoader(toy_detection.Squares(), config, world, objective, **_workers(options))
 
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -130,13 +134,8 @@ def from_shards(config: TrainConfig, world: World, options: dict[str, Any]) -> t
     objective = Masked(MaskedConfig(num_input_tokens=8, num_target_tokens=8), modalities)
     dataset = build_dataset("shards", DatasetConfig(options["shards"]), modalities)
 
-    def load(cursor: dict[str, Any] | None) -> Any:
-        return Loader(
-            Mixture({"shards": dataset}), objective.prepare, objective.collate,
-            batch_size=config.micro_batch_size(world.size), rank=world.rank, world_size=world.size, start=cursor,
-            num_workers=options.get("num_workers", 0), skip_damaged=options.get("damaged") == "skip",
-        )  # fmt: skip
-
+    damaged = {"skip_damaged": options.get("damaged") == "skip"}
+    load = DatasetLoader(dataset, config, world, objective, **_workers(options), **damaged)
     sizes = MultimodalConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, embedding_std=0.4)
     return Multimodal(modalities, sizes, 0), objective, load
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from fourm.config import build
-from fourm.data.loader import Loader
-from fourm.data.mixture import Mixture
 from fourm.modality import Continuous, Grid, Modality
 from fourm.objectives.reconstruct import Reconstruct
 from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.tokenizers.configs import DiVAEConfig, VQVAEConfig
 from fourm.tokenizers.divae import DiVAE
 from fourm.tokenizers.vqvae import VQVAE
-from fourm.train.configs import TrainConfig
-from fourm.train.distributed import World
+from tests.unit.train.toy_data import Sixteen
 
 KINDS = ("vqvae", "divae")
 RESOLUTIONS = (16, 24)
 WAVES = Modality("waves", Grid(2, 2, 8), Continuous(64), "waves", "gray", channels=1, normalization="none")
 CONV = {"kind": "conv", "stem": 4, "widths": [8, 16], "num_blocks": [1, 1], "groups": 4}
+VQGAN = {
+    "kind": "vqgan", "widths": [4, 4, 8, 8], "num_blocks": 1, "attention_levels": [3], "latent_dim": 8, "groups": 4,
+}  # fmt: skip
 HALF = {"encoder": CONV, "quantizer": {"kind": "ema", "codebook_size": 8, "dim": 4}}
 UNET = {
     "kind": "unet", "patch_size": 2, "width": 8, "multipliers": [1, 2], "num_blocks": 1, "attention_levels": [1],
@@ -31,14 +30,8 @@ UNET = {
 }  # fmt: skip
 
 
-class Waves:
+class Waves(Sixteen):
     """Sixteen images of waves, each with a phase drawn anew in every epoch."""
-
-    name = "waves"
-    shard_sizes = (8, 8)
-
-    def __len__(self) -> int:
-        return sum(self.shard_sizes)
 
     def sample(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> dict[str, Any]:
         place = np.linspace(0, 6, resolution or WAVES.grid.image_size[0], dtype=np.float32)
@@ -50,35 +43,13 @@ def tokenizer(kind: str, **values: Any) -> VQVAE | DiVAE:
     """A fresh tokenizer of a family, the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if kind == "vqvae":
-            return VQVAE(WAVES, build(VQVAEConfig, {**HALF, "decoder": CONV, **values}))
+        if kind != "divae":
+            network = VQGAN if kind == "vqgan" else CONV
+            networks = {"encoder": network, "decoder": network}
+            return VQVAE(WAVES, build(VQVAEConfig, {**HALF, **networks, **values}))
         return DiVAE(WAVES, build(DiVAEConfig, {**HALF, "denoiser": UNET, "condition_dropout": 0.2, **values}))
 
 
 def reconstruct() -> Reconstruct:
     """The objective of all of them."""
     return Reconstruct(ReconstructConfig(), WAVES, 4)
-
-
-class WavesLoader:
-    """Batches at changing resolutions, as a recipe's loader gives them."""
-
-    def __init__(self, config: TrainConfig, world: World, objective: Reconstruct, num_workers: int = 0) -> None:
-        self.config, self.world, self.objective, self.num_workers = config, world, objective, num_workers
-
-    def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
-        waves: Any = Waves()
-        return iter(
-            Loader(
-                Mixture({"waves": waves}),
-                self.objective.prepare,
-                self.objective.collate,
-                batch_size=self.config.micro_batch_size(self.world.size),
-                rank=self.world.rank,
-                world_size=self.world.size,
-                num_workers=self.num_workers,
-                resolutions=RESOLUTIONS,
-                step_size=self.config.batch_size,
-                start=cursor,
-            )
-        )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from fourm.data.loader import Loader
-from fourm.data.mixture import Mixture
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
 from fourm.models.configs import MultimodalConfig
 from fourm.objectives.mix import Mix
 from fourm.objectives.supervised import Supervised
 from fourm.objectives.supervised_configs import ClassificationConfig
 from fourm.objectives.tasks import Classification
-from fourm.train.configs import TrainConfig
-from fourm.train.distributed import World
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.head_configs import AttentiveConfig
 from fourm.transfer.network import TransferNetwork
+from tests.unit.train.toy_data import Sixteen
 
 INPUTS = ModalitySet(
     Modality(name, Grid(2, 2, 4), Continuous(16), name, "gray", channels=1, normalization="none")
@@ -30,14 +26,8 @@ LABEL = Modality("label", Sequence(1), Discrete(4), "label", "label", direction=
 MODEL = MultimodalConfig(dim=16, encoder_depth=2, decoder_depth=1, num_heads=2, embedding_std=0.4)
 
 
-class Waves:
+class Waves(Sixteen):
     """Sixteen images of four kinds of waves, each with a phase drawn anew in every epoch."""
-
-    name = "waves"
-    shard_sizes = (8, 8)
-
-    def __len__(self) -> int:
-        return sum(self.shard_sizes)
 
     def sample(self, n: int, rng: np.random.Generator, resolution: int | None = None) -> dict[str, Any]:
         place = np.linspace(0, 6, 8, dtype=np.float32)
@@ -55,25 +45,3 @@ def supervised() -> Supervised:
     """Classification with hidden modalities and mixed images."""
     task = Classification(ClassificationConfig(num_classes=4, label_smoothing=0.1), LABEL)
     return Supervised(task, INPUTS, modality_dropout=0.3, mix=Mix(mixup=0.5, cutmix=1.0))
-
-
-class WavesLoader:
-    """Batches as a recipe's loader gives them."""
-
-    def __init__(self, config: TrainConfig, world: World, objective: Supervised, num_workers: int = 0) -> None:
-        self.config, self.world, self.objective, self.num_workers = config, world, objective, num_workers
-
-    def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
-        waves: Any = Waves()
-        return iter(
-            Loader(
-                Mixture({"waves": waves}),
-                self.objective.prepare,
-                self.objective.collate,
-                batch_size=self.config.micro_batch_size(self.world.size),
-                rank=self.world.rank,
-                world_size=self.world.size,
-                num_workers=self.num_workers,
-                start=cursor,
-            )
-        )
