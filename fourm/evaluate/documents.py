@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fourm.data import transforms
 from fourm.data.configs import DatasetConfig
 from fourm.data.interleaved import InterleavedDocuments
 from fourm.data.interleaved_files import LineDocuments
@@ -25,6 +24,7 @@ from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
 from fourm.rng import generator
+from fourm.tokenizers.units import to_natural
 from fourm.tokens import Document, Segment, TokenBatch
 
 NAME = "documents"
@@ -199,5 +199,5 @@ def _picture(bundle: Bundle, document: Document) -> Image.Image | None:
     for segment in document:
         modality = bundle.model.modalities[segment.modality]
         if not modality.is_discrete:
-            return draw(modality, transforms.natural(segment.value, modality))
+            return draw(modality, to_natural(torch.from_numpy(segment.value)[None], modality)[0])
     return None

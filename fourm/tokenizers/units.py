@@ -48,6 +48,8 @@ def to_natural(values: Tensor, modality: Modality) -> Tensor:
 
 
 def _value_range(modality: Modality) -> tuple[float, float]:
+    if modality.value_range is None and modality.decode in ("image", "gray"):
+        return 0.0, 1.0
     if modality.value_range is None:
         raise ConfigError(
             f"modality '{modality.name}' has normalization '{modality.normalization}' but no value_range: add one"

@@ -84,6 +84,10 @@ def test_an_untrained_model_is_measured_beside_its_baselines(bundle: Bundle, que
     (table,) = outcome.tables
     assert len(table.cells) == 3
     assert all(row[3] in COLOURS for row in table.cells)
+    for picture, _, _, colour in table.cells:  # the pictures are the questions' own
+        if picture is not None:
+            shown = np.asarray(picture, np.float32).mean((0, 1))
+            assert np.abs(shown - np.asarray(Image.new("RGB", (1, 1), str(colour)))[0, 0]).max() < 3
 
 
 def test_right_is_what_greedy_generation_would_write(bundle: Bundle, questions: Path) -> None:

@@ -53,9 +53,14 @@ def test_standardised_depth_stays_as_it_is():
 
 
 def test_a_missing_value_range_is_named():
-    modality = Modality("x", Grid(1, 1), Continuous(1), "x", "gray", channels=1, normalization="half")
+    modality = Modality("x", Grid(1, 1), Continuous(1), "x", "depth16", channels=1, normalization="half")
     with pytest.raises(ConfigError, match="'x' has normalization 'half' but no value_range"):
         to_natural(torch.zeros(1, 1, 1, 1), modality)
+
+
+def test_photographs_range_from_nought_to_one_unless_they_say_otherwise():
+    modality = Modality("x", Grid(1, 1), Continuous(1), "x", "gray", channels=1, normalization="half")
+    assert to_natural(torch.full((1, 1, 1, 1), 0.5), modality).item() == 0.75
 
 
 def test_features_have_no_unit_but_the_images_they_are_made_of_do():
