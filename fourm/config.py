@@ -1,6 +1,7 @@
 """Recipes: dataclasses are the schema, YAML files the instances, `key=value` overrides come last.
 
 A file may name another one, or a shipped one such as `pretrain/rooms`, under `base:`; its own keys are merged over it.
+Of a list of them, each is merged over those before it.
 A slot with several implementations holds `kind:`; naming another kind than the base drops what the base says of that
 slot. Unknown keys, wrong types and missing values are errors that give the full key and the closest known one. A key
 `variables:` may hold values of the file's own, used elsewhere as `${variables.NAME}`.
@@ -114,16 +115,22 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: its base leads back to itself")
     own = _plain(path)
-    base = own.pop("base", None)
-    if base is None:
-        return own
-    parent = path.parent / str(base)
-    if not parent.is_file():
-        try:
-            parent = find(str(base))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent}): {error}") from None
-    return _merge(_with_bases(parent, (*seen, path)), own)
+    bases = own.pop("base", None)
+    values: dict[str, Any] = {}
+    for base in [] if bases is None else bases if isinstance(bases, list) else [bases]:
+        values = _merge(values, _with_bases(_base_of(path, str(base)), (*seen, path)))
+    return _merge(values, own)
+
+
+def _base_of(path: Path, base: str) -> Path:
+    """The file that another one names as its base."""
+    parent = path.parent / base
+    if parent.is_file():
+        return parent
+    try:
+        return find(base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base '{base}' does not exist (looked for {parent}): {error}") from None
 
 
 def _plain(path: Path) -> dict[str, Any]:

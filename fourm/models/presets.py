@@ -15,7 +15,7 @@ LLAMA: dict[str, Any] = {
 
 
 def _llama(dim: int, hidden: int, depth: int, num_heads: int) -> dict[str, Any]:
-    """LVM's (Bai et al. 2023)."""
+    """LLaMA's (Touvron et al. 2023) and LVM's (Bai et al. 2023)."""
     return {
         **LLAMA,
         "dim": dim,
@@ -50,6 +50,14 @@ _LVM = {
     "20b": (6144, 16128, 46, 48),
     "30b": (6656, 17920, 60, 52),
 }
+_LLAMA = {
+    "llama_7b": _llama(*_LVM["7b"]),
+    "llama_13b": _llama(*_LVM["13b"]),
+    "llama_33b": _llama(*_LVM["30b"]),
+    "llama2_7b": {**_llama(*_LVM["7b"]), "norm_eps": 1e-5},
+    "llama2_13b": {**_llama(*_LVM["13b"]), "norm_eps": 1e-5},
+    "sheared_llama_2.7b": {**_llama(2560, 6912, 32, 20), "norm_eps": 1e-5},
+}
 _DELVM = {"300m": (1024, 2816, 22, 8), "1b": (2048, 5632, 22, 16)}
 
 
@@ -80,6 +88,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "aimv2_huge": _aimv2(1536, 4096, 24, 12),
     "aimv2_1b": _aimv2(2048, 5632, 24, 16),
     "aimv2_3b": _aimv2(3072, 8192, 24, 24),
+    # LLaMA and Llama 2, Touvron et al. 2023, and the one that was cut down to VILA 1.5 3B, Xia et al. 2024
+    **_LLAMA,
     # LVM, Bai et al. 2023, and the sizes of its published code
     **{f"lvm_{name}": _llama(*sizes) for name, sizes in _LVM.items()},
     # DeLVM, Guo et al. 2024; train them with `code_dim`, the numbers of a code of the tokenizer

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from fourm.errors import CheckpointError
 from fourm.modality import Discrete, Modality
 from fourm.models.embed import PositionTable, TokenTable
 from fourm.models.multimodal import Multimodal
+from fourm.nn.towers import TimmTower
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
     """Copy all weights of `source` that have a place in `target`.
 
     A text may have a larger vocabulary here, by tokens such as `[IMG]`: the new rows are the mean of the others (Emu).
-    The feeder of a new modality keeps its own weights.
+    The feeder of a new modality keeps its own weights; towers may read images of another size.
 
     Args:
         source: a trained model.
@@ -94,16 +97,21 @@ def _copy_common(source: Multimodal, target: Multimodal) -> None:
         for key in module.state_dict(keep_vars=True)
     }
     theirs, ours = source.state_dict(), target.state_dict()
+    towers = {prefix: module for prefix, module in target.named_modules() if isinstance(module, TimmTower)}
     new = tuple(f"input_embedder.feeders.{m}." for m in target.modalities if m not in source.input_embedder.feeders)
     for name, value in ours.items():
         if name in tables or name.startswith(("input_embedder.projections.", "vector_heads.", *new)):
             continue
-        if name not in theirs or theirs[name].shape != value.shape:
-            found = tuple(theirs[name].shape) if name in theirs else "nothing"
+        source_value = theirs.get(name)
+        for prefix, tower in towers.items() if source_value is not None else ():
+            if name.startswith(f"{prefix}."):
+                source_value = tower.fitted(name.removeprefix(f"{prefix}."), cast(Tensor, source_value))
+        if source_value is None or source_value.shape != value.shape:
+            found = "nothing" if source_value is None else tuple(source_value.shape)
             raise CheckpointError(
                 f"init_from: {name} is {tuple(value.shape)} here and {found} in the source; the trunks must be the same"
             )
-        value.copy_(theirs[name])
+        value.copy_(source_value)
 
 
 def _copy_tables(source: Multimodal, target: Multimodal, names: list[str]) -> None:

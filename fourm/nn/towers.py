@@ -105,6 +105,16 @@ class TimmTower(Tower):
                 module._buffers[key] = torch.empty_like(module._buffers[key], device=torch.get_default_device())
             module.init_non_persistent_buffers()
 
+    def fitted(self, name: str, table: Tensor) -> Tensor:
+        """A weight of the same network for images of another size; tables of positions are resized."""
+        own = self.model.state_dict()[name.removeprefix("model.")]
+        if not name.endswith("pos_embed") or table.shape == own.shape or table.shape[-1] != own.shape[-1]:
+            return table
+        from timm.layers import resample_abs_pos_embed
+
+        extra = own.shape[1] - self.grid[0] * self.grid[1]
+        return cast(Tensor, resample_abs_pos_embed(table, list(self.grid), num_prefix_tokens=extra))
+
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Draw what is no linear layer: patches as a linear layer, class tokens and positions."""
         for module in self.model.modules():

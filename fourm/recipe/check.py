@@ -15,10 +15,11 @@ from fourm.machine import GPUS
 from fourm.modality import Modality
 from fourm.objectives.distill_config import DistillConfig
 from fourm.ranges import check_range
-from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes, synthetic_sample
+from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes
 from fourm.recipe.encoders import adopt_vocabulary
 from fourm.recipe.pretrain import build_objective, with_lora
 from fourm.recipe.schema import TEXT, PretrainRecipe
+from fourm.recipe.synthetic import synthetic
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokenizers.text import TextTokenizer
@@ -164,7 +165,7 @@ def check(recipe: PretrainRecipe) -> Cost:
     objective = getattr(objective, "of", objective)
     rng = generator(recipe.seed, "check")
     special = text.special if text else None
-    items = [objective.prepare(synthetic_sample(modalities, rng, special), rng) for _ in range(max(_SAMPLES))]
+    items = [objective.prepare(synthetic(recipe, modalities, rng, special), rng) for _ in range(max(_SAMPLES))]
     needs = [_activations(model, objective, items[:count]) for count in _SAMPLES]
     per_sample = max(0, needs[1] - needs[0]) // (_SAMPLES[1] - _SAMPLES[0])
     batch = objective.collate(items)

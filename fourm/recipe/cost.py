@@ -10,18 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.modality import ModalitySet
 from fourm.objectives.base import Objective
 from fourm.recipe.schema import PretrainRecipe
+from fourm.recipe.synthetic import synthetic
 from fourm.registry import implementation
 from fourm.rng import generator
-from fourm.tokens import SpecialIds
 
 BACKWARD = 2
 """Products of the backward pass for each of the forward pass: one for the inputs, one for the weights."""
@@ -31,32 +30,14 @@ _REST = "heads"
 _SAMPLES = 4
 
 
-def synthetic_sample(
-    modalities: ModalitySet, rng: np.random.Generator, special: SpecialIds | None = None
-) -> dict[str, Any]:
-    """A random sample of every modality, in the form the data hands over."""
-    return {m.name: _synthetic(m, rng, special or SpecialIds()) for m in modalities.values()}
-
-
-def _synthetic(m: Modality, rng: np.random.Generator, special: SpecialIds) -> Any:
-    if m.is_grid and m.is_discrete:
-        return rng.integers(0, m.vocab_size, m.num_tokens)
-    if m.is_grid or m.is_slots:
-        return rng.standard_normal((m.channels or 1, *m.image_size), dtype=np.float32)
-    if isinstance(m.content, Continuous):
-        return rng.standard_normal((m.num_tokens, m.content.dim), dtype=np.float32)
-    tokens = rng.integers(special.sentinel(special.num_sentinels), m.vocab_size, max(m.num_tokens - 1, 1))
-    return np.array_split(tokens, max(len(tokens) // 2, 1)) if m.unit == "chunk" else tokens
-
-
 def flops_per_sample(recipe: PretrainRecipe, modalities: ModalitySet, objective: Objective) -> float:
     """Operations of the model for one sample, forward and backward, at the budgets of the recipe."""
     with torch.device("meta"):
         model = implementation(recipe.model.target)(modalities, recipe.model)
     rng = generator(recipe.seed, "check")
-    objective = getattr(objective, "of", objective)  # a teacher's work is not the model's
-    items = [objective.prepare(synthetic_sample(modalities, rng), rng) for _ in range(_SAMPLES)]
-    flops = forward_flops(model, objective, objective.collate(items).to("meta"))
+    asked: Any = getattr(objective, "of", objective)  # a teacher's work is not the model's
+    items = [asked.prepare(synthetic(recipe, modalities, rng), rng) for _ in range(_SAMPLES)]
+    flops = forward_flops(model, asked, asked.collate(items).to("meta"))
     return (1 + BACKWARD) * sum(flops.values()) / _SAMPLES
 
 

@@ -16,8 +16,9 @@ from fourm import config as configs
 from fourm.doctor import Check
 from fourm.machine import peak_tflops
 from fourm.objectives.masked import Masked
-from fourm.recipe.cost import flops_per_sample, synthetic_sample
+from fourm.recipe.cost import flops_per_sample
 from fourm.recipe.schema import PretrainRecipe
+from fourm.recipe.synthetic import synthetic_sample
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.train.configs import OptimizerConfig, TrainConfig

@@ -295,6 +295,15 @@ def test_a_base_gives_what_the_file_leaves_out(tmp_path: Path) -> None:
     assert (recipe.steps, recipe.rate, recipe.inner) == (1, 6.0, Inner(7.0, ["c"]))
 
 
+def test_of_several_bases_each_goes_over_those_before_it(tmp_path: Path) -> None:
+    write(tmp_path, "steps: 1\nrate: 5\ninner: {rate: 7, names: [a]}\n", "one.yaml")
+    write(tmp_path, "rate: 6\ninner: {names: [b]}\n", "two.yaml")
+    recipe = load(write(tmp_path, "base: [one.yaml, two.yaml]\nname: leaf\n"), Recipe)
+    assert (recipe.steps, recipe.rate, recipe.inner, recipe.name) == (1, 6.0, Inner(7.0, ["b"]), "leaf")
+    with pytest.raises(ConfigError, match=r"base 'three\.yaml' does not exist"):
+        load(write(tmp_path, "base: [one.yaml, three.yaml]\n"), Recipe)
+
+
 def test_bases_have_bases_relative_to_their_own_folder(tmp_path: Path) -> None:
     write(tmp_path, "steps: 1\nrate: 2\n", "a/root.yaml")
     write(tmp_path, "base: root.yaml\nrate: 3\n", "a/middle.yaml")

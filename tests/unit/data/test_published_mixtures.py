@@ -85,7 +85,7 @@ def test_emu_does_not_ask_for_the_tokens_around_images() -> None:
 
 
 def test_emu2_asks_captions_first_then_images_too_and_last_of_all_one_image_alone() -> None:
-    assert written(packings("emu2_1")["pairs"]) == "<s> [IMG] {a.jpg} [/IMG] *a *bed *</s>"
+    assert written(packings("emu2_1")["captions"]) == "<s> [IMG] {a.jpg} [/IMG] *a *bed *</s>"
     assert written(packings("emu2_2")["pairs"], image_first=1.0) == "<s> [IMG] *{a.jpg} [/IMG] *a *bed *</s>"
     assert written(packings("emu2_gen")["text_to_image"]) == "<s> a bed [IMG] *{a.jpg} [/IMG] </s>"
 

@@ -18,6 +18,7 @@ from fourm.models.ask import patchify
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.folder import load_model, save_model
 from fourm.models.multimodal import Multimodal
+from fourm.models.transplant import copy_weights
 from fourm.models.vision import VisionFeeder
 from fourm.models.vision_configs import ModelTowerConfig, VisionFeederConfig
 from fourm.nn.init import adopt_weights, initialise
@@ -185,7 +186,7 @@ def test_a_model_with_several_images_needs_the_name_of_one(tmp_path: Path) -> No
 TEXT = Modality("text", Sequence(32, 32), Discrete(20), "text", "tokens")
 
 
-def interleaved(**keys: Any) -> Multimodal:
+def interleaved(size: int = 16, **keys: Any) -> Multimodal:
     """A language model of width 16 that reads and predicts vectors of 24 numbers of a frozen-able tower."""
     config = configs.build(
         MultimodalConfig,
@@ -203,10 +204,24 @@ def interleaved(**keys: Any) -> Multimodal:
             **keys,
         },
     )  # fmt: skip
-    return Multimodal(ModalitySet([TEXT, slots()]), config)
+    return Multimodal(ModalitySet([TEXT, slots(size=size)]), config)
 
 
 TINY_VIT = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+
+def test_a_later_stage_reads_larger_images_by_a_resized_table_of_positions() -> None:
+    small, large = interleaved(), interleaved(size=32)
+
+    copy_weights(small, large)
+
+    name = "input_embedder.feeders.image.tower.model.pos_embed"
+    old, new = (model.get_parameter(name) for model in (small, large))
+    assert (old.shape, new.shape) == ((1, 5, 24), (1, 17, 24))
+    torch.testing.assert_close(new[:, 0], old[:, 0])
+    torch.testing.assert_close(new[:, 1:].mean(1), old[:, 1:].mean(1), atol=1e-2, rtol=0.1)
+    own, read = large.state_dict(), small.state_dict()
+    assert all(torch.equal(own[key], read[key]) for key in read if key != name)
 
 
 def step(own: Multimodal, documents: list[Any]) -> dict[str, Tensor]:

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.errors import ConfigError
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.masked import Masked
-from fourm.recipe.check import Cost, Machines, check, synthetic_sample
+from fourm.recipe.check import Cost, Machines, check
 from fourm.recipe.cost import forward_flops, peak_activation_bytes
+from fourm.recipe.synthetic import images_per_row, synthetic_sample
 from tests.unit.recipe.conftest import recipe
 
 
@@ -216,3 +218,51 @@ def test_a_data_set_of_which_nothing_is_asked_is_found() -> None:
     data = {"train": {"datasets": {"rooms": {"path": "rooms", "modalities": ["rgb@64"]}}}}
     with pytest.raises(ConfigError, match=r"data\.train\.datasets\.rooms"):
         check(recipe(data=data))
+
+
+def documents(**packing: Any) -> Any:
+    """A small recipe of text and images, whose data follows `packing`."""
+    tower = {"kind": "timm", "name": "vit_tiny_patch16_224", "options": {"depth": 1}}
+    pooler = {"kind": "average"}
+    own = {"path": "own", "packing": {"kind": "interleaved", "num_tokens": 64, **packing}}
+    return recipe(
+        modalities={
+            "text": {"layout": {"kind": "sequence", "max_tokens": 64, "num_positions": 64},
+                     "content": {"kind": "discrete", "vocab_size": 50}, "decode": "text", "tokenizer": "text"},
+            "image": {"layout": {"kind": "slots", "num_tokens": 4, "height": 32, "width": 32},
+                      "content": {"kind": "continuous", "dim": 192}, "source": "rgb", "decode": "image", "channels": 3,
+                      "normalization": "half", "direction": "input"},
+        },
+        data={"train": {"datasets": {"own": own}}},
+        model={"kind": "multimodal", "dim": 192, "encoder_depth": 0, "decoder_depth": 1, "num_heads": 2,
+               "feeders": {"image": {"kind": "vision", "tower": tower, "pooler": pooler}}},
+        objective={"kind": "autoregressive", "max_tokens": 64},
+    )  # fmt: skip
+
+
+def test_documents_cost_what_their_images_cost_and_rows_are_full() -> None:
+    one, three, none = (
+        check(documents(reader=reader, max_images=count))
+        for reader, count in (("mmc4", 1), ("mmc4", 3), ("text", None))
+    )
+
+    assert one.tokens_per_step == three.tokens_per_step == 4 * 64
+    assert three.forward_flops["input_embedder"] == 3 * one.forward_flops["input_embedder"]
+    assert 4 * none.forward_flops["input_embedder"] == one.forward_flops["input_embedder"]  # of one blank image a batch
+
+
+@pytest.mark.parametrize(
+    ("packing", "images"),
+    [
+        ({"reader": "pairs"}, 1),
+        ({"reader": "pairs", "group": 4}, 4),
+        ({"reader": "pairs", "pack": True}, 1),
+        ({"reader": "pairs", "pack": True, "num_tokens": 1024}, 28),
+        ({"reader": "frames", "max_images": 8}, 8),
+        ({"reader": "obelics", "max_images": 100}, 15),
+        ({"reader": "chat"}, 1),
+        ({"reader": "text"}, 0),
+    ],
+)
+def test_rows_have_as_many_images_as_their_rules_tell(packing: dict[str, Any], images: int) -> None:
+    assert images_per_row(InterleavedConfig(**{"num_tokens": 64, **packing}), 4) == images
