@@ -25,9 +25,9 @@ from fourm.files import publish, replacing
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
 from fourm.models import folder as folders
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import CodeTable
 from fourm.models.multimodal import Multimodal
 from fourm.models.presets import LLAMA
+from fourm.models.tables import CodeTable
 from fourm.nn.init import adopt_weights
 
 NAME = "visual"

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import InputEmbedder, ModalityEmbedding, patch_projections
+from fourm.models.embed import InputEmbedder, patch_projections
+from fourm.models.tables import ModalityEmbedding
 from fourm.nn.trunk import Trunk
 from fourm.registry import implementation
 from fourm.tokens import PADDING, AttentionPattern, TokenBatch

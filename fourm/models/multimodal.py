@@ -11,18 +11,9 @@ from torch import Tensor, nn
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
-from fourm.models.embed import (
-    CodeTable,
-    Embedded,
-    Heads,
-    InputEmbedder,
-    ModalityEmbedding,
-    PositionTable,
-    TargetEmbedder,
-    TokenTable,
-    patch_projections,
-)
+from fourm.models.embed import Embedded, InputEmbedder, TargetEmbedder, patch_projections
 from fourm.models.feeders import build_feeders
+from fourm.models.tables import CodeTable, Heads, ModalityEmbedding, PositionTable, TokenTable
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
 from fourm.registry import implementation

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fourm.errors import CheckpointError
 from fourm.modality import Discrete, Modality
-from fourm.models.embed import PositionTable, TokenTable
 from fourm.models.multimodal import Multimodal
+from fourm.models.tables import PositionTable, TokenTable
 from fourm.nn.towers import TimmTower
 
 _LOG = logging.getLogger(__name__)

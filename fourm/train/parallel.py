@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fourm.errors import ConfigError
 from fourm.machine import use_bf16
-from fourm.models.embed import TokenTable
+from fourm.models.tables import TokenTable
 from fourm.nn.init import HasTables
 from fourm.nn.trunk import Block
 from fourm.objectives.base import Objective

@@ -9,7 +9,8 @@ import torch
 
 from fourm.errors import ConfigError
 from fourm.modality import ModalitySet
-from fourm.models.embed import Heads, InputEmbedder, ModalityEmbedding, PositionTable, RowMap, TokenTable
+from fourm.models.embed import InputEmbedder
+from fourm.models.tables import Heads, ModalityEmbedding, PositionTable, RowMap, TokenTable
 from fourm.nn.init import initialise
 from fourm.nn.position import sincos
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
-from fourm.models.embed import CodeTable
 from fourm.models.multimodal import Multimodal
+from fourm.models.tables import CodeTable
 from fourm.nn.init import initialise
 from fourm.nn.trunk import KVCache
 
