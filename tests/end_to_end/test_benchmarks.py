@@ -63,8 +63,8 @@ def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
     results = {"steps": 10, "batch": 4, "held_out_rooms": 8, "runs": runs}
     study.write_docs(results, tmp_path)
     page = (tmp_path / "docs" / "scaling.md").read_text()
-    assert "| large, 128 wide | 3,000 | 3.000 | 2.900 | 2.800 |" in page
-    assert "falls with the size of the model on 3 of 3 amounts of rooms, and with the rooms for 3 of 3 models" in page
+    assert "| large, 128 wide | 3,000 | 3.000 | 2.900 | 2.800 | 2.700 |" in page
+    assert "falls in 8 of 8 steps to a larger model and in 9 of 9 steps to more rooms.\n" in page
     for name in re.findall(r"pictures/(\S+\.svg)", page):
         assert (tmp_path / "docs" / "pictures" / name).read_text().startswith("<svg")
     assert json.loads((tmp_path / "benchmarks" / "results" / "scaling.json").read_text()) == results

@@ -8,7 +8,7 @@ from fourm import catalog, rng
 from fourm.errors import ConfigError
 from fourm.objectives.configs import MaskComponent, MaskedConfig
 from fourm.objectives.masked import Masked
-from fourm.recipe.check import synthetic_sample
+from fourm.recipe.synthetic import synthetic_sample
 
 MODALITIES = catalog.resolve(["tok_depth@64", "tok_normal@64"])
 
