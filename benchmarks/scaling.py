@@ -107,11 +107,15 @@ def reading(results: dict[str, Any]) -> str:
     against += [
         f"from {a:,} to {b:,} rooms with the {m} model" for a, b in amounts for m in MODELS if last[m, b] >= last[m, a]
     ]
-    return (
+    said = (
         f"The loss falls in {larger} of {len(sizes) * len(ROOMS)} steps to a larger model and in {richer} of "
-        f"{len(amounts) * len(MODELS)} steps to more rooms{'; not ' + ', not '.join(against) if against else ''}. "
-        "A model that learns few rooms by heart loses by its size, and runs too short to see most rooms twice gain "
-        "nothing from more."
+        f"{len(amounts) * len(MODELS)} steps to more rooms"
+    )
+    if not against:
+        return f"{said}."
+    return (
+        f"{said}; not {', not '.join(against)}. A model that learns few rooms by heart loses by its size, and runs too "
+        "short to see most rooms twice gain nothing from more."
     )
 
 
