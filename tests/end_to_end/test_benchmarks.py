@@ -69,4 +69,6 @@ def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
         assert (tmp_path / "docs" / "pictures" / name).read_text().startswith("<svg")
     assert json.loads((tmp_path / "benchmarks" / "results" / "scaling.json").read_text()) == results
     runs[0]["held_out_loss"][-1] = 1.0
-    assert "on 2 of 3 amounts of rooms, and with the rooms for 2 of 3 models" in study.reading(results)
+    read = study.reading(results)
+    assert "in 7 of 8 steps to a larger model and in 8 of 9 steps to more rooms" in read
+    assert "not from small to middle on 60 rooms, not from 60 to 250 rooms with the small model" in read
