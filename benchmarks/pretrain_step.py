@@ -28,8 +28,8 @@ from fourm.models.configs import SIZES
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.base import Loss
 from fourm.objectives.masked import Masked
-from fourm.recipe.cost import synthetic_sample
 from fourm.recipe.schema import PretrainRecipe
+from fourm.recipe.synthetic import synthetic_sample
 from fourm.registry import implementation
 from fourm.rng import generator
 from fourm.tokens import AttentionPattern, Example, TokenBatch
