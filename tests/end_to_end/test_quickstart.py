@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fourm.paths import recipe_folder
-from fourm.tokenizers.configs import QUANTIZERS, TOKENIZERS
+from fourm.tokenizers.configs import QUANTIZERS
 from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
 
 pytestmark = pytest.mark.slow
@@ -148,7 +148,11 @@ def test_a_tokenizer_of_every_family(tmp_path: Path) -> None:
 
     trained = tmp_path / "outputs" / "tokenizers" / "tokenizers"
     families = {folder.name: json.loads((folder / "model" / "config.json").read_text()) for folder in trained.iterdir()}
-    assert {facts["kind"] for facts in families.values()} == set(TOKENIZERS)
+    assert {facts["kind"] for facts in families.values()} == {
+        "vqvae",
+        "divae",
+        "vqcontrolnet",
+    }  # the others have no codes
     assert {facts["config"]["quantizer"]["kind"] for facts in families.values()} == set(QUANTIZERS)
     for name in families:
         for scores in json.loads((trained / name / "evaluation" / "metrics.json").read_text()).values():
