@@ -44,6 +44,25 @@ def slots(registry: Registry) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"slots": registry})
 
 
+def fill_preset(values: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The values of a preset with a config's own over them; for `expand` of a config.
+
+    Args:
+        values: of the config, which may name a `preset`.
+        presets: name -> values.
+
+    Raises:
+        ConfigError: if there is no preset of that name.
+    """
+    own = {key: value for key, value in values.items() if key != "preset"}
+    name = values.get("preset")
+    if name is None:
+        return own
+    if name not in presets:
+        raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), presets)}")
+    return {**presets[name], **own}
+
+
 def load(source: str | Path, schema: type[T], overrides: Sequence[str] = (), *, folder: str = "") -> T:
     """Read a recipe and check it against its schema.
 

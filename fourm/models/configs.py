@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fourm.config import slot, slots
-from fourm.errors import ConfigError, did_you_mean
+from fourm.config import fill_preset, slot, slots
+from fourm.errors import ConfigError
 from fourm.models.presets import PRESETS
 from fourm.nn.configs import Activation, Backend, Norm, TrunkConfig
 from fourm.ranges import check_range
@@ -28,6 +28,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swiglu_qknorm_nobias": {"activation": "swiglu", "qk_norm": True, **_NO_BIAS},
     "gelu": {"activation": "gelu", "qkv_bias": True, "proj_bias": True, "mlp_bias": True, "norm_bias": True},
 }
+NAMED: dict[str, dict[str, Any]] = {
+    **{size: {**SIZES[size], **VARIANTS["swiglu_nobias"]} for size in SIZES},
+    **{f"{size}_{variant}": {**SIZES[size], **VARIANTS[variant]} for size in SIZES for variant in VARIANTS},
+    **PRESETS,
+}
+"""What `preset` may name: a size, with a variant or without, or a published model."""
 
 
 @dataclass
@@ -194,18 +200,7 @@ class MultimodalConfig:
     @staticmethod
     def expand(values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in `preset`."""
-        own = {key: value for key, value in values.items() if key != "preset"}
-        name = values.get("preset")
-        if name is None:
-            return own
-        if name in PRESETS:
-            return {**PRESETS[name], **own}
-        size, _, variant = str(name).partition("_")
-        variant = variant or "swiglu_nobias"
-        if size not in SIZES or variant not in VARIANTS:
-            known = [f"{s}_{v}" for s in SIZES for v in VARIANTS] + list(SIZES) + list(PRESETS)
-            raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), known)}")
-        return {**SIZES[size], **VARIANTS[variant], **own}
+        return fill_preset(values, NAMED)
 
     @property
     def reading_depth(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from fourm.config import fill_preset
 from fourm.errors import ConfigError
 from fourm.ranges import check_range, check_widths
 
@@ -284,13 +285,7 @@ class UViTConfig:
     @staticmethod
     def expand(values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in `preset`."""
-        own = {key: value for key, value in values.items() if key != "preset"}
-        name = values.get("preset")
-        if name is None:
-            return own
-        if name not in UVIT_SIZES:
-            raise ConfigError(f"preset '{name}' is not known; known: {', '.join(UVIT_SIZES)}")
-        return {**UVIT_SIZES[name], **own}
+        return fill_preset(values, UVIT_SIZES)
 
     @property
     def stride(self) -> int:

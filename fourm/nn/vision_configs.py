@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from fourm.config import slot
-from fourm.errors import ConfigError, did_you_mean
+from fourm.config import fill_preset, slot
+from fourm.errors import ConfigError
 from fourm.nn.configs import TrunkConfig
 from fourm.ranges import check_range
 from fourm.registry import Registry
@@ -170,13 +170,7 @@ class ResamplerConfig(TrunkConfig):
     @staticmethod
     def expand(values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in `preset`."""
-        own = {key: value for key, value in values.items() if key != "preset"}
-        name = values.get("preset")
-        if name is None:
-            return own
-        if name not in RESAMPLERS:
-            raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), RESAMPLERS)}")
-        return {**RESAMPLERS[name], **own}
+        return fill_preset(values, RESAMPLERS)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fourm.config import fill_preset
 from fourm.errors import ConfigError
 from fourm.nn.configs import Activation
 from fourm.ranges import check_range, check_widths
@@ -130,13 +131,7 @@ class ViTConfig:
     @staticmethod
     def expand(values: dict[str, Any]) -> dict[str, Any]:
         """Fill in `preset`."""
-        own = {key: value for key, value in values.items() if key != "preset"}
-        name = values.get("preset")
-        if name is None:
-            return own
-        if name not in VIT_SIZES:
-            raise ConfigError(f"preset '{name}' is not known; known: {', '.join(VIT_SIZES)}")
-        return {**VIT_SIZES[name], **own}
+        return fill_preset(values, VIT_SIZES)
 
 
 @dataclass(frozen=True)

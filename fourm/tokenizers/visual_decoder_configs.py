@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from fourm.config import slot
-from fourm.errors import ConfigError, did_you_mean
+from fourm.config import fill_preset, slot
+from fourm.errors import ConfigError
 from fourm.nn.configs import NoiseConfig, SamplingConfig, check_sampling
 from fourm.nn.vision_configs import VisionConfig
 from fourm.ranges import check_range, check_widths
@@ -87,13 +87,7 @@ class CrossUNetConfig:
     @staticmethod
     def expand(values: Mapping[str, Any]) -> dict[str, Any]:
         """Fill in `preset`."""
-        own = {key: value for key, value in values.items() if key != "preset"}
-        name = values.get("preset")
-        if name is None:
-            return own
-        if name not in UNET_PRESETS:
-            raise ConfigError(f"preset '{name}' is not known.{did_you_mean(str(name), UNET_PRESETS)}")
-        return {**UNET_PRESETS[name], **own}
+        return fill_preset(values, UNET_PRESETS)
 
     @property
     def stride(self) -> int:

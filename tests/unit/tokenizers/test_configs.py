@@ -39,7 +39,7 @@ def test_conv_tokens_cover_the_stem_times_two_per_further_level():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"encoder": {"kind": "vit", "preset": "huge"}}, "preset 'huge' is not known; known: small, base, large"),
+        ({"encoder": {"kind": "vit", "preset": "huge"}}, "preset 'huge' is not known. Known: base, large, small"),
         ({"encoder": {"kind": "conv", "widths": [8, 16]}, "quantizer": {"kind": "emma"}}, "Did you mean 'ema'"),
         ({"encoder": {"kind": "conv", "widths": [8, 16, 32]}}, "widths has 3 levels and num_blocks 2"),
         ({"encoder": {"kind": "conv", "widths": [12, 16]}}, r"widths \[12\] are not multiples of groups 8"),
