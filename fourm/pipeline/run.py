@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fourm import config as configs
-from fourm.errors import FourmError
+from fourm.errors import ConfigError, FourmError
 from fourm.files import publish
 from fourm.pipeline.lanes import StageError, run_commands
 from fourm.pipeline.schema import Pipeline, Stage, command_words
@@ -145,8 +145,16 @@ def _fingerprint(stage: Stage, before: str) -> str:
     for command in stage.run:
         digest.update(command.encode())
         for path in _recipes(command):
-            digest.update(json.dumps(configs.read(path), sort_keys=True, default=str).encode())
+            digest.update(json.dumps(_values(path, command), sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _values(path: Path, command: str) -> dict[str, Any]:
+    """The values of a recipe; what it leaves to the command line comes from the command."""
+    try:
+        return configs.read(path)
+    except ConfigError:
+        return configs.read(path, [word for word in command_words(command)[3:] if "=" in word])
 
 
 def _recipes(command: str) -> list[Path]:

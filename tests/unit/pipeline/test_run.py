@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fourm.errors import FourmError
+from fourm.errors import ConfigError, FourmError
 from fourm.pipeline import StageError, run_pipeline
 from fourm.pipeline import run as running
 from tests.unit.pipeline.conftest import append, python
@@ -67,6 +67,14 @@ def test_measuring_a_tokenizer_names_no_recipe(pipeline: Any, tmp_path: Path) ->
     measure = "fourm evaluate tokenizer OUT/none data"
     with pytest.raises(StageError, match="stage 'one' failed"):
         run_pipeline(pipeline(one=([measure], ["a"])))
+
+
+def test_what_a_recipe_leaves_to_the_command_line_comes_from_the_command() -> None:
+    command = "fourm evaluate documents model=a data=b.jsonl"
+    (recipe,) = running._recipes(command)
+    assert running._values(recipe, command)["model"] == "a"
+    with pytest.raises(ConfigError, match="data is '\\?\\?\\?'"):
+        running._values(recipe, "fourm evaluate documents model=a")
 
 
 def test_an_interrupted_stage_keeps_what_it_has_written(pipeline: Any, tmp_path: Path) -> None:
