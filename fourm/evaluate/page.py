@@ -24,6 +24,7 @@ _TITLES = {
 }
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
+    "without pictures": "Without pictures, the same model sees the words alone.",
     "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
     "linear": "The linear model is a ridge regression from a 16 x 16 thumbnail of the image.",
 }

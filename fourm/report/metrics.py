@@ -77,7 +77,6 @@ MEANINGS: dict[str, Meaning] = {
         "higher",
     ),
     "accuracy": Meaning("accuracy", "Share of what is asked that is answered rightly.", "higher", "%"),
-    "blind_accuracy": Meaning("accuracy without pictures", "The same of a model that sees words alone.", "higher", "%"),
     "psnr": Meaning(
         "PSNR",
         "Closeness to the true pixels on a logarithmic scale: 6 dB more halves the typical error.",
@@ -144,7 +143,13 @@ MEANINGS: dict[str, Meaning] = {
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 
-_REFERENCE_PREFIXES = {"baseline_": "baseline", "linear_": "linear", "direct_": "direct", "bicubic_": "bicubic"}
+_REFERENCE_PREFIXES = {
+    "baseline_": "baseline",
+    "linear_": "linear",
+    "direct_": "direct",
+    "bicubic_": "bicubic",
+    "blind_": "without pictures",
+}
 _BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
 _NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes", "sam": "SAM"}
 
