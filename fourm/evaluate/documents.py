@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,14 @@ class Answered:
 
 
 def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
-    """Share of documents whose asked words are all the likeliest, which is what greedy generation would write.
+    """Share of documents whose last asked words are all the likeliest, which is what greedy generation would write.
 
     Beside it, of the same documents: the most frequent answer to each question (`baseline`), which nobody who sees no
     picture can exceed; and the model itself without pictures (`blind_accuracy`).
 
     Raises:
         ConfigError: if the model reads no documents.
-        DataError: if there are no documents.
+        DataError: if there are no documents, or one asks nothing.
     """
     dataset = build_documents(config, bundle)
     facts = read_facts(config.data, len(dataset))
@@ -107,13 +107,25 @@ def answer(model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blin
         rows = []
         for n in numbers:
             (document,) = dataset.sample(n, generator(config.seed, NAME, n))
-            rows.append(task.prepare([_blind(model, document) if blind else document], generator(0)))
+            row = task.prepare([_last_asked(_blind(model, document) if blind else document)], generator(0))
+            if not (row.target_ids >= 0).any():
+                raise DataError(
+                    f"{dataset.where(n)}: nothing is asked, or the answer is cut off: raise packing.num_tokens, or "
+                    "mark an answer as asked"
+                )
+            rows.append(row)
         batch = task.collate(rows).decoder.to(device)
         yield from _answers(model, batch)
 
 
 def _blind(model: Multimodal, document: Document) -> list[Segment]:
     return [segment for segment in document if model.modalities[segment.modality].is_discrete]
+
+
+def _last_asked(document: Document) -> list[Segment]:
+    """A document of which the last asked words alone are asked: those before them are examples."""
+    last = max((n for n, segment in enumerate(document) if segment.asked), default=-1)
+    return [segment if n == last else replace(segment, asked=False) for n, segment in enumerate(document)]
 
 
 @torch.no_grad()

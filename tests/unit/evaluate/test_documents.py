@@ -123,6 +123,26 @@ def test_a_trained_model_is_right_with_pictures_and_guesses_without(bundle: Bund
     assert found["blind_accuracy"] <= 0.5
 
 
+def test_of_several_asked_words_the_last_alone_count(bundle: Bundle, questions: Path, tmp_path: Path) -> None:
+    """Else examples with names that are asked too would make documents with more of them harder to get right."""
+    lines = [json.loads(line)["parts"] for line in questions.read_text().splitlines()[10:]]
+    plain, shown = tmp_path / "plain.jsonl", tmp_path / "shown.jsonl"
+    for path, asked in ((plain, False), (shown, True)):
+        examples = [[{**part, "asked": asked and part["asked"]} for part in parts] for parts in lines]
+        path.write_text("".join(json.dumps({"parts": [*e, *p]}) + "\n" for e, p in zip(examples, lines)))
+    wanted = [
+        [row[3] for row in evaluate_documents(config(p, blind=False), bundle).tables[0].cells] for p in (plain, shown)
+    ]
+    assert wanted[0] == wanted[1]
+    assert set(wanted[0]) <= set(COLOURS)
+
+
+def test_a_document_that_asks_nothing_is_not_right(bundle: Bundle, questions: Path) -> None:
+    short = config(questions, packing=InterleavedConfig(num_tokens=8, bos="[SOS]", eos="[EOS]"))
+    with pytest.raises(DataError, match=r"line 1: nothing is asked, or the answer is cut off.*num_tokens"):
+        evaluate_documents(short, bundle)
+
+
 def test_what_cannot_be_measured_is_refused(bundle: Bundle, questions: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pack false and group 1"):
         evaluate_documents(config(questions, packing=InterleavedConfig(pack=True)), bundle)
