@@ -176,9 +176,10 @@ class InterleavedDocuments:
         return Segment(modality.name, pixels, image.asked)
 
     def _lengths(self, file: int, size: int) -> Ids:
-        """(documents,) tokens of each, kept beside the file until the rules or the tokenizer change."""
+        """(documents,) tokens of each, kept beside the file until it, the rules or the tokenizer change."""
         path = self.documents.lengths_path(file)
-        facts = [asdict(self.rules), self.packer.vocabulary.hash, self.packer.num_image_tokens, size]
+        stamp = self.documents.stamp(file)
+        facts = [asdict(self.rules), self.packer.vocabulary.hash, self.packer.num_image_tokens, size, stamp]
         digest = np.frombuffer(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()[:16], np.int64)
         known = load_numbers(path) if path is not None else None
         if known is not None and len(known) == size + 2 and (known[:2] == digest).all():

@@ -44,6 +44,9 @@ class Documents(Protocol):
     def lengths_path(self, file: int) -> Path | None:
         """Where the lengths of its documents may be kept; None: nowhere."""
 
+    def stamp(self, file: int) -> list[int]:
+        """Numbers that change with the file."""
+
 
 class LineDocuments:
     """Files of one document a line, and images by name.
@@ -104,6 +107,11 @@ class LineDocuments:
         """Where the lengths of its documents may be kept."""
         path = self.files[file].path
         return path.with_name(f"{path.name}.lengths")
+
+    def stamp(self, file: int) -> list[int]:
+        """Its size, and when it was written."""
+        facts = self.files[file].path.stat()
+        return [facts.st_size, facts.st_mtime_ns]
 
 
 class Lines:
@@ -206,6 +214,10 @@ class AlignedDocuments:
     def lengths_path(self, file: int) -> Path | None:
         """Nowhere: the files belong to others."""
         return None
+
+    def stamp(self, file: int) -> list[int]:
+        """None: nothing is kept of them."""
+        return []
 
 
 def read_image(root: Path, name: str) -> bytes:

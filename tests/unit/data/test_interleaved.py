@@ -125,6 +125,14 @@ def test_what_is_kept_of_lengths_is_made_anew_for_other_rules(pairs: Path) -> No
     )
 
 
+def test_what_is_kept_of_lengths_is_made_anew_for_a_file_that_was_edited(tmp_path: Path) -> None:
+    write_lines(tmp_path / "d.jsonl", *({"text": "w"} for _ in range(6)))
+    options: dict[str, Any] = {"reader": "text", "pack": True, "num_tokens": 6}
+    assert len(dataset(tmp_path, ModalitySet([TEXT]), **options)) == 1
+    write_lines(tmp_path / "d.jsonl", *({"text": "w w w w"} for _ in range(6)))
+    assert len(dataset(tmp_path, ModalitySet([TEXT]), **options)) == 6
+
+
 def test_a_document_that_a_rule_leaves_out_is_replaced_by_another(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(9))
     write_lines(tmp_path / "d.jsonl", {"parts": ["w"]}, {"parts": [{"image": "a.png"}, "w w"]})
