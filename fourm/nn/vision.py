@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor, nn
 
 from fourm.nn.poolers import Features
@@ -30,6 +32,13 @@ class VisionEncoder(nn.Module):
         self.tower: Tower = implementation(config.tower.target)(image, config.tower)
         features = Features(self.tower.dim, self.tower.grid, self.tower.num_extra)
         self.pooler: nn.Module = implementation(config.pooler.target)(features, num_tokens, dim, config.pooler)
+
+    def train(self, mode: bool = True) -> Self:
+        """As everywhere, but a tower none of whose weights are trained stays as it answers (no dropout)."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.tower.parameters()):
+            self.tower.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.

@@ -66,6 +66,15 @@ def test_an_architecture_of_timm_comes_back_from_the_meta_device_with_its_weight
     assert torch.equal(again.eval()(images()), made(images()))
 
 
+def test_a_frozen_tower_answers_in_training_as_it_always_does() -> None:
+    made = encoder(TimmTowerConfig(ARCHITECTURES[0], options={**TINY, "pos_drop_rate": 0.5}))
+    expected = made(images())
+    made.train()
+    assert not torch.equal(made(images()), expected)
+    made.tower.requires_grad_(False)
+    assert torch.equal(made.train()(images()), expected)
+
+
 def made_config(name: str) -> VisionConfig:
     return VisionConfig(tower(name), AveragePoolerConfig())
 
