@@ -42,6 +42,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Of the search for a likely text.")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
 @click.option("--start", default=None, metavar="TOKEN", help="Token before the prompt, such as <s>. [default: none]")
+@click.option("--bare-images", is_flag=True, help="Images stand without [IMG] and [/IMG] around them, as in VILA.")
 @click.option("--guided", is_flag=True, help="Move images away from that of the empty prompt, as Emu.")
 @click.option(
     "--pair",
@@ -108,7 +109,7 @@ def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
     from fourm.generate.interleaved_job import Asked
     from fourm.generate.interleaved_job import prompt as run
 
-    keys = ("text", "question", "draw", "images", "examples", "retrieve", "phrases", "start", "guided")
+    keys = ("text", "question", "draw", "images", "examples", "retrieve", "phrases", "start", "guided", "bare_images")
     writing = RowWriting(
         temperature=options["temperature"] or 0.0,
         top_k=options["top_k"],

@@ -32,6 +32,7 @@ class Asked:
         retrieve: show so many of the examples, those whose images are most like the first one; None: all.
         phrases: name of the phrases that questions are put in.
         start: token before the prompt.
+        bare_images: images stand without `[IMG]` and `[/IMG]` around them, as in VILA.
         guided: see `Interleaved.draw`.
     """
 
@@ -44,6 +45,7 @@ class Asked:
     phrases: str = "plain"
     start: str | None = None
     guided: bool = False
+    bare_images: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("text", "question", "draw") if getattr(self, name) is not None]
@@ -75,7 +77,8 @@ def prompt(
         ConfigError: if the model cannot answer so, or images have no folder.
         DataError: if a file cannot be read.
     """
-    model = Interleaved(bundle, start=asked.start, phrases=PHRASES[asked.phrases])
+    around: dict[str, Any] = {"begin": None, "end": None} if asked.bare_images else {}
+    model = Interleaved(bundle, start=asked.start, phrases=PHRASES[asked.phrases], **around)
     document = _document(model, asked)
     seeds = torch.arange(seed, seed + num_samples)
     prompts = [document] * num_samples

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fourm.data.box_images import box_image
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, text_tokenizer
 from fourm.generate.inputs import network_input
@@ -19,9 +20,6 @@ from fourm.generate.interleaved import Row, RowWriting, write_rows
 from fourm.generate.phrases import IMAGE, PHRASES, Phrases
 from fourm.generate.reading import read_image
 from fourm.tokens import Document, Segment
-
-_LINE = 3
-"""Pixels of the line around a box at 448 pixels (Emu2)."""
 
 
 class Interleaved:
@@ -138,7 +136,16 @@ class Interleaved:
             seeds: (B,) of what the decoder draws.
             guided: guidance moves away from what follows the empty prompt (Emu), and not from what the decoder itself
                 knows as no condition (Emu2).
+
+        Raises:
+            ConfigError: if the decoder paints without guidance.
         """
+        decoder: Any = self.bundle.tokenizers.get(self._image_modality().name)
+        if guided and getattr(getattr(decoder, "sampling", None), "guidance", None) == 1.0:
+            raise ConfigError(
+                "guided moves images away from that of the empty prompt, but the decoder's sampling.guidance is 1: "
+                "load it with a larger one, for instance 3, or leave guided out"
+            )
         empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
         return self.paint(self.vectors(prompts, seeds), seeds, null=empty)
 
@@ -234,14 +241,8 @@ class Interleaved:
         left, top, right, bottom = box
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise DataError(f"a box is {list(box)}; expected left, top, right, bottom between 0 and 1")
-        height, width = self._image_modality().image_size
-        line = max(1, round(_LINE * min(height, width) / 448))
-        x0, x1 = (min(round(side * width), width - 1) for side in (left, right))
-        y0, y1 = (min(round(side * height), height - 1) for side in (top, bottom))
-        canvas = torch.zeros(1, self._image_modality().channels or 3, height, width)
-        canvas[..., y0 : y1 + 1, x0 : x1 + 1] = 1
-        canvas[..., y0 + line : max(y1 + 1 - line, y0 + line), x0 + line : max(x1 + 1 - line, x0 + line)] = 0
-        return self.images(canvas)[0]
+        drawn = torch.from_numpy(box_image(box, self._image_modality().image_size)).permute(2, 0, 1)
+        return self.images(drawn[None, : self._image_modality().channels].float() / 255)[0]
 
     def nearest(self, query: Tensor, images: Sequence[Tensor], count: int) -> list[int]:
         """Which examples are most like an image, the most similar one last (RICES, Yang et al. 2022)."""

@@ -26,7 +26,7 @@ from fourm.workers import run_tasks
 
 _LOG = logging.getLogger(__name__)
 SETTINGS, SUMMARY = "settings.json", "documents.json"
-VERSION = 1
+VERSION = 2
 """Documents of another version differ even with the same seed."""
 
 

@@ -165,17 +165,18 @@ def boxes(scene: Scene, album: Album) -> Iterator[Line]:
 
 
 def subjects(scene: Scene, album: Album) -> Iterator[Line]:
-    """Some things as they look, half of them with their places too, and the room that has them (Emu2-Gen)."""
+    """Some things as they look, half of them behind their places, and the room that has them (Emu2-Gen)."""
     for n, room in enumerate(scene.rooms):
         rng, picture = scene.rng("subjects", n), scene.picture(room)
         shown = [(item, data) for item in _single(room) if (data := pictures.alone(item, picture)) is not None]
         parts: list[Any] = [{"text": "a room with", "asked": False}]
         for i in rng.permutation(len(shown))[: int(rng.integers(1, _BOXES + 1))]:
             item, data = shown[i]
-            parts += [{"text": _called(item), "asked": False}, {"image": album.add(data), "asked": False}]
+            parts.append({"text": _called(item), "asked": False})
             if rng.random() < 0.5:
                 box = pictures.drawn_box(item, min(picture.size))
                 parts.append({"image": album.add(box), "asked": False})
+            parts.append({"image": album.add(data), "asked": False})
         if len(parts) > 1:
             yield {"parts": [*parts, {"image": room.image}]}
 

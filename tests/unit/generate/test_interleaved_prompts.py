@@ -142,8 +142,8 @@ def test_boxes_are_drawn_as_white_rectangles_on_black(talk: Interleaved):
     assert found.shape == (3, SIZE, SIZE)
     assert {*found.unique().tolist()} == {0.0, 1.0}
     rows, columns = found[0].nonzero(as_tuple=True)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 8, 4, 12)
-    assert not found[0, 1:8, 5:12].any()  # only the line is white
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 7, 4, 11)
+    assert not found[0, 1:7, 5:11].any()  # only the line is white
     with pytest.raises(DataError, match="a box is"):
         talk.box_image([0.5, 0, 0.2, 1])
 
