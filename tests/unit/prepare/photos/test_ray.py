@@ -89,8 +89,8 @@ def test_an_error_arrives_as_it_was_raised(photos: Path, tmp_path: Path) -> None
         "try: prepare_photos(given, engine='ray', progress=False)\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    assert said.startswith("ConfigError")
-    assert "it refuses all photographs" in said
+    (error,) = [line for line in said.splitlines() if line.startswith("ConfigError")]  # Ray may say something too
+    assert "it refuses all photographs" in error
     assert not list((tmp_path / "out" / "words").glob("*0.tar"))
 
 
