@@ -172,7 +172,7 @@ def test_the_published_networks_have_their_sizes(preset, params):
         ({"widths": (8, 13)}, "not multiples of groups"),
         ({"num_heads": 3}, "multiple of 4 and of num_heads"),
         ({"long_skips": True}, "has to be odd"),
-        ({"preset": "tiny"}, "known: base, large, huge"),
+        ({"preset": "tiny"}, "Known: base, huge, large"),
     ],
     ids=str,
 )
