@@ -35,14 +35,27 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--phrases",
     type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]),
-    default="plain",
-    show_default=True,
-    help="How questions are put.",
+    default=None,
+    help="How questions are put. [default: as the model was trained]",
+)
+@click.option(
+    "--turn",
+    "turns",
+    multiple=True,
+    type=(str, str),
+    metavar="QUESTION ANSWER",
+    help="[text and images] Said before the question, in a conversation. May be repeated.",
 )
 @click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Of the search for a likely text.")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
-@click.option("--start", default=None, metavar="TOKEN", help="Token before the prompt, such as <s>. [default: none]")
-@click.option("--bare-images", is_flag=True, help="Images stand without [IMG] and [/IMG] around them, as in VILA.")
+@click.option(
+    "--start", default=None, metavar="TOKEN", help="Token before the prompt, such as <s>. [default: the model's]"
+)
+@click.option(
+    "--bare-images/--image-tokens",
+    default=None,
+    help="Whether images stand without [IMG] and [/IMG] around them. [default: as the model was trained]",
+)
 @click.option("--guided", is_flag=True, help="Move images away from that of the empty prompt, as Emu.")
 @click.option(
     "--pair",
@@ -83,6 +96,7 @@ def prompt(model: str, device: str, **options: Any) -> None:
     \b
       fourm prompt vila --image a.png --question "How many chairs are there?"
       fourm prompt vila --image a.png --question "What is it?" --example b.png "What is it?" "a chair"
+      fourm prompt vila --image a.png --turn "What is it?" "a chair" --question "Of which colour?"
       fourm prompt emu --draw "a red chair" --out answers
       fourm prompt emu --image a.png --draw "make the chair blue" --out answers
 
@@ -109,7 +123,7 @@ def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
     from fourm.generate.interleaved_job import Asked
     from fourm.generate.interleaved_job import prompt as run
 
-    keys = ("text", "question", "draw", "images", "examples", "retrieve", "phrases", "start", "guided", "bare_images")
+    asks, form = ("text", "question", "draw", "images", "examples", "turns"), ("phrases", "start", "bare_images")
     writing = RowWriting(
         temperature=options["temperature"] or 0.0,
         top_k=options["top_k"],
@@ -117,7 +131,7 @@ def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
         num_beams=options["beams"],
         max_tokens=options["max_tokens"],
     )
-    asked = Asked(**{key: options[key] for key in keys})
+    asked = Asked(**{key: options[key] for key in (*asks, *form, "retrieve", "guided")})
     return run(bundle, asked, options["out"], num_samples=options["num_samples"], seed=options["seed"], writing=writing)
 
 

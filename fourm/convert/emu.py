@@ -21,6 +21,8 @@ from fourm.convert.parts import Merged, prefixed
 from fourm.convert.published import CONFIG_FILE, PICKLED_WEIGHTS, Published, local_folder, open_checkpoint
 from fourm.convert.rules import Rule, read
 from fourm.convert.vila import IMAGE, image_modality, told
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import CheckpointError
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
@@ -51,6 +53,8 @@ _RENAMED = {
 }
 _MARKS = {"emu": "cformer.causal_tokens", "emu2": "project_up.weight"}
 _LOOKS = {"emu": "cformer.", "emu2": "project_up."}
+_WORDS = {"emu": 32_004, "emu2": 32_272}
+"""Tokens of the models that have seen no conversations; those that have, know [USER] and [ASSISTANT] too."""
 _T5 = {
     "layer.0.SelfAttention.o": "attn.proj",
     "layer.0.layer_norm": "norm1",
@@ -81,7 +85,13 @@ def from_emu(
         CheckpointError: if it cannot be converted; nothing is written then.
     """
     loaded = load_emu(source, version, num_tokens)
-    folders.save_model(loaded.network, out, {} if text_tokenizer is None else {llama.TEXT: text_tokenizer})
+    chats = loaded.network.modalities[llama.TEXT].vocab_size > _WORDS[version]
+    chat = ChatConfig("", "[USER]: ", " [ASSISTANT]: ", "</s>") if chats else None
+    form = DocumentForm(
+        "<s>", "[IMG]", "[/IMG]", chat=chat, phrases="emu2" if version == "emu2" and not chats else None
+    )
+    copies = {} if text_tokenizer is None else {llama.TEXT: text_tokenizer}
+    folders.save_model(loaded.network, out, copies, form)
     return told(loaded, source, out, text_tokenizer)
 
 

@@ -16,6 +16,8 @@ from fourm.convert.load import Loaded, naming
 from fourm.convert.parts import Prefixed, prefixed, tower_config, tower_rules
 from fourm.convert.published import CONFIG_FILE, Published, local_folder, open_checkpoint, read_table
 from fourm.convert.rules import Rule, read
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import CheckpointError
 from fourm.modality import Continuous, Modality, ModalitySet, Slots
 from fourm.models import folder as folders
@@ -23,6 +25,7 @@ from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig
 from fourm.nn.init import adopt_weights
 from fourm.nn.vision_configs import LinearPoolerConfig, MlpPoolerConfig, ShufflePoolerConfig
+from fourm.tokenizers.text import TextTokenizer
 
 PARTS = ("llm", "vision_tower", "mm_projector")
 IMAGE = "image"
@@ -33,6 +36,24 @@ _SHUFFLES = {
     "mlp_downsample_2x2_fix": ShufflePoolerConfig(2),
     "mlp_downsample_3x3_fix": ShufflePoolerConfig(3, squeeze=True),
 }
+
+_POLITE = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. "
+)
+_HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+CHATS = {
+    "<|start_header_id|>": ChatConfig(
+        _HEADER.format("system") + "You are a helpful assistant.<|eot_id|>",
+        _HEADER.format("user"), f"<|eot_id|>{_HEADER.format('assistant')}", "<|eot_id|>",
+    ),
+    "<|im_start|>": ChatConfig(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", "<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n",
+    ),
+    "</s>": ChatConfig(_POLITE, "USER: ", " ASSISTANT: ", "</s>"),
+}  # fmt: skip
+"""Token of a vocabulary -> the turns of models that have it: of Llama 3, of Qwen, of Vicuna."""
 
 
 def from_vila(source: str | Path, out: Path, *, text_tokenizer: Path | None = None) -> list[str]:
@@ -53,8 +74,22 @@ def from_vila(source: str | Path, out: Path, *, text_tokenizer: Path | None = No
     loaded = load_vila(source)
     found = folder / "llm" / TOKENIZER_FILE
     text = text_tokenizer or (found if found.is_file() else None)
-    folders.save_model(loaded.network, out, {} if text is None else {TEXT: text})
+    folders.save_model(loaded.network, out, {} if text is None else {TEXT: text}, _form(text))
     return told(loaded, source, out, text)
+
+
+def _form(text: Path | None) -> DocumentForm | None:
+    """How documents are written around the model, as far as its vocabulary tells; None without one that is known."""
+    try:
+        words = None if text is None else TextTokenizer.load(text)
+    except CheckpointError:
+        words = None
+    if words is None:
+        return None
+    names = {words.token(n) for n in range(words.vocab_size)}
+    chat = next((chat for token, chat in CHATS.items() if token in names), None)
+    start = words.token(words.special.start) if words.special.start != words.special.end else None
+    return DocumentForm(start, after_image="\n", chat=chat)
 
 
 def told(loaded: Loaded, source: str | Path, out: Path, text: Path | None) -> list[str]:

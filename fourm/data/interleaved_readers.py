@@ -71,6 +71,20 @@ def chat(line: Any, config: InterleavedConfig) -> list[Part]:
     turns = [_turn(turn) for turn in _first(line, "conversations", "messages")]
     named = line.get("image", line.get("images", []))
     names = [image_name(name) for name in (named if isinstance(named, list) else [named])]
+    return conversation(config.chat, with_images(turns, names))
+
+
+def with_images(turns: Sequence[tuple[str, str]], images: Sequence[str | int]) -> list[tuple[str, list[Part]]]:
+    """What is said in turns as parts.
+
+    Args:
+        turns: who speaks, and what is said, with `<image>` where the next image stands.
+        images: those that have no place stand at the beginning of what a user says first.
+
+    Raises:
+        ValueError: if there are more places than images.
+    """
+    names = list(images)
     places = sum(text.count(_PLACE) for _, text in turns)
     if places > len(names):
         raise ValueError(f"{places} places {_PLACE}, but {len(names)} images")
@@ -81,7 +95,7 @@ def chat(line: Any, config: InterleavedConfig) -> list[Part]:
         parts = list[Part](Image(names.pop(0), asked) for _ in range(unplaced))
         missing -= unplaced
         said.append((role, parts + _placed(words, names, asked)))
-    return conversation(config.chat, said)
+    return said
 
 
 def conversation(template: ChatConfig, turns: Sequence[tuple[str, Sequence[Part]]], answer: bool = False) -> list[Part]:
@@ -156,7 +170,7 @@ def _turn(turn: Any) -> tuple[str, str]:
     return str(role), said
 
 
-def _placed(text: str, names: list[str], asked: bool) -> list[Part]:
+def _placed(text: str, names: list[str | int], asked: bool) -> list[Part]:
     """A text with images in their places; the names that are used leave the list."""
     found: list[Part] = []
     for n, words in enumerate(re.split(re.escape(_PLACE), text)):

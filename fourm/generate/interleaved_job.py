@@ -15,7 +15,7 @@ from fourm.generate import files
 from fourm.generate.bundle import Bundle
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
-from fourm.generate.phrases import PHRASES
+from fourm.generate.phrases import phrases_of
 from fourm.tokens import Segment
 
 
@@ -30,10 +30,11 @@ class Asked:
         images: files.
         examples: file, question and answer, which are shown before a question.
         retrieve: show so many of the examples, those whose images are most like the first one; None: all.
-        phrases: name of the phrases that questions are put in.
-        start: token before the prompt.
-        bare_images: images stand without `[IMG]` and `[/IMG]` around them, as in VILA.
+        phrases: name of the phrases that questions are put in; None: those of the model.
+        start: token before the prompt; empty: none; None: that of the model.
+        bare_images: images stand without `[IMG]` and `[/IMG]` around them, as in VILA; None: as the model has it.
         guided: see `Interleaved.draw`.
+        turns: what was asked and answered before the question, in a conversation.
     """
 
     text: str | None = None
@@ -42,10 +43,11 @@ class Asked:
     images: tuple[Path, ...] = ()
     examples: tuple[tuple[Path, str, str], ...] = ()
     retrieve: int | None = None
-    phrases: str = "plain"
+    phrases: str | None = None
     start: str | None = None
     guided: bool = False
-    bare_images: bool = False
+    bare_images: bool | None = None
+    turns: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         given = [name for name in ("text", "question", "draw") if getattr(self, name) is not None]
@@ -53,6 +55,8 @@ class Asked:
             raise ConfigError(f"--{given[0]} and --{given[1]} are both given: ask one thing at a time")
         if self.examples and self.question is None:
             raise ConfigError("--example is shown before a question: give --question")
+        if self.turns and (self.question is None or self.examples):
+            raise ConfigError("--turn goes before a --question, and without examples")
         if not given and not self.images:
             raise ConfigError("there is nothing to ask: give --text, --question, --draw, or an --image to describe")
 
@@ -77,8 +81,7 @@ def prompt(
         ConfigError: if the model cannot answer so, or images have no folder.
         DataError: if a file cannot be read.
     """
-    around: dict[str, Any] = {"begin": None, "end": None} if asked.bare_images else {}
-    model = Interleaved(bundle, start=asked.start, phrases=PHRASES[asked.phrases], **around)
+    model = Interleaved(bundle, **_options(asked))
     document = _document(model, asked)
     seeds = torch.arange(seed, seed + num_samples)
     prompts = [document] * num_samples
@@ -93,6 +96,18 @@ def prompt(
     return [str(path) for paths in written for path in paths]
 
 
+def _options(asked: Asked) -> dict[str, Any]:
+    """What is asked for in another form than that of the model's documents."""
+    options: dict[str, Any] = {}
+    if asked.start is not None:
+        options["start"] = asked.start or None
+    if asked.phrases is not None:
+        options["phrases"] = phrases_of(asked.phrases)
+    if asked.bare_images is not None:
+        options |= {"begin": None, "end": None} if asked.bare_images else {"begin": "[IMG]", "end": "[/IMG]"}
+    return options
+
+
 def _document(model: Interleaved, asked: Asked) -> list[Segment]:
     images = [model.read(path) for path in asked.images]
     if asked.text is not None:
@@ -103,6 +118,8 @@ def _document(model: Interleaved, asked: Asked) -> list[Segment]:
         return model.editing(images[0], asked.draw) if len(images) == 1 else model.blending(images, asked.draw)
     if asked.question is None:
         return model.caption(images[0]) if len(images) == 1 else model.prompt("", images)
+    if asked.turns:
+        return model.chat([*asked.turns, (asked.question, "")], images)
     return model.question(asked.question, images, _examples(model, asked, images))
 
 

@@ -13,24 +13,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fourm.data.box_images import box_image
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, text_tokenizer
 from fourm.generate.inputs import network_input
 from fourm.generate.interleaved import Row, RowWriting, write_rows
-from fourm.generate.phrases import IMAGE, PHRASES, Phrases
+from fourm.generate.phrases import IMAGE, Phrases, asks_in_turns, phrases_of
 from fourm.generate.reading import read_image
+from fourm.generate.turns import Turns, known_id
 from fourm.tokens import Document, Segment
+
+_UNTOLD = DocumentForm(image_begin="[IMG]", image_end="[/IMG]")
+"""Of models that say nothing of it."""
+_OWN: Any = object()
+"""What the form of the model's documents says."""
 
 
 class Interleaved:
     """A model of text and images, its text tokenizer, and what paints its images.
 
     Args:
-        bundle: model and tokenizers; under the name of the image modality the decoder of its vectors.
+        bundle: model and tokenizers; under the name of the image modality the decoder of its vectors. Its `documents`
+            say how documents are written around it, where nothing is given here.
         begin, end: tokens around every image, by their names; those that the vocabulary lacks are not used.
         start: token before every prompt; None: none.
         stop: tokens that end an answer, beside the one that ends every text.
         phrases: how questions are put.
+
+    Attributes:
+        converses: the model has learned from conversations.
 
     Raises:
         ConfigError: if the model reads no rows of text, or came without its text tokenizer.
@@ -40,11 +52,11 @@ class Interleaved:
         self,
         bundle: Bundle,
         *,
-        begin: str | None = "[IMG]",
-        end: str | None = "[/IMG]",
-        start: str | None = None,
+        begin: str | None = _OWN,
+        end: str | None = _OWN,
+        start: str | None = _OWN,
         stop: Sequence[str] = (),
-        phrases: Phrases = PHRASES["plain"],
+        phrases: Phrases | None = None,
     ) -> None:
         modalities = bundle.model.modalities.values()
         texts = [m for m in modalities if m.is_discrete and not m.is_grid and m.is_input and m.is_output]
@@ -54,21 +66,31 @@ class Interleaved:
                 "prompts of text and images are for a model without an encoder that reads one modality of text and at "
                 f"most one of images with slots; this one has {', '.join(bundle.model.modalities)}"
             )
-        self.model, self.bundle, self.phrases = bundle.model, bundle, phrases
+        form: DocumentForm = getattr(bundle, "documents", None) or _UNTOLD
+        self.model, self.bundle = bundle.model, bundle
+        self.phrases = phrases_of(form.phrases, form.after_image) if phrases is None else phrases
+        self.converses = form.chat is not None
+        self.in_turns = phrases is None and self.converses and asks_in_turns(form.phrases)
         self.tokenizer: Any = text_tokenizer(bundle, texts[0])
         self.image = images[0] if images else None
-        ids = [self._id(name) for name in (begin, end)] if images else [None, None]
-        self.row = Row(texts[0].name, self.image.name if self.image else None, *ids)
+        around = [form.image_begin if begin is _OWN else begin, form.image_end if end is _OWN else end]
+        around = [name if images and known_id(self.tokenizer, name) is not None else None for name in around]
+        start = form.start if start is _OWN else start
+        self.row = Row(
+            texts[0].name, self.image.name if self.image else None, *(known_id(self.tokenizer, a) for a in around)
+        )
         self.start = None if start is None else self.tokenizer.id_of(start)
-        self.stop = (self.tokenizer.eos_id, *(self.tokenizer.id_of(name) for name in stop))
+        ended = known_id(self.tokenizer, form.chat.end.strip()) if form.chat else None
+        ends = [self.tokenizer.eos_id, *(() if ended is None else (ended,))]
+        self.stop = (*ends, *(self.tokenizer.id_of(name) for name in stop))
+        chat = form.chat or ChatConfig(user=self.phrases.user, assistant=self.phrases.assistant, end=" ")
+        form = replace(form, start=start, image_begin=around[0], image_end=around[1], chat=chat)
+        self.turns = Turns(self.row, self.tokenizer, form)
 
-    def _id(self, name: str | None) -> int | None:
-        if name is None:
-            return None
-        try:
-            return int(self.tokenizer.id_of(name))
-        except ConfigError:
-            return None
+    @property
+    def paints(self) -> bool:
+        """Whether it can be asked for images."""
+        return self.image is not None and self.image.name in self.bundle.tokenizers and self.image.is_output
 
     def read(self, path: Path) -> Tensor:
         """(C, H, W) of an image file, as the model reads it.
@@ -81,7 +103,11 @@ class Interleaved:
             data = path.read_bytes()
         except OSError as error:
             raise DataError(f"cannot read the image {path}: {error.strerror}. Check the path") from None
-        return read_image(data, self._image_modality(), str(path))[0][0]
+        return self.read_bytes(data, str(path))
+
+    def read_bytes(self, data: bytes, where: str) -> Tensor:
+        """The same of the content of a file, which is called `where` in errors."""
+        return read_image(data, self._image_modality(), where)[0][0]
 
     def images(self, values: Tensor) -> Tensor:
         """(B, C, H, W) colours in [0, 1], of any size, as the model reads them."""
@@ -181,8 +207,14 @@ class Interleaved:
     def question(
         self, text: str, images: Sequence[Tensor], examples: Iterable[tuple[Tensor, str, str]] = ()
     ) -> list[Segment]:
-        """Asks about images, perhaps behind examples of an image, a question and its answer."""
+        """Asks about images, perhaps behind examples of an image, a question and its answer.
+
+        A model of conversations whose phrases say nothing of questions is asked in turns.
+        """
         shown = list(examples)
+        if self.in_turns:
+            turns = [(self.turns.said(asked, 1), answer) for _, asked, answer in shown]
+            return self.chat([*turns, (self.turns.said(text, len(images)), "")], [*(i for i, _, _ in shown), *images])
         before = [self.phrases.example.format(text=asked, answer=answer) for _, asked, answer in shown]
         asked = self.phrases.question.format(text=text)
         asked = IMAGE * (len(images) - 1) + asked if images else asked.replace(IMAGE, "").strip()
@@ -223,11 +255,13 @@ class Interleaved:
         """Goes on with a conversation.
 
         Args:
-            turns: what the user said and what was answered, which is empty of the last.
-            images: for the places in what was said, over all turns.
+            turns: what the user said and what was answered, which is empty of the last, or how its answer begins.
+            images: for the places in what was said, over all turns; those without a place stand before all.
+
+        Raises:
+            DataError: if there are more places than images, or there is no turn.
         """
-        said = [f"{self.phrases.user}{user}{self.phrases.assistant}{answer}" for user, answer in turns]
-        return self.prompt(" ".join(said), images)
+        return self.turns.prompt(turns, [_array(image) for image in images])
 
     def box_image(self, box: Sequence[float]) -> Tensor:
         """(C, H, W) a place as an image: a white rectangle on black, as the model reads it (Emu2, sec. 2.3.3).

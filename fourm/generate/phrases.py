@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fourm import config as configs
+from fourm.errors import ConfigError, did_you_mean
 
 IMAGE = "<image>"
 """Where an image stands in the text of a prompt."""
@@ -50,3 +55,35 @@ PHRASES: dict[str, Phrases] = {
     ),
 }
 """Those of the papers: VILA (Lin et al. 2023), Emu2 (Sun et al. 2024, sec. 3), VL-GPT (Zhu et al. 2023, sec. 4)."""
+
+
+def phrases_of(said: str | Mapping[str, Any] | None, after_image: str = "") -> Phrases:
+    """The phrases of a name, or plain ones with changes.
+
+    Args:
+        said: a name; or key of `Phrases` -> text; None: plain ones.
+        after_image: between images and text, where nothing else is said.
+
+    Raises:
+        ConfigError: if there are none of that name, or a phrase has other places than it may have.
+    """
+    if isinstance(said, str):
+        if said not in PHRASES:
+            raise ConfigError(f"phrases is '{said}'.{did_you_mean(said, PHRASES)}")
+        return PHRASES[said]
+    shown = f"{IMAGE}{after_image or ' '}{{text}}"
+    plain = {"caption": IMAGE + after_image, "question": shown, "example": f"{shown} {{answer}}", "edit": shown}
+    found = configs.build(Phrases, {**plain, **(said or {})}, key="phrases")
+    for field in fields(found):
+        try:
+            getattr(found, field.name).format(text="", answer="")
+        except (KeyError, IndexError, ValueError):
+            raise ConfigError(
+                f"phrases.{field.name} is {getattr(found, field.name)!r}; in braces it may have {{text}} and {{answer}}"
+            ) from None
+    return found
+
+
+def asks_in_turns(said: str | Mapping[str, Any] | None) -> bool:
+    """Whether nothing is said of questions, which a model of conversations is then asked as a turn."""
+    return said is None or (not isinstance(said, str) and "question" not in said)

@@ -32,6 +32,7 @@ class ModelFacts:
         model: config of the model, with its kind.
         rows: side -> modality -> its rows in the concatenated table, where the model has such tables.
         tokenizers: token modality (or `text`) -> its copy, relative to the folder.
+        documents: how documents of text and images are written around it, where it has learned from some.
     """
 
     format: str
@@ -40,15 +41,19 @@ class ModelFacts:
     model: Any = configs.slot(MODELS)
     rows: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, Any] | None = None
 
 
-def save_model(model: Any, folder: Path, tokenizers: Mapping[str, Path] | None = None) -> None:
+def save_model(
+    model: Any, folder: Path, tokenizers: Mapping[str, Path] | None = None, documents: Any | None = None
+) -> None:
     """Write a model and copies of its tokenizers; adapters are merged into the layers they belong to.
 
     Args:
         model: what to save.
         folder: where to; made if missing.
         tokenizers: token modality (or `text`) -> tokenizer folder or file.
+        documents: how documents are written around it (`fourm.data.document_form`).
 
     Raises:
         CheckpointError: if a tokenizer does not exist, and nothing is written then; or if the disk is full.
@@ -64,14 +69,14 @@ def save_model(model: Any, folder: Path, tokenizers: Mapping[str, Path] | None =
         if not source.exists():
             raise CheckpointError(f"the tokenizer of '{name}' is not at {source}")
     try:
-        _write(model, folder, tokenizers or {})
+        _write(model, folder, tokenizers or {}, documents)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot save the model in {folder}: {error}. Free space or choose another folder"
         ) from error
 
 
-def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path]) -> None:
+def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path], documents: Any | None) -> None:
     from safetensors.torch import save_model as save_weights
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +95,11 @@ def _write(model: Any, folder: Path, tokenizers: Mapping[str, Path]) -> None:
     with replacing(folder / "model.safetensors") as path:  # others may have the old file mapped into their memory
         save_weights(model, str(path))
     modalities = {name: to_dict(m) for name, m in model.modalities.items()}
-    facts = ModelFacts(FORMAT, VERSION, modalities, model.config, _rows(model), copies)
-    publish(folder / "config.json", json.dumps(configs.to_dict(facts), indent=1) + "\n")
+    facts = configs.to_dict(ModelFacts(FORMAT, VERSION, modalities, model.config, _rows(model), copies))
+    # Only where there is one: earlier versions read the folders of all other models.
+    facts.pop("documents")
+    facts |= {} if documents is None else {"documents": configs.to_dict(documents)}
+    publish(folder / "config.json", json.dumps(facts, indent=1) + "\n")
 
 
 def read_config(folder: Path) -> ModelFacts:

@@ -13,6 +13,7 @@ from fourm import catalog
 from fourm import config as configs
 from fourm.convert import checkpoints
 from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, download, is_hub_id, open_published
+from fourm.data.document_form import DocumentForm
 from fourm.errors import CheckpointError, ConfigError
 from fourm.generate.plan import GenerationPlan
 from fourm.models import folder as folders
@@ -39,6 +40,7 @@ class Bundle:
         text: the text tokenizer; None for a model without text.
         others: name -> further model that steps of a plan may name.
         place: where it was found.
+        documents: how documents are written around it; None: it has learned from none, or does not say.
     """
 
     model: Multimodal
@@ -46,6 +48,7 @@ class Bundle:
     text: TextTokenizer | None = None
     others: dict[str, Bundle] = field(default_factory=dict)
     place: str = ""
+    documents: DocumentForm | None = None
 
 
 def load_model(path: str | Path) -> Multimodal:
@@ -160,7 +163,21 @@ def _open_bundle(path: str | Path, text_tokenizer: str | Path | None) -> Bundle:
         tokenizers = _published_tokenizers(model, tokenizers)
         return Bundle(model, tokenizers, _published_text(text_tokenizer or inside))
     text = text_tokenizer or inside
-    return Bundle(model, tokenizers, TextTokenizer.load(text) if text is not None else None)
+    words = TextTokenizer.load(text) if text is not None else None
+    return Bundle(model, tokenizers, words, documents=_document_form(found))
+
+
+def _document_form(found: Path) -> DocumentForm | None:
+    """How documents are written around the model of a folder, where it says so.
+
+    Raises:
+        CheckpointError: if it says so in another way.
+    """
+    said, where = folders.read_config(found).documents, str(found / CONFIG_FILE)
+    try:
+        return None if said is None else configs.build(DocumentForm, said, where, "documents")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}. The folder is damaged or from another version of fourm") from None
 
 
 def generate(

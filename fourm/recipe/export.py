@@ -42,7 +42,7 @@ def export(source: str | Path, out: Path, *, averaged: bool | None = None) -> st
         )
     model, recipe, step, taken = _restore(path, averaged)
     if isinstance(recipe, PretrainRecipe):
-        folders.save_model(model, out, recipe.tokenizers)
+        folders.save_model(model, out, recipe.tokenizers, recipe.document_form)
     else:
         model.save(out)
     return f"{out}: {taken} of {path} (step {step})"

@@ -61,7 +61,7 @@ def run(recipe: PretrainRecipe) -> None:
             model = build_model(recipe, modalities, tokenizers)
         job.fit(
             model,
-            lambda trained, path: folders.save_model(trained, path, recipe.tokenizers),
+            lambda trained, path: folders.save_model(trained, path, recipe.tokenizers, recipe.document_form),
             pictures=_pictures(job, recipe.pictures, Bundle(model, tokenizers, text)),
             flops_per_sample=_flops_per_sample(job, recipe),
         )

@@ -10,7 +10,9 @@ from typing import Any
 from fourm import catalog
 from fourm.config import slot
 from fourm.data.configs import DataConfig
+from fourm.data.document_form import DocumentForm, form_of
 from fourm.errors import ConfigError, did_you_mean
+from fourm.generate.phrases import phrases_of
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.nn.configs import LoRAConfig
@@ -120,6 +122,8 @@ class PretrainRecipe:
             and the vocabulary of a text larger, whose new rows start as the mean of the others (Emu).
         lora: train low-rank changes of some linear layers, whose own weights stay; `train.trainable` and `train.freeze`
             say what else is trained. The exported model has them merged.
+        phrases: of a model of documents: how questions are put to it, which is saved with it. A name, or texts, see
+            `fourm.generate.phrases`; None: as turns where it has seen conversations, or else plainly.
         seed: of weights, data order and masks.
         output: folder of the run.
     """
@@ -135,6 +139,7 @@ class PretrainRecipe:
     tokenizers: dict[str, Path] = field(default_factory=dict)
     init_from: Path | None = None
     lora: LoRAConfig | None = None
+    phrases: Any = None
     seed: int = 0
     output: Path = Path("outputs/pretrain")
 
@@ -155,6 +160,7 @@ class PretrainRecipe:
         if isinstance(self.objective, ReconstructConfig | EstimateConfig):
             raise ConfigError("objective.kind reconstruct is for `fourm train-tokenizer`; use masked")
         self._check_sides()
+        phrases_of(self.phrases)
         _check_names("pictures", "modality", (*self.pictures.given, *self.pictures.targets), modalities)
         for split, mixture in (("train", self.data.train), ("val", self.data.val)):
             for name, dataset in mixture.datasets.items():
@@ -182,6 +188,12 @@ class PretrainRecipe:
     def modality_set(self) -> ModalitySet:
         """The modalities of the recipe."""
         return catalog.resolve(self.modalities)
+
+    @property
+    def document_form(self) -> DocumentForm | None:
+        """How documents of text and images are written around the model, for its prompts; None: it sees none."""
+        datasets = self.data.train.datasets.values()
+        return form_of((dataset.packing for dataset in datasets if dataset.weight > 0), self.phrases)
 
 
 @dataclass

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 import fourm
 from fourm.convert.emu import load_emu
+from fourm.data.document_form import DocumentForm
 from fourm.errors import CheckpointError
 from fourm.models.multimodal import Multimodal
 from fourm.nn.position import relative_bucket
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
+from fourm.recipe.bundle import load_bundle
 from fourm.rng import generator
 from fourm.tokens import Segment
 from tests.end_to_end.conftest import run
@@ -190,6 +192,14 @@ def test_a_converted_model_makes_and_predicts_the_published_numbers(theirs: Publ
     assert (logits - expected_logits).abs().max() < 1e-4
     assert (vectors - expected_vectors).abs().max() < 1e-4
     assert model.modalities["image"].normalization == "clip"
+
+
+def test_a_converted_model_knows_how_its_documents_are_written(theirs: Published, tmp_path: Path) -> None:
+    convert(theirs.version, write(theirs, tmp_path / "published"), tmp_path / "model")
+
+    form = load_bundle(tmp_path / "model").documents
+
+    assert form == DocumentForm("<s>", "[IMG]", "[/IMG]", phrases="emu2" if theirs.version == "emu2" else None)
 
 
 def test_older_names_and_wrappers_are_known(theirs: Published, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fourm.errors import CheckpointError
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
+from fourm.recipe.bundle import load_bundle
 from fourm.rng import generator
 from fourm.tokens import Segment
 from tests.end_to_end.conftest import run
@@ -168,6 +169,33 @@ def test_a_tokenizer_of_the_language_model_comes_along(tmp_path: Path) -> None:
     assert run("convert", "vila", tmp_path / "vila", tmp_path / "model") == 0
 
     assert (tmp_path / "model/tokenizers/text.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("names", "start", "user"),
+    [
+        (["<unk>", "<s>", "</s>"], "<s>", "USER: "),
+        (["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"], "<|begin_of_text|>", "user<|end_header_id|>"),
+        (["<|endoftext|>", "<|im_start|>", "<|im_end|>"], None, "<|im_start|>user"),
+    ],
+)
+def test_the_vocabulary_tells_how_conversations_are_written(
+    names: list[str], start: str | None, user: str, tmp_path: Path
+) -> None:
+    from tokenizers import AddedToken, Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token=names[0]))
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
+    write(tmp_path / "vila", "clip", "linear", "patch")
+    tokenizer.save(str(tmp_path / "vila/llm/tokenizer.json"))
+
+    assert run("convert", "vila", tmp_path / "vila", tmp_path / "model") == 0
+
+    form = load_bundle(tmp_path / "model").documents
+    assert form is not None
+    assert form.chat is not None
+    assert (form.start, form.image_begin, form.after_image) == (start, None, "\n")
+    assert user in form.chat.user
 
 
 def change(path: Path, **values: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,10 @@ from PIL import Image
 
 from fourm.cli import cli
 from fourm.config import build
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig, InterleavedConfig
+from fourm.data.interleaved_packing import Packer, Words
+from fourm.data.interleaved_readers import read_line
 from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
@@ -130,6 +135,71 @@ def test_conversations_go_on_after_the_last_turn(bundle: Any):
     assert found[-1].value[-len(expected) :].tolist() == expected
 
 
+def told(bundle: Any, **form: Any) -> Interleaved:
+    """The same model with what its folder says of its documents."""
+    return Interleaved(SimpleNamespace(**{**vars(bundle), "documents": DocumentForm(**form)}))
+
+
+def test_prompts_are_written_as_the_documents_of_the_model_were(bundle: Any):
+    own = told(bundle, start="[SOS]")
+    assert written(own, own.caption(image(0))) == "[SOS] <0>"
+    both = told(bundle, start="[SOS]", image_begin="[IMG]", image_end="[/IMG]", after_image="a")
+    assert written(both, both.caption(image(0))) == "[SOS] [IMG] <0> [/IMG] a"
+    asked = told(bundle, phrases={"question": "<image>how {text} it is"})
+    assert written(asked, asked.question("many", [image(0)])) == "<0> how many it is"
+
+
+def test_options_win_over_what_the_model_says(bundle: Any):
+    other = SimpleNamespace(**{**vars(bundle), "documents": DocumentForm("[SOS]", phrases="emu2")})
+    own = Interleaved(other, start=None, begin="[IMG]", end="[/IMG]", phrases=PHRASES["plain"])
+    assert written(own, own.question("how many ?", [image(0)])) == "[IMG] <0> [/IMG] how many ?"
+
+
+CHAT = ChatConfig(system="based on it ", user="a ", assistant=" is ", end="[EOS]")
+
+
+def test_conversations_are_the_ones_of_training(bundle: Any):
+    talk = told(bundle, start="[SOS]", image_begin="[IMG]", image_end="[/IMG]", chat=CHAT)
+    rules = InterleavedConfig(reader="chat", bos="[SOS]", image_begin="[IMG]", image_end="[/IMG]", chat=CHAT)
+    turns = [("<image> how many ?", "two"), ("red and <image> ?", "red")]
+    said = [{"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn)]
+    line = json.dumps({"conversations": said, "images": ["0", "1"]}).encode()
+    pieces = Packer(rules, talk.tokenizer, 3).pack(read_line(line, rules), np.random.default_rng(0), 1000) or []
+    trained: list[int] = []
+    for piece in pieces:
+        words = [piece] if isinstance(piece, Words) else [*piece.before, *piece.after]
+        trained += [int(i) for w in words for i in w.ids]
+
+    found = talk.chat([turns[0], (turns[1][0], "")], [image(0), image(1)])
+
+    prompt = [int(i) for segment in found if segment.modality == "text" for i in segment.value]
+    red, end = talk.tokenizer.id_of("red"), talk.tokenizer.id_of("[EOS]")
+    assert [*prompt, red, end] == trained
+    line = "[SOS] based on it a [IMG] <0> [/IMG] how many ? is two [EOS] a red and [IMG] <1> [/IMG] ? is"
+    assert written(talk, found) == line
+    assert end in talk.stop
+
+
+def test_a_model_of_conversations_is_asked_in_turns(bundle: Any):
+    talk = told(bundle, chat=CHAT, after_image="it ")
+    found = talk.question("how many ?", [image(0)], [(image(1), "red", "two")])
+    assert written(talk, found) == "based on it a <1> it red is two [EOS] a <0> it how many ? is"
+    first = talk.chat([("red", "two"), ("how many ?", "")], [image(0)])  # without a place: before all
+    assert written(talk, first) == "based on it a <0> it red is two [EOS] a how many ? is"
+    own = told(bundle, chat=CHAT, phrases="plain")
+    assert written(own, own.question("how many ?", [image(0)])) == "<0> how many ?"
+
+
+def test_names_of_tokens_in_what_a_user_says_are_words(bundle: Any):
+    talk = told(bundle, image_begin="[IMG]", image_end="[/IMG]", chat=CHAT)
+    (found,) = talk.chat([("red [IMG]", "")])
+    assert talk.tokenizer.id_of("[IMG]") not in found.value
+    with pytest.raises(DataError, match="the conversation has 1 places <image>, but 0 images"):
+        talk.chat([("<image>", "")])
+    with pytest.raises(DataError, match="there are no turns"):
+        talk.chat([])
+
+
 def test_phrases_of_the_papers_hold_the_image_and_the_question(bundle: Any):
     for name, phrases in PHRASES.items():
         talk = Interleaved(bundle, phrases=phrases)
@@ -209,6 +279,8 @@ def test_the_command_answers_and_paints(folder: Path, tmp_path: Path):
     painted = run(folder, "--draw", "a red chair", "--out", tmp_path, "--num-samples", 2)
     assert painted.exit_code == 0, painted.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+    turn = run(folder, *shown, "--turn", "what is it ?", "a chair", "--question", "how many ?", "--max-tokens", 4)
+    assert turn.exit_code == 0, turn.output
     assert Image.open(tmp_path / "0.png").size == (SIZE, SIZE)
 
 
@@ -217,6 +289,7 @@ def test_the_command_answers_and_paints(folder: Path, tmp_path: Path):
     [
         (["--draw", "red"], "give the folder for them with --out"),
         (["--draw", "red", "--text", "blue"], "ask one thing at a time"),
+        (["--turn", "how many ?", "two"], "--turn goes before a --question"),
         ([], "there is nothing to ask"),
         (["--image", "missing.png", "--question", "what"], "cannot read the image missing.png"),
     ],

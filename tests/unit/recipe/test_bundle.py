@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fourm
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import CheckpointError
 from fourm.models.folder import save_model
 from fourm.recipe import bundle
@@ -32,6 +35,21 @@ def test_a_bundle_holds_the_tokenizers_too(model: Path) -> None:
 
     assert opened.text is not None
     assert opened.tokenizers == {}
+
+
+def test_a_bundle_says_how_documents_are_written_where_its_folder_does(model: Path) -> None:
+    said = DocumentForm("<s>", "[IMG]", "[/IMG]", "\n", ChatConfig(user="USER: "), {"draw": "a picture of {text}"})
+    save_model(fourm.load_model(model), model / "told", {}, said)
+
+    assert bundle.load_bundle(model).documents is None
+    assert "documents" not in json.loads((model / "model" / "config.json").read_text())
+    assert bundle.load_bundle(model / "told").documents == said
+
+    facts = json.loads((model / "told" / "config.json").read_text())
+    facts["documents"]["beginning"] = "<s>"
+    (model / "told" / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="documents.beginning is not a known key"):
+        bundle.load_bundle(model / "told")
 
 
 @pytest.mark.parametrize("path", ["nowhere", "./no/where", "/no/where", "a/b/c"])
