@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from fourm.prepare.fashion import read_idx
 from fourm.rng import generator
-from fourm.transfer.backbone import Backbone, Tokens
+from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.head_configs import AttentiveConfig
+from fourm.transfer.maps import Tokens
 from fourm.transfer.network import TransferNetwork
 
 NAME = "image@28"

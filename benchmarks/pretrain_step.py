@@ -28,11 +28,12 @@ from fourm.models.configs import SIZES
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.base import Loss
 from fourm.objectives.masked import Masked
+from fourm.patterns import AttentionPattern
 from fourm.recipe.schema import PretrainRecipe
 from fourm.recipe.synthetic import synthetic_sample
 from fourm.registry import implementation
 from fourm.rng import generator
-from fourm.tokens import AttentionPattern, Example, TokenBatch
+from fourm.tokens import Example, TokenBatch
 from fourm.train.configs import OptimizerConfig, TrainConfig
 from fourm.train.optimizer import Updater, build_optimizer
 

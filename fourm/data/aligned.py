@@ -14,10 +14,10 @@ from tarfile import BLOCKSIZE
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+from fourm.data.alignment import check_same
 from fourm.data.configs import CacheConfig
 from fourm.data.index import ShardIndex, index_path, scan_tar
 from fourm.data.remote import attempt, is_url
-from fourm.data.source import check_same
 from fourm.data.storage import PASSING, LocalStorage, Storage
 from fourm.errors import DataError
 

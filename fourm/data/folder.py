@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fourm.data.alignment import check_same
 from fourm.data.index import keys_digest
 from fourm.data.paths import source_folder
 from fourm.data.shards import FACTS_FILE
-from fourm.data.source import check_same
 from fourm.errors import DataError
 
 

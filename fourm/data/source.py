@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from fourm.data.aligned import AlignedShards
 from fourm.data.configs import CacheConfig
+from fourm.data.folder import AlignedFolders
 from fourm.data.paths import is_pattern
 from fourm.data.remote import is_url
 from fourm.data.shards import num_shards
@@ -58,9 +59,6 @@ def open_source(path: str, sources: Iterable[str], kind: str = "auto", cache: Ca
     Raises:
         DataError: if something is missing, damaged or not aligned.
     """
-    from fourm.data.aligned import AlignedShards
-    from fourm.data.folder import AlignedFolders
-
     sources = list(dict.fromkeys(sources))
     if kind == "auto":
         are_shards = is_url(path) or is_pattern(path) or any(_has_shards(Path(path), source) for source in sources)
@@ -73,26 +71,3 @@ def open_source(path: str, sources: Iterable[str], kind: str = "auto", cache: Ca
 def _has_shards(root: Path, source: str) -> bool:
     """Whether a source holds tars, or will once the command that makes it has run to its end."""
     return any((root / source).glob("*.tar")) or num_shards(root, source) > 0
-
-
-def check_same(what: str, names: Mapping[str, Sequence[str]], remedy: str) -> None:
-    """Compare lists that should be equal in all sources.
-
-    Raises:
-        DataError: naming the first difference.
-    """
-    (first, expected), *others = names.items()
-    for source, found in others:
-        if found == expected:
-            continue
-        for position, (a, b) in enumerate(zip_longest(expected, found)):
-            if a != b:
-                raise DataError(
-                    f"{what}: sources '{first}' and '{source}' are not aligned. First difference at position "
-                    f"{position}: '{first}' has {_named(a)}, '{source}' has {_named(b)} (of {len(expected)} and "
-                    f"{len(found)}). {remedy}"
-                )
-
-
-def _named(name: str | None) -> str:
-    return "nothing" if name is None else f"'{name}'"

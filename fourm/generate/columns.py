@@ -13,7 +13,8 @@ from fourm.errors import DataError
 from fourm.generate.bundle import device_of
 from fourm.models.multimodal import Multimodal
 from fourm.nn.trunk import KVCache
-from fourm.tokens import PADDING, AttentionPattern, Document, TokenBatch
+from fourm.patterns import AttentionPattern
+from fourm.tokens import PADDING, Document, TokenBatch
 
 Token = int | Tensor | None
 """An id, a vector, or nothing of a row that is done."""

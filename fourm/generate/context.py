@@ -20,7 +20,8 @@ from fourm.generate.tables import append_tokens, repeat, stack_tables, unmasked
 from fourm.models.ask import given_table
 from fourm.models.multimodal import Context, Multimodal
 from fourm.nn.trunk import KVCache
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.patterns import AttentionPattern
+from fourm.tokens import PADDING, TokenBatch
 
 Facts = Mapping[str, Tensor]
 

@@ -17,8 +17,9 @@ from fourm.generate.sampling import Drawn, check_finite, draw
 from fourm.generate.schedule import temperatures, token_counts
 from fourm.generate.tables import repeat, unmasked
 from fourm.models.multimodal import Context, Multimodal
+from fourm.patterns import AttentionPattern
 from fourm.rng import key_hash, uniform
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.tokens import PADDING, TokenBatch
 
 
 def stream(target: str, purpose: str) -> int:

@@ -13,9 +13,10 @@ from fourm.generate.grids import stream
 from fourm.generate.sampling import check_finite, draw
 from fourm.models.multimodal import Multimodal
 from fourm.nn.trunk import KVCache
+from fourm.patterns import AttentionPattern
 from fourm.ranges import check_range
 from fourm.rng import uniform
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.tokens import PADDING, TokenBatch
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from fourm.generate.schedule import temperatures
 from fourm.models.multimodal import Context, Multimodal
 from fourm.nn.trunk import KVCache
 from fourm.objectives.spans import unmask_spans
+from fourm.patterns import AttentionPattern
 from fourm.rng import uniform
-from fourm.tokens import PADDING, AttentionPattern, SpecialIds, TokenBatch
+from fourm.tokens import PADDING, SpecialIds, TokenBatch
 
 _PLACES = 1 << 40
 """Beyond the ids of every vocabulary."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.patterns import AttentionPattern
+from fourm.tokens import PADDING, TokenBatch
 
 
 def unmasked(table: TokenBatch) -> TokenBatch:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fourm.errors import DataError
 from fourm.modality import Modality, ModalitySet
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.patterns import AttentionPattern
+from fourm.tokens import PADDING, TokenBatch
 
 Given = Mapping[str, Mapping[str, Tensor]]
 

@@ -15,8 +15,9 @@ from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import InputEmbedder, patch_projections
 from fourm.models.tables import ModalityEmbedding
 from fourm.nn.trunk import Trunk
+from fourm.patterns import AttentionPattern
 from fourm.registry import implementation
-from fourm.tokens import PADDING, AttentionPattern, TokenBatch
+from fourm.tokens import PADDING, TokenBatch
 
 _UNUSED = ("vector_head", "code_dim", "codebook_init", "init_std", "head_std")
 """Options of a model that mean nothing here."""

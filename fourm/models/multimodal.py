@@ -16,9 +16,10 @@ from fourm.models.feeders import build_feeders
 from fourm.models.tables import CodeTable, Heads, ModalityEmbedding, PositionTable, TokenTable
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import KVCache, Trunk
+from fourm.patterns import AttentionPattern, Runs
 from fourm.registry import implementation
 from fourm.rng import torch_seed
-from fourm.tokens import AttentionPattern, Example, Runs, TokenBatch
+from fourm.tokens import Example, TokenBatch
 
 
 class Context(NamedTuple):

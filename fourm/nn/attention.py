@@ -15,7 +15,7 @@ from fourm.errors import ConfigError
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import Backend
 from fourm.nn.position import Rotary
-from fourm.tokens import AttentionPattern, Runs
+from fourm.patterns import AttentionPattern, Runs
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fourm.nn.vision_configs import (
     ResamplerConfig,
     ShufflePoolerConfig,
 )
-from fourm.tokens import AttentionPattern
+from fourm.patterns import AttentionPattern
 
 
 class Features(NamedTuple):

@@ -14,7 +14,7 @@ from fourm.nn.attention import Attention, AttentionMask, score_dtype
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import RelativeBias, Rotary, places
-from fourm.tokens import AttentionPattern, Runs
+from fourm.patterns import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
 _LONG = 256

@@ -13,7 +13,7 @@ from fourm.nn.configs import TrunkConfig, UViTConfig
 from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.trunk import Mlp
 from fourm.nn.unet import check_size
-from fourm.tokens import AttentionPattern
+from fourm.patterns import AttentionPattern
 
 
 class UViT(nn.Module):

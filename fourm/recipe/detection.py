@@ -19,7 +19,7 @@ from fourm.evaluate.detections import DetectionScore
 from fourm.machine import use_bf16
 from fourm.modality import Modality, ModalitySet
 from fourm.recipe.bundle import load_bundle
-from fourm.recipe.finetune import build_network, with_layer_decay
+from fourm.recipe.finetune_network import build_network, with_layer_decay
 from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.recipe.job import TrainingJob, train_config
 from fourm.train.distributed import session

@@ -5,40 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fourm.errors import CheckpointError, ConfigError, DataError
-from fourm.modality import Modality, ModalitySet
+from fourm.errors import ConfigError, DataError
+from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.stems import Embedded, Stem, build_stem
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import Trunk
+from fourm.patterns import AttentionPattern
 from fourm.rng import torch_seed
-from fourm.tokens import AttentionPattern
 from fourm.transfer.configs import BackboneConfig
+from fourm.transfer.maps import Tokens, merged_map
 from fourm.transfer.pyramid import SimplePyramid
+from fourm.transfer.source import choose, reader
 from fourm.transfer.windows import global_blocks, window_numbers
-
-
-class Tokens(NamedTuple):
-    """What the encoder reads.
-
-    Args:
-        x: (B, R + N, dim), registers first.
-        valid: (B, R + N) bool; None: all are tokens.
-        grids: spatial modality -> (first column, (rows, columns)).
-        prefix: (B,) tokens at the front that see one another, while later ones see what comes before them; None: all
-            see all.
-    """
-
-    x: Tensor
-    valid: Tensor | None
-    grids: dict[str, tuple[int, tuple[int, int]]]
-    prefix: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -124,7 +108,7 @@ class Backbone(nn.Module):
         Raises:
             CheckpointError: if the model does not read a modality that is asked for.
         """
-        model = _reader(model, config)
+        model = model if isinstance(model, Backbone) else reader(model, config)
         chosen = [choose(name, model.modalities, new if name in config.new else None) for name in config.modalities]
         named = dict(zip(config.modalities, chosen))
         channels = {named[key].name if key in named else key: value for key, value in config.channels.items()}
@@ -205,7 +189,8 @@ class Backbone(nn.Module):
             raise DataError(
                 f"none of the inputs {', '.join(self._named(x))} has places in the image, so there is no map"
             )
-        maps = [self._map(tokens, hidden, present) for hidden in self._encode(tokens)]
+        first, present = self.config.merge == "first", present or {}
+        maps = [merged_map(tokens.grids, hidden, present, first=first) for hidden in self._encode(tokens)]
         maps = maps if self.pyramid is None else self.pyramid(maps)
         return OrderedDict((str(level), value) for level, value in enumerate(maps))
 
@@ -297,24 +282,6 @@ class Backbone(nn.Module):
         windowed = everyone.separate(numbers)
         return [full if block in self.global_blocks else windowed for block in range(len(self.encoder.blocks))]
 
-    def _map(self, tokens: Tokens, hidden: Tensor, present: Mapping[str, Tensor] | None) -> Tensor:
-        """(B, dim, h, w) of the tokens that have places; other grids are fitted to the first one's."""
-        _, size = next(iter(tokens.grids.values()))
-        total = hidden.new_zeros(len(hidden), hidden.shape[-1], *size)
-        weight = hidden.new_zeros(len(hidden))
-        for name, (start, grid) in tokens.grids.items():
-            values = hidden[:, start : start + grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
-            if len(tokens.grids) == 1:
-                return values
-            if grid != size:
-                values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-            there = (present or {}).get(name)
-            share = torch.ones_like(weight) if there is None else there.to(weight.dtype)
-            if self.config.merge == "first":
-                share = share * (weight == 0)
-            total, weight = total + values * share[:, None, None, None], weight + share
-        return total / weight.clamp(min=1)[:, None, None, None]
-
     def _named(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         if isinstance(x, Tensor):
             return {next(iter(self.modalities)): x}
@@ -340,47 +307,6 @@ class Backbone(nn.Module):
                 f"image_size is {size}, which does not divide by the {self.patch_size} pixels of a patch; the nearest "
                 f"that does is {max(1, round(size / self.patch_size)) * self.patch_size}"
             )
-
-
-def _reader(model: Any, config: BackboneConfig) -> Any:
-    """What reads the modalities: a model, or the trunk that reads one of them first."""
-    feeders = {} if isinstance(model, Backbone) else model.input_embedder.feeders
-    known = [name for name in config.modalities if name not in config.new] if len(feeders) else []
-    fed = [name for name in known if choose(name, model.modalities).name in feeders]
-    if fed and len(config.modalities) > 1:
-        raise ConfigError(
-            f"backbone.modalities names {', '.join(config.modalities)}, but in this model '{fed[0]}' is read by a "
-            f"trunk of its own: write modalities: [{fed[0]}]"
-        )
-    return feeders[choose(fed[0], model.modalities).name] if fed else model
-
-
-def choose(name: str, modalities: ModalitySet, new: ModalitySet | None = None) -> Modality:
-    """The modality that is meant by its full name, an alias, or its name without the resolution.
-
-    Args:
-        name: as written.
-        modalities: of a model.
-        new: where to look instead, for one that is not the model's.
-
-    Raises:
-        CheckpointError: if the model reads none of that name, or several.
-    """
-    if new is not None:
-        return new[name]
-    for fits in (lambda m: name == m.name or name in m.aliases, lambda m: name == m.key):
-        found = [m for m in modalities.inputs if fits(m)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CheckpointError(
-                f"modality '{name}' could be {' or '.join(m.name for m in found)} of the checkpoint: write the full "
-                "name"
-            )
-    raise CheckpointError(
-        f"the checkpoint does not read '{name}'. It reads {', '.join(m.name for m in modalities.inputs)}. Choose among "
-        f"these, take another checkpoint, or name it under `new` too, so that its embedder starts at random"
-    )
 
 
 def _layers(key: str, layers: Sequence[int] | None, depth: int) -> list[int] | None:

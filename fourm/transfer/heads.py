@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from fourm.errors import ConfigError
 from fourm.nn.attention import Attention, AttentionMask, attend, score_dtype
-from fourm.tokens import AttentionPattern
-from fourm.transfer.backbone import Backbone, Tokens
+from fourm.patterns import AttentionPattern
+from fourm.transfer.backbone import Backbone
 from fourm.transfer.head_configs import AttentiveConfig, LinearConfig
+from fourm.transfer.maps import Tokens
 from fourm.transfer.pyramid import ChannelNorm
 
 Inputs = Mapping[str, Tensor]

@@ -145,8 +145,8 @@ def test_fine_tuned_networks_build_on_the_meta_device_and_answer(path: Path) -> 
     import torch
 
     from fourm.modality import ModalitySet
-    from fourm.recipe.finetune import with_layer_decay
     from fourm.recipe.finetune_check import meta_network
+    from fourm.recipe.finetune_network import with_layer_decay
     from fourm.recipe.finetune_schema import resized
     from fourm.train.optimizer import parameter_groups
 

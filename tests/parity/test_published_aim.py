@@ -15,7 +15,8 @@ from fourm.cli import main
 from fourm.config import build
 from fourm.errors import CheckpointError
 from fourm.recipe import aim as aims
-from fourm.recipe.finetune import build_network, open_source
+from fourm.recipe.finetune import open_source
+from fourm.recipe.finetune_network import build_network
 from fourm.recipe.finetune_schema import FinetuneRecipe
 from fourm.transfer.folder import load_network
 from tests.parity.rebuild import golden, tensors, values

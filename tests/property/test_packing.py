@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fourm.errors import DataError
 from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
-from fourm.tokens import PADDING, AttentionPattern, Example, TokenBatch, TokenRow, collate
+from fourm.patterns import AttentionPattern
+from fourm.tokens import PADDING, Example, TokenBatch, TokenRow, collate
 
 MODALITIES = ModalitySet(
     [

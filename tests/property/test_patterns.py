@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fourm.tokens import AttentionPattern
+from fourm.patterns import AttentionPattern
 
 Sees = Callable[[int, int, int], bool]
 

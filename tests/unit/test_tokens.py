@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourm.tokens import AttentionPattern, SpecialIds
+from fourm.patterns import AttentionPattern
+from fourm.tokens import SpecialIds
 
 
 def text(pattern: AttentionPattern) -> list[str]:

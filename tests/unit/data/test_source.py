@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from fourm.data.aligned import AlignedShards
+from fourm.data.alignment import check_same
 from fourm.data.folder import AlignedFolders
 from fourm.data.shards import write_source_facts
-from fourm.data.source import check_same, open_source
+from fourm.data.source import open_source
 from fourm.errors import DataError
 
 

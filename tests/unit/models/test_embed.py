@@ -65,7 +65,8 @@ def test_only_learned_positions_that_were_read_get_a_gradient(modalities: Modali
 
 
 def test_padding_embeds_to_zero(modalities: ModalitySet) -> None:
-    from fourm.tokens import AttentionPattern, TokenBatch
+    from fourm.patterns import AttentionPattern
+    from fourm.tokens import TokenBatch
 
     chosen = modalities.subset(["tok_depth@8"])
     embedder = InputEmbedder(chosen, DIM, 1.0, ModalityEmbedding(1, DIM, 1.0))

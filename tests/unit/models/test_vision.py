@@ -25,9 +25,10 @@ from fourm.nn.init import adopt_weights, initialise
 from fourm.nn.vision_configs import AveragePoolerConfig, LinearPoolerConfig
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
+from fourm.patterns import AttentionPattern
 from fourm.recipe.cost import forward_flops
 from fourm.rng import generator
-from fourm.tokens import AttentionPattern, Segment, TokenBatch
+from fourm.tokens import Segment, TokenBatch
 
 RGB = Modality("rgb@16", Grid(4, 4, 4), Continuous(48), "rgb", "image", channels=3, normalization="half")
 LABELS = Modality("tok", Grid(2, 2), Discrete(5), "tok", "tokens", tokenizer="rgb@16")

@@ -12,7 +12,7 @@ from fourm.nn.attention import Attention, AttentionMask, attend
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import Backend
 from fourm.nn.init import initialise
-from fourm.tokens import AttentionPattern
+from fourm.patterns import AttentionPattern
 
 BACKENDS: list[Backend] = ["math", "sdpa", "flex"]
 

@@ -14,7 +14,7 @@ from fourm.nn.configs import TrunkConfig
 from fourm.nn.init import initialise
 from fourm.nn.position import Rotary, places
 from fourm.nn.trunk import DropPath, KVCache, Mlp, Trunk
-from fourm.tokens import AttentionPattern, Runs
+from fourm.patterns import AttentionPattern, Runs
 
 SMALL = TrunkConfig(dim=16, depth=3, num_heads=4)
 

@@ -11,7 +11,7 @@ from fourm.errors import ConfigError
 from fourm.nn.attention import AttentionMask
 from fourm.nn.configs import UViTConfig
 from fourm.nn.uvit import AdaptiveBlock, UViT
-from fourm.tokens import AttentionPattern
+from fourm.patterns import AttentionPattern
 
 SMALL = {
     "dim": 16, "depth": 2, "num_heads": 2, "patch_size": 2, "widths": (8, 12), "num_blocks": 1, "grid_size": 4,
