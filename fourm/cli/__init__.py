@@ -14,7 +14,7 @@ from fourm.cli.prepare import prepare
 from fourm.cli.prompt import prompt
 from fourm.cli.retrieve import retrieve
 from fourm.cli.train import finetune, pretrain, train_tokenizer, train_wordpiece
-from fourm.cli.use import generate, serve, tokenize
+from fourm.cli.use import embed, generate, serve, tokenize
 from fourm.cli.watch import watch
 from fourm.errors import FourmError
 
@@ -41,7 +41,7 @@ def cli(verbose: bool) -> None:
 
 
 for command in (
-    *(prepare, train_tokenizer, train_wordpiece, tokenize, pretrain, finetune),
+    *(prepare, train_tokenizer, train_wordpiece, tokenize, embed, pretrain, finetune),
     *(generate, prompt, serve, retrieve, evaluate, convert, export, upload, watch),
 ):
     cli.add_command(command)

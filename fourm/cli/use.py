@@ -70,6 +70,27 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("model")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--modality", default=None, help="Which texts. [default: the only ones that MODEL reads]")
+@click.option("--out", default="text_vectors", show_default=True, help="Name of the new folder in ROOT.")
+@click.option(
+    "--num-tokens", type=click.IntRange(1), default=None,
+    help="Vectors of each text; those behind its end are zeros. [default: as many as the modality has tokens]",
+)  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def embed(model: str, root: Path, **options: Any) -> None:
+    """Store what the encoder of MODEL says of the texts of the data set ROOT with it, for visual decoders to attend to.
+
+    Complete shards are skipped, so an interrupted run goes on where it stopped.
+    """
+    from fourm.recipe.embed import embed as run
+
+    run(model, root, **options)
+
+
+@click.command()
+@click.argument("model")
 @click.option(
     "--given",
     multiple=True,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fourm.config import to_dict
 from fourm.errors import CheckpointError, DataError
@@ -89,7 +90,11 @@ class Conditions(nn.Module):
     def facts(self) -> dict[str, Any]:
         """All of the configs that decides the vectors, as JSON."""
         encoders = {name: to_dict(c)["encoder"] for name, c in self.configs.items() if c.encoder is not None}
-        return {name: {"size": list(size), "encoder": encoders.get(name)} for name, size in self.sizes.items()}
+        read_at = {name: {"read_at": c.size} for name, c in self.configs.items() if c.size is not None}
+        return {
+            name: {"size": list(size), "encoder": encoders.get(name), **read_at.get(name, {})}
+            for name, size in self.sizes.items()
+        }
 
     def train(self, mode: bool = True) -> Conditions:
         """Training mode; frozen encoders stay as they are."""
@@ -145,6 +150,9 @@ class Conditions(nn.Module):
         return found
 
     def _encode(self, name: str, image: Tensor) -> Tensor:
+        size = self.configs[name].size
+        if size is not None and image.shape[-2:] != (size, size):
+            image = F.interpolate(image, (size, size), mode="bicubic", antialias=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             rows: Tensor = self.encoders[name](image)
         return rows
@@ -159,7 +167,8 @@ class Conditions(nn.Module):
 def _encoder(modality: Modality, condition: ConditionConfig) -> nn.Module:
     if not isinstance(condition.encoder, VisionConfig):
         return MapEncoder(modality, condition.encoder)
-    image = ImageFacts(modality.name, *modality.map_size(), num_channels(modality), modality.normalization)
+    height, width = modality.map_size() if condition.size is None else (condition.size, condition.size)
+    image = ImageFacts(modality.name, height, width, num_channels(modality), modality.normalization)
     count, dim = condition.num_tokens or 0, condition.dim or 0  # which the config sees to
     encoder = VisionEncoder(image, count, dim, condition.encoder)
     if torch.get_default_device().type != "meta":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fourm.errors import ConfigError
 from fourm.modality import Modality
-from fourm.rng import normal
+from fourm.rng import normal, uniform
 from fourm.tokenizers import saved
 from fourm.tokenizers.autoencoder import num_channels
 from fourm.tokenizers.conditions import Conditions, Vectors
@@ -101,9 +101,13 @@ class VisualDecoder(Painting):
         rows = self.conditions.rows(image, given)
         clean = self._to_values(image.float(), seeds)
         noised = self._noised(clean, seeds, self.config.noise_offset)
-        if self.config.condition_dropout:
-            shown, null = self._shown(seeds)[:, None, None], self.conditions.nulls(image.device)
-            rows = {name: torch.where(shown, value, null[name]) for name, value in rows.items()}
+        dropped = {name: c.dropout for name, c in self.config.conditions.items() if c.dropout}
+        if self.config.condition_dropout or dropped:
+            null = self.conditions.nulls(image.device)
+            shown = {name: self._shown(seeds) for name in rows}
+            for name, share in dropped.items():
+                shown[name] = shown[name] & (uniform(seeds, stream(f"drop {name}")) >= share)
+            rows = {name: torch.where(shown[name][:, None, None], value, null[name]) for name, value in rows.items()}
         return Painted(self.decoder(noised.values, noised.timestep, rows), noised.target)
 
     @torch.no_grad()

@@ -137,29 +137,40 @@ class ConditionConfig:
         encoder: network that makes them of the image itself; None: they are made elsewhere, and training reads them
             from files beside the images (npz with `emb`).
         num_tokens, dim: of vectors made elsewhere or by `kind: vision`; left out with an encoder that makes a map.
+        size: pixels per side of the image as an encoder of `kind: vision` reads it, where it is painted at another size
+            (the towers of CLIP read 224, Stable Diffusion 1.5 paints 512); None: as it is painted.
         source: folder of the files; None: the name of the condition.
         empty: what stands for no condition: `zeros`; `black`, what the encoder makes of an image of zeros (Emu2); or
             `file`, the vectors of `empty_file` (Emu: those generated for the empty prompt).
         empty_file: safetensors with `vectors` (num_tokens, dim).
         attends: `joint`: the U-Net attends to the vectors of all such conditions at once, one row behind the other.
             `apart`: by keys and values of their own, whose outputs are added (IP-Adapter, Ye et al. 2023).
+        dropout: share of the training images that are shown `empty` instead of this condition alone. Of two that say
+            much the same the U-Net learns to hear only one, unless it has to do without it at times.
     """
 
     encoder: Any = slot(IMAGE_ENCODERS, optional=True)
     num_tokens: int | None = None
     dim: int | None = None
+    size: int | None = None
     source: str | None = None
     empty: Literal["zeros", "black", "file"] = "zeros"
     empty_file: Path | None = None
     attends: Literal["joint", "apart"] = "joint"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range(self, "num_tokens", "dim", least=1)
+        check_range(self, "num_tokens", "dim", "size", least=1)
+        check_range(self, "dropout", least=0, below=1)
         sizes, is_map = (self.num_tokens, self.dim), hasattr(self.encoder, "patch_size")
         if (None in sizes) != is_map or (is_map and sizes != (None, None)):
             raise ConfigError(
                 f"num_tokens and dim of a condition are {sizes[0]} and {sizes[1]}: an encoder that makes a map decides "
                 "them itself, which leaves them out; vectors made elsewhere, or by kind vision, need both"
+            )
+        if self.size is not None and not isinstance(self.encoder, VisionConfig):
+            raise ConfigError(
+                f"size of a condition is {self.size}, but no encoder of kind vision reads it: leave it out"
             )
         if self.empty == "black" and self.encoder is None:
             raise ConfigError("empty is black, which needs an encoder; use zeros, or file with empty_file")

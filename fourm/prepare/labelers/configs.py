@@ -245,6 +245,7 @@ LABELER_KINDS = Registry(
         for kind, name in {
             "features": "FeaturesConfig",
             "t5": "T5Config",
+            "clip_text": "ClipTextConfig",
             "sam_edge": "SamEdgeConfig",
             "sam_instance": "SamInstanceConfig",
             "human_poses": "PosesConfig",

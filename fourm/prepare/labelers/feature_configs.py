@@ -133,6 +133,20 @@ class T5Config(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipTextConfig(T5Config):
+    """Embeddings of captions by the text encoder of CLIP, always `max_tokens` of them: a condition of visual decoders.
+
+    Args:
+        name, weights, pretrained, precision, batch_size, dim, max_tokens, caption: see `T5Config`.
+    """
+
+    target: ClassVar[str] = "fourm.prepare.labelers.t5:ClipText"
+
+    name: str = "openai/clip-vit-large-patch14"
+    dim: int = 768
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamConfig(NetworkConfig):
     """Masks of everything in a photograph by Segment Anything, asked at a grid of points.
 

@@ -1,4 +1,4 @@
-"""T5 embeddings of captions (Raffel et al. 2020), which 4M-21 takes as an input (Bachmann et al. 2024, sec. 3.1)."""
+"""Embeddings of captions: T5's (Raffel et al. 2020), an input of 4M-21 (Bachmann et al. 2024, sec. 3.1), and CLIP's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class T5(TransformersNetwork):
 
     def __init__(self, config: T5Config, device: str) -> None:
         super().__init__(config, device)
-        dim = int(self.model.config.d_model)
+        dim = int(self.model.config.hidden_size)
         if dim != config.dim:
             raise ConfigError(f"{self.what} '{config.name}': dim is {config.dim}, but it makes {dim}; set dim: {dim}")
 
@@ -46,9 +46,27 @@ class T5(TransformersNetwork):
         if caption is None:
             raise DataError(f"it has no '{self.config.caption}' to embed")
         text = caption if isinstance(caption, str) else caption[0]
+        return self.words(text)
+
+    def words(self, text: str) -> dict[str, Tensor]:
+        """The inputs of the network for a text."""
         words = self.processor(text, truncation=True, max_length=self.config.max_tokens, return_tensors="pt")
         return {name: words[name] for name in ("input_ids", "attention_mask")}
 
     def answer(self, photos: Sequence[Photo], inputs: dict[str, Tensor]) -> list[bytes]:
         vectors = check_finite(self.compute(inputs).last_hidden_state, self.what).cpu().numpy().astype(np.float16)
         return [npz(emb=rows, mask_valid=np.ones(len(rows), bool)) for rows in vectors]
+
+
+class ClipText(T5):
+    """Captions as Stable Diffusion is told them: every one of `max_tokens` vectors, those behind its end too, which see
+    all before them.
+    """
+
+    what = "CLIP text encoder"
+    model_class = "CLIPTextModel"
+    safetensors = True
+
+    def words(self, text: str) -> dict[str, Tensor]:
+        limits = {"truncation": True, "padding": "max_length", "max_length": self.config.max_tokens}
+        return {"input_ids": self.processor(text, **limits, return_tensors="pt")["input_ids"]}

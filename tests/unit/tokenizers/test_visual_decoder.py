@@ -99,6 +99,19 @@ def test_a_dropped_condition_is_the_null_one():
     assert not torch.allclose(one, other)
 
 
+def test_a_condition_can_be_dropped_alone():
+    """Then what is predicted depends on the other one, and each has draws of its own."""
+    model = make({**TWO, "image": {**TWO["image"], "dropout": 0.999}}, unet={**UNET, "cross_dim": 12}).eval()
+    x, seeds = images(), torch.arange(2)
+    text, image = torch.randn(2, 5, 12), torch.randn(2, 3, 8)
+
+    def at(text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return model(x, seeds, {"text": text, "image": image}).output
+
+    assert torch.equal(at(text, image), at(text, torch.randn(2, 3, 8)))
+    assert not torch.allclose(at(text, image), at(torch.randn(2, 5, 12), image))
+
+
 def test_guidance_moves_away_from_the_null_condition():
     model = make(GIVEN, sampling={"num_steps": 1, "clip": False}).eval()
     vectors, seeds = torch.randn(1, 5, 8), torch.tensor([3])
@@ -380,3 +393,18 @@ def test_vectors_of_a_map_know_their_places():
     """Attention has no order: of an image of one colour, equal vectors could not be told apart."""
     vectors = make().encode(torch.zeros(1, 3, 16, 16))[0]
     assert torch.cdist(vectors, vectors).add(torch.eye(16)).min() > 0.05
+
+
+def test_an_encoder_may_read_the_image_smaller_than_it_is_painted():
+    """CLIP reads 224 pixels, Stable Diffusion paints 512."""
+    own = {"encoder": VISION, "num_tokens": 3, "dim": 8, "empty": "black"}
+    model = make({"image": {**own, "size": 8}}).eval()
+    assert model.conditions.encoders["image"].tower.grid == (2, 2)
+    grey = torch.full((1, 3, 16, 16), 0.3)
+    small = model.conditions.encoders["image"](grey[:, :, :8, :8])
+    torch.testing.assert_close(model.encode(grey), small)
+    assert model.decode(small, seeds=torch.tensor([1])).shape == (1, 3, 16, 16)
+    assert model(images(), torch.arange(2)).output.shape == (2, 3, 16, 16)
+    assert model.hash != make({"image": {**own, "size": 16}}).hash
+    with pytest.raises(ConfigError, match="no encoder of kind vision reads it"):
+        make({"image": {"encoder": CONV, "size": 8}})

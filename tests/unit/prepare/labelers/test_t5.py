@@ -1,4 +1,4 @@
-"""T5 embeddings of captions."""
+"""Embeddings of captions by T5 and by the text encoder of CLIP."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fourm.data.decode import decode
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.prepare.labelers.base import Origin, Photo
 from fourm.prepare.labelers.configs import like
-from fourm.prepare.labelers.feature_configs import T5Config
-from fourm.prepare.labelers.t5 import T5
+from fourm.prepare.labelers.feature_configs import ClipTextConfig, T5Config
+from fourm.prepare.labelers.t5 import T5, ClipText
 
 transformers = pytest.importorskip("transformers")
 
@@ -132,3 +132,36 @@ def test_what_cannot_work_says_why(folder: Path, tmp_path: Path) -> None:
         T5(T5Config(name=str(tmp_path)), "cpu")
     with pytest.raises(DataError, match="it has no 'caption' to embed"):
         T5(config(folder), "cpu").label([photo(None)])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text encoder of CLIP with single letters as its vocabulary."""
+    path = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    letters = [letter + end for letter in "acdehnort" for end in ("", "</w>")]
+    vocabulary = {token: n for n, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    settings = transformers.CLIPTextConfig(**sizes, **ends, vocab_size=len(vocabulary), max_position_embeddings=12)
+    transformers.CLIPTextModel(settings).save_pretrained(path)
+    transformers.CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(path)
+    return path
+
+
+def test_clip_always_gives_as_many_vectors_as_stable_diffusion_reads(clip: Path) -> None:
+    chosen = ClipTextConfig(name=str(clip), dim=16, max_tokens=12, precision="fp32")
+
+    one, other = (
+        decode(data, chosen.modality("clip_text"), lambda: "here")
+        for data in ClipText(chosen, "cpu").label([photo("a cat"), photo("the red cat on the red cat")])
+    )
+
+    model, tokenizer = (
+        getattr(transformers, name).from_pretrained(clip) for name in ("CLIPTextModel", "AutoTokenizer")
+    )
+    words = tokenizer("a cat", padding="max_length", max_length=12, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(words["input_ids"]).last_hidden_state[0]
+    assert one.shape == other.shape == (12, 16)
+    np.testing.assert_allclose(one, expected, atol=2e-3)
