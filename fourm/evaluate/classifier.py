@@ -1,4 +1,4 @@
-"""A small convolutional classifier, trained on real photographs only: the judge of generated ones."""
+"""A small convolutional classifier, trained on real pictures only: the judge of generated ones."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import CheckpointError
-from fourm.evaluate.configs import ClassifierConfig
+from fourm.evaluate.caption_configs import ClassifierConfig
 from fourm.evaluate.metrics import accuracy
 from fourm.rng import torch_seed
 
 _LOG = logging.getLogger(__name__)
 Data = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) in [0, 1], and their labels (N,), or (N, num_classes) bool where each may have several."""
 
 
 class Classifier(nn.Module):
-    """Four convolutions and a linear layer, for small grey images.
+    """Four convolutions and a linear layer, for small images.
 
     Args:
         num_classes: number of classes.
         widths: channels after each of the last three convolutions.
         size: pixels per side; a multiple of 4.
+        channels: of the images.
     """
 
-    def __init__(self, num_classes: int, widths: tuple[int, int, int], size: int) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, int, int], size: int, channels: int = 1) -> None:
         super().__init__()
         first, second, third = widths
         self.features = nn.Sequential(
             # Large maps of few channels are what a CPU is slow at.
             nn.PixelUnshuffle(2),
-            *_layer(4, first),
+            *_layer(4 * channels, first),
             *_layer(first, second, stride=2),
             *_layer(second, third),
             nn.AvgPool2d(2),
@@ -45,7 +47,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(third * (size // 8) ** 2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, num_classes) logits of (B, 1, H, W) images in [0, 1]."""
+        """(B, num_classes) logits of (B, C, H, W) images in [0, 1]."""
         logits: Tensor = self.head(F.dropout(self.features(images * 2 - 1).flatten(1), 0.2, self.training))
         return logits
 
@@ -55,7 +57,7 @@ def _layer(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
 
 
 def load_or_train(
-    folder: Path, config: ClassifierConfig, num_classes: int, train: Callable[[], Data], test: Data
+    folder: Path, config: ClassifierConfig, num_classes: int, train: Callable[[], Data], test: Data, about: str = ""
 ) -> Classifier:
     """The classifier of a folder, trained first if there is none of these settings.
 
@@ -63,26 +65,27 @@ def load_or_train(
         folder: where it is kept.
         config: its sizes and training.
         num_classes: number of classes.
-        train: called for the training images (N, 1, H, W) in [0, 1] and labels (N,), only if they are needed.
+        train: called for the training images and labels, only if they are needed.
         test: images and labels to measure it on.
+        about: what else it is trained for, such as the names of its classes.
 
     Raises:
         CheckpointError: if it cannot be written.
     """
     from safetensors.torch import load_file
 
-    size = test[0].shape[-1]
+    channels, size = test[0].shape[1], test[0].shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(config.seed, "classifier"))
-        model = Classifier(num_classes, config.widths, size).to(memory_format=torch.channels_last)
-        key = hashlib.sha256(f"{config} {num_classes} {size} {model}".encode()).hexdigest()
+        model = Classifier(num_classes, config.widths, size, channels).to(memory_format=torch.channels_last)
+        key = hashlib.sha256(f"{config} {num_classes} {size} {model}{about}".encode()).hexdigest()
         if _read(folder).get("key") == key:
             model.load_state_dict(load_file(folder / "model.safetensors"))
             return model.eval()
         images, labels = train()
         fit(model, images, labels, config)
-    share = accuracy(classify(model, test[0]), test[1])
-    _LOG.info("classifier: %.1f %% of %d real test images", 100 * share, len(test[1]))
+    share = accuracy(classify(model, test[0], several=test[1].ndim > 1), test[1])
+    _LOG.info("classifier: %.1f %% of the labels of %d real test images", 100 * share, len(test[1]))
     _write(folder, model, {"key": key, "accuracy": share, "num_train": len(labels)})
     return model
 
@@ -102,9 +105,7 @@ def fit(model: Classifier, images: Tensor, labels: Tensor, config: ClassifierCon
         rows = order[step % batches * size :][:size]
         batch = images[rows]
         mirrored = torch.where(torch.rand(size, 1, 1, 1) < 0.5, batch.flip(-1), batch)
-        loss = F.cross_entropy(
-            model(mirrored.contiguous(memory_format=torch.channels_last)), labels[rows], label_smoothing=0.05
-        )
+        loss = _loss(model(mirrored.contiguous(memory_format=torch.channels_last)), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -112,10 +113,17 @@ def fit(model: Classifier, images: Tensor, labels: Tensor, config: ClassifierCon
     model.eval()
 
 
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim > 1:
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels, label_smoothing=0.05)
+
+
 @torch.no_grad()
-def classify(model: Classifier, images: Tensor, batch_size: int = 500) -> Tensor:
-    """(N,) classes of (N, 1, H, W) images in [0, 1]."""
-    return torch.cat([model(batch).argmax(1) for batch in images.split(batch_size)])
+def classify(model: Classifier, images: Tensor, batch_size: int = 500, *, several: bool = False) -> Tensor:
+    """(N,) classes of (N, C, H, W) images in [0, 1]; or (N, num_classes) bool where each may have `several`."""
+    logits = torch.cat([model(batch) for batch in images.split(batch_size)])
+    return logits > 0 if several else logits.argmax(1)
 
 
 def _read(folder: Path) -> dict[str, object]:

@@ -11,33 +11,11 @@ from fourm import config as configs
 from fourm.config import slot
 from fourm.data.configs import CropConfig
 from fourm.data.packing_configs import PACKINGS
+from fourm.evaluate.caption_configs import CaptionsEvaluation, ClassifierConfig
 from fourm.ranges import check_range
 from fourm.registry import Registry
 
 Decoding = Literal["expected", "argmax"]
-
-
-@dataclass
-class ClassifierConfig:
-    """The classifier that judges generated photographs (`kind: fashion`).
-
-    Args:
-        widths: channels of its three convolutions.
-        epochs: passes over the training photographs.
-        batch_size: photographs per step.
-        lr: peak learning rate.
-        seed: of weights and order.
-    """
-
-    widths: tuple[int, int, int] = (32, 64, 96)
-    epochs: int = 5
-    batch_size: int = 128
-    lr: float = 4e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_range(self, "widths", "epochs", "batch_size", least=1)
-        check_range(self, "lr", above=0)
 
 
 @dataclass
@@ -310,11 +288,12 @@ EVALUATIONS = Registry(
         "tokenizer": "fourm.evaluate.configs:TokenizerEvaluation",
         "answers": "fourm.evaluate.configs:AnswersEvaluation",
         "documents": "fourm.evaluate.configs:DocumentsEvaluation",
+        "captions": "fourm.evaluate.caption_configs:CaptionsEvaluation",
     },
 )
 
 
-ModelEvaluation = EvaluateConfig | AnswersEvaluation | DocumentsEvaluation
+ModelEvaluation = EvaluateConfig | AnswersEvaluation | DocumentsEvaluation | CaptionsEvaluation
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> ModelEvaluation | TokenizerEvaluation:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourm.errors import ConfigError
-from fourm.evaluate.configs import AnswersEvaluation, DocumentsEvaluation, ModelEvaluation, TokenizerEvaluation
+from fourm.evaluate.caption_configs import CaptionsEvaluation
+from fourm.evaluate.configs import (
+    AnswersEvaluation,
+    DocumentsEvaluation,
+    ModelEvaluation,
+    TokenizerEvaluation,
+)
 from fourm.evaluate.outcome import Metrics, Outcome
 from fourm.machine import choose_device
 from fourm.report.metrics import meaning
@@ -91,6 +97,10 @@ def measure(config: ModelEvaluation, bundle: Bundle) -> Outcome:
 
         bundle.model.to(choose_device(config.device)).eval()
         return evaluate_documents(config, bundle)
+    if isinstance(config, CaptionsEvaluation):
+        from fourm.evaluate.captions import evaluate_captions
+
+        return evaluate_captions(config, bundle, choose_device(config.device))
     predictor = Predictor(bundle, choose_device(config.device), config.seed)
     if isinstance(config, AnswersEvaluation):
         from fourm.evaluate.answers import evaluate_answers

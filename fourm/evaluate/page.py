@@ -21,9 +21,11 @@ _TITLES = {
     "fashion": "Fashion photographs",
     "answers": "Predictions out of the box",
     "documents": "Documents of text and pictures",
+    "captions": "Captions of pictures and pictures of captions",
 }
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
+    "chance": "Chance is what the same answers get when they are put beside all pictures or captions in turn.",
     "without pictures": "Without pictures, the same model sees the words alone.",
     "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
     "linear": "The linear model is a ridge regression from a 16 x 16 thumbnail of the image.",
@@ -128,7 +130,8 @@ def trained(bundle: Bundle) -> dict[str, str]:
         facts["transformer"] = f"width {config.dim}, {config.num_heads} heads, {depths}"
     facts["modalities"] = ", ".join(model.modalities)
     for name, tokenizer in bundle.tokenizers.items():
-        facts[f"tokenizer {name}"] = f"{_parameters(tokenizer)} parameters, {tokenizer.vocab_size} codes"
+        codes = getattr(tokenizer, "vocab_size", None)  # what paints vectors has none
+        facts[f"tokenizer {name}"] = f"{_parameters(tokenizer)} parameters" + (f", {codes} codes" if codes else "")
     if bundle.text is not None:
         facts["text tokenizer"] = f"{bundle.text.vocab_size} word pieces"
     return facts

@@ -77,6 +77,9 @@ MEANINGS: dict[str, Meaning] = {
         "higher",
     ),
     "accuracy": Meaning("accuracy", "Share of what is asked that is answered rightly.", "higher", "%"),
+    "word_accuracy": Meaning(
+        "words that are there", "Share of the named words that are in the picture.", "higher", "%"
+    ),
     "psnr": Meaning(
         "PSNR",
         "Closeness to the true pixels on a logarithmic scale: 6 dB more halves the typical error.",
@@ -149,6 +152,7 @@ _REFERENCE_PREFIXES = {
     "direct_": "direct",
     "bicubic_": "bicubic",
     "blind_": "without pictures",
+    "chance_": "chance",
 }
 _BOUNDS = {"upper_bound": "upper bound", "classifier_accuracy": "classifier on real images"}
 _NAMES = {"rgb": "RGB", "semseg": "segmentation", "normal": "normals", "canny": "edges", "det": "boxes", "sam": "SAM"}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fourm.evaluate.caption_configs import ClassifierConfig
 from fourm.evaluate.classifier import classify, load_or_train
-from fourm.evaluate.configs import ClassifierConfig
 
 CONFIG = ClassifierConfig(widths=(8, 8, 8), epochs=8, batch_size=16, lr=1e-2)
 

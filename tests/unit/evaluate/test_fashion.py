@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fourm.evaluate import fashion
-from fourm.evaluate.configs import ClassifierConfig, EvaluateConfig
+from fourm.evaluate.caption_configs import ClassifierConfig
+from fourm.evaluate.configs import EvaluateConfig
 from fourm.evaluate.predict import Predictor
 
 
