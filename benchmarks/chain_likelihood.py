@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.data.dataset import build_dataset
 from fourm.generate.pictures import facts_of
 from fourm.generate.schedule import linear_counts
@@ -35,7 +35,7 @@ Facts = dict[str, dict[str, Tensor]]
 
 def read(bundle: Bundle, root: str, count: int) -> Facts:
     """The first held-out rooms, whole, as tensors of `fourm.models.ask`."""
-    recipe = configs.load("rooms", PretrainRecipe, [f"variables.root={root}"], folder="pretrain")
+    recipe = recipes.load("rooms", PretrainRecipe, [f"variables.root={root}"], folder="pretrain")
     modalities = bundle.model.modalities
     dataset = build_dataset(
         "rooms", recipe.data.val.datasets["rooms"], modalities, text_encoders(modalities, bundle.text)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.sampler import Sampler
 from fourm.machine import choose_device
@@ -39,7 +39,7 @@ LONGEST_CAPTION = 256
 def build(preset: str, context: str, device: torch.device) -> Any:
     """A 4M-7 model with random weights, ready to generate."""
     options = [f"model.preset={preset}", f"model.context={context}"]
-    recipe = configs.load("4m_tiny", PretrainRecipe, options, folder="pretrain")
+    recipe = recipes.load("4m_tiny", PretrainRecipe, options, folder="pretrain")
     torch.manual_seed(0)
     with device:
         model = implementation(recipe.model.target)(recipe.modality_set(), recipe.model)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.machine import choose_device
 from fourm.models.configs import SIZES
 from fourm.models.multimodal import Multimodal
@@ -49,7 +49,7 @@ def recipe_of(options: argparse.Namespace) -> PretrainRecipe:
     ]
     if options.reference:
         overrides.append("model.backend=math")
-    return configs.load(RECIPES[options.modalities], PretrainRecipe, overrides, folder="pretrain")
+    return recipes.load(RECIPES[options.modalities], PretrainRecipe, overrides, folder="pretrain")
 
 
 def make_batches(objective: Masked, batch_size: int) -> list[Example]:

@@ -74,10 +74,10 @@ def evaluate_tokenizer(tokenizer: Path, data: str, overrides: tuple[str, ...], s
 @click.option("--temperature", default=0.07, show_default=True, help="Of the weights of their votes.")
 def evaluate_knn(recipe: str, overrides: tuple[str, ...], show: bool, k: int, temperature: float) -> None:
     """Classify by nearest neighbours in an encoder's features, for a classification RECIPE of `fourm finetune`."""
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.recipe.finetune_schema import FinetuneRecipe
 
-    loaded = configs.load(recipe, FinetuneRecipe, overrides, folder="finetune")
+    loaded = recipes.load(recipe, FinetuneRecipe, overrides, folder="finetune")
     if show:
         show_recipe(loaded)
         return

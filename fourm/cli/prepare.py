@@ -149,13 +149,13 @@ def photos(
     The same command goes on where an interrupted one stopped, and makes only what is missing. Under torchrun, srun
     or a SLURM array every process makes its share.
     """
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.cli.recipes import show_recipe
     from fourm.machine import part_from_environment
     from fourm.prepare.photos.recipe import PhotosRecipe
 
     given = [f"input={_quoted(source)}", f"output={_quoted(str(out))}"]
-    loaded = configs.load(recipe, PhotosRecipe, [*given, *overrides], folder="prepare")
+    loaded = recipes.load(recipe, PhotosRecipe, [*given, *overrides], folder="prepare")
     if show:
         show_recipe(loaded)
         return
@@ -181,11 +181,11 @@ def sentences(recipe: str, overrides: tuple[str, ...], show: bool, pictures: Pat
 
     RECIPE is a YAML file, or the name of a shipped one: rooms, rooms_tail, fashion.
     """
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.cli.recipes import show_recipe
     from fourm.prepare.sentences.recipe import SentencesRecipe
 
-    loaded = configs.load(recipe, SentencesRecipe, overrides, folder="sentences")
+    loaded = recipes.load(recipe, SentencesRecipe, overrides, folder="sentences")
     if show:
         show_recipe(loaded)
         return

@@ -21,10 +21,10 @@ def pretrain(
     recipe: str, overrides: tuple[str, ...], show: bool, check: bool, gpus: int, gpu: str, utilisation: float
 ) -> None:
     """Train an any-to-any model. The same command goes on where an interrupted run stopped."""
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.recipe.schema import PretrainRecipe
 
-    loaded = configs.load(recipe, PretrainRecipe, overrides, folder="pretrain")
+    loaded = recipes.load(recipe, PretrainRecipe, overrides, folder="pretrain")
     if show:
         show_recipe(loaded)
     elif check:
@@ -43,10 +43,10 @@ def pretrain(
 @recipe_options
 def train_tokenizer(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
     """Train a tokenizer for an image-like modality."""
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.recipe.schema import TokenizerRecipe
 
-    loaded = configs.load(recipe, TokenizerRecipe, overrides, folder="tokenizers")
+    loaded = recipes.load(recipe, TokenizerRecipe, overrides, folder="tokenizers")
     if show:
         show_recipe(loaded)
     else:
@@ -59,10 +59,10 @@ def train_tokenizer(recipe: str, overrides: tuple[str, ...], show: bool) -> None
 @recipe_options
 def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None:
     """Train a WordPiece text tokenizer."""
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.recipe.schema import TextTokenizerRecipe
 
-    loaded = configs.load(recipe, TextTokenizerRecipe, overrides, folder="tokenizers")
+    loaded = recipes.load(recipe, TextTokenizerRecipe, overrides, folder="tokenizers")
     if show:
         show_recipe(loaded)
     else:
@@ -76,10 +76,10 @@ def train_wordpiece(recipe: str, overrides: tuple[str, ...], show: bool) -> None
 @click.option("--check", is_flag=True, help="Build on the meta device, report parameters, and stop.")
 def finetune(recipe: str, overrides: tuple[str, ...], show: bool, check: bool) -> None:
     """Train an encoder for one task. The same command goes on where an interrupted run stopped."""
-    from fourm import config as configs
+    from fourm import recipes
     from fourm.recipe.finetune_schema import FinetuneRecipe
 
-    loaded = configs.load(recipe, FinetuneRecipe, overrides, folder="finetune")
+    loaded = recipes.load(recipe, FinetuneRecipe, overrides, folder="finetune")
     if show:
         show_recipe(loaded)
     elif check:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fourm import config as configs
+from fourm import recipes
 from fourm.config import slot
 from fourm.data.configs import CropConfig
 from fourm.data.packing_configs import PACKINGS
@@ -306,7 +307,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> ModelEvaluation |
     Raises:
         ConfigError: if it does not say what to measure, or what it says is wrong.
     """
-    values = configs.read(configs.find(source, "evaluate"), overrides)
+    values = recipes.read(recipes.find(source, "evaluate"), overrides)
     values.pop("variables", None)
     schema: Any = EVALUATIONS.resolve(str(values.get("kind")), where=f"kind in {source}")
     return configs.build(schema, values, where=str(source))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError
 from fourm.generate.bundle import Bundle, home, raw_modality
 from fourm.generate.defaults import all_targets, default_plan
@@ -87,7 +87,7 @@ def make_plan(
             sees=_full_names(bundle, sees or {}, chosen, makers), makers=makers, others=others,
         )  # fmt: skip
     else:
-        loaded = plan if isinstance(plan, GenerationPlan) else configs.load(plan, GenerationPlan, folder="generate")
+        loaded = plan if isinstance(plan, GenerationPlan) else recipes.load(plan, GenerationPlan, folder="generate")
         steps = loaded.resolve(modalities, others)
         if bundle.text is not None:
             steps = steps.spell_out(bundle.text.encode)

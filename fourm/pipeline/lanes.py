@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError, FourmError
 from fourm.machine import num_cores
 from fourm.pipeline.schema import Pipeline, Stage, command_words
@@ -205,9 +205,9 @@ def _samples_per_micro_step(command: str) -> int:
         return 0
     name, *overrides = [word for word in words[2:] if not word.startswith("-")]
     if words[1] == "pretrain":
-        train = configs.load(name, PretrainRecipe, overrides, folder="pretrain").train
+        train = recipes.load(name, PretrainRecipe, overrides, folder="pretrain").train
     else:
-        train = configs.load(name, TokenizerRecipe, overrides, folder="tokenizers").train
+        train = recipes.load(name, TokenizerRecipe, overrides, folder="tokenizers").train
     return train.batch_size // train.accumulation
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError, FourmError
 from fourm.files import publish
 from fourm.pipeline.lanes import StageError, run_commands
@@ -152,9 +152,9 @@ def _fingerprint(stage: Stage, before: str) -> str:
 def _values(path: Path, command: str) -> dict[str, Any]:
     """The values of a recipe; what it leaves to the command line comes from the command."""
     try:
-        return configs.read(path)
+        return recipes.read(path)
     except ConfigError:
-        return configs.read(path, [word for word in command_words(command)[3:] if "=" in word])
+        return recipes.read(path, [word for word in command_words(command)[3:] if "=" in word])
 
 
 def _recipes(command: str) -> list[Path]:
@@ -163,7 +163,7 @@ def _recipes(command: str) -> list[Path]:
     named = [Path(word) for word in words if word.endswith(".yaml") and Path(word).is_file()]
     takes_recipe = len(words) > 2 and words[1] in _RECIPE_FOLDERS and words[1:3] != ["evaluate", "tokenizer"]
     if takes_recipe and not words[2].endswith(".yaml"):
-        named.append(configs.find(words[2], _RECIPE_FOLDERS[words[1]]))
+        named.append(recipes.find(words[2], _RECIPE_FOLDERS[words[1]]))
     return named
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError, did_you_mean
 
 FULL = "full"
@@ -80,13 +80,13 @@ def load(source: str, overrides: Sequence[str] = ()) -> Pipeline:
     Raises:
         ConfigError: if the file, the scale or a variable is not known.
     """
-    path = configs.find(source, "pipelines")
-    plain = configs.read(path, [o for o in overrides if o.startswith("scale=")])
+    path = recipes.find(source, "pipelines")
+    plain = recipes.read(path, [o for o in overrides if o.startswith("scale=")])
     scale, scales = str(plain.get("scale", FULL)), plain.get("scales", {})
     if scale != FULL and scale not in scales:
         raise ConfigError(f"scale is '{scale}' ({source}).{did_you_mean(scale, [FULL, *scales])}")
     chosen = [f"variables.{name}={json.dumps(value)}" for name, value in scales.get(scale, {}).items()]
-    return configs.load(source, Pipeline, [*chosen, *overrides], folder="pipelines")
+    return recipes.load(source, Pipeline, [*chosen, *overrides], folder="pipelines")
 
 
 def describe(pipeline: Pipeline) -> str:

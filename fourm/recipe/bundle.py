@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fourm import catalog
+from fourm import catalog, recipes
 from fourm import config as configs
 from fourm.convert import checkpoints
 from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, download, is_hub_id, open_published
@@ -134,7 +134,7 @@ def with_others(
     """
     places: dict[str, str | Path | Bundle] = dict(models)
     if plan is not None:
-        loaded = plan if isinstance(plan, GenerationPlan) else configs.load(plan, GenerationPlan, folder="generate")
+        loaded = plan if isinstance(plan, GenerationPlan) else recipes.load(plan, GenerationPlan, folder="generate")
         named = {step.model for step in loaded.steps}
         stray = [name for name in models if name not in named]
         if stray:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.doctor import Check
 from fourm.machine import peak_tflops
 from fourm.objectives.masked import Masked
@@ -76,7 +76,7 @@ def tried(name: str, attempt: Callable[[], str]) -> Check:
 
 def load(name: str, *overrides: str) -> PretrainRecipe:
     """A shipped recipe."""
-    return configs.load(name, PretrainRecipe, overrides, folder="pretrain")
+    return recipes.load(name, PretrainRecipe, overrides, folder="pretrain")
 
 
 def tiny(*overrides: str) -> PretrainRecipe:

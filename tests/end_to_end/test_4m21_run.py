@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourm import catalog
-from fourm import config as configs
+from fourm import catalog, recipes
 from fourm.prepare.made_up import captions, write_made_up
 from fourm.recipe import pretrain
 from fourm.recipe.schema import PretrainRecipe
@@ -39,7 +38,7 @@ def recipe(root: Path) -> PretrainRecipe:
         *("train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.eval_every_steps=null"),
         *("train.save_every_steps=null", f"output={root / 'run'}"),
     ]
-    return configs.load("4m21_b", PretrainRecipe, own, folder="pretrain")
+    return recipes.load("4m21_b", PretrainRecipe, own, folder="pretrain")
 
 
 @pytest.mark.slow
@@ -78,7 +77,7 @@ def made_up_sample(root: Path, names: list[str]) -> dict[str, Any]:
 
 
 def test_made_up_shards_are_read_as_the_published_ones_are(tmp_path: Path) -> None:
-    names = list(configs.load("4m21_b", PretrainRecipe, folder="pretrain").modality_set())
+    names = list(recipes.load("4m21_b", PretrainRecipe, folder="pretrain").modality_set())
     sample = made_up_sample(tmp_path, names)
 
     assert sample["rgb@224"].shape == (3, 224, 224)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fourm import config as configs
+from fourm import recipes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCKS = [
@@ -40,18 +40,18 @@ def test_yaml_in_the_documentation_loads(block: str, tmp_path: Path) -> None:
     if keys & {"steps", "stages"}:
         path = tmp_path / "whole.yaml"
         path.write_text(block)
-        configs.load(path, GenerationPlan if "steps" in keys else Pipeline)
+        recipes.load(path, GenerationPlan if "steps" in keys else Pipeline)
     elif "sentences" in keys:
-        configs.load(over("sentences/rooms", block, tmp_path), SentencesRecipe)
+        recipes.load(over("sentences/rooms", block, tmp_path), SentencesRecipe)
     elif "labels" in keys:
-        configs.load(over("prepare/photos", block, tmp_path), PhotosRecipe, ["input=in", "output=out"])
+        recipes.load(over("prepare/photos", block, tmp_path), PhotosRecipe, ["input=in", "output=out"])
     elif keys & {"backbone", "head"}:
-        configs.load(over("finetune/rooms_semseg", block, tmp_path), FinetuneRecipe)
+        recipes.load(over("finetune/rooms_semseg", block, tmp_path), FinetuneRecipe)
     elif keys & {"tokenizer", "modality"}:
-        configs.load(over("tokenizers/rooms_depth", block, tmp_path), TokenizerRecipe)
+        recipes.load(over("tokenizers/rooms_depth", block, tmp_path), TokenizerRecipe)
     else:
         base = "pretrain/4m_tiny" if "@224" in block else "pretrain/rooms"
-        builds(configs.load(over(base, block, tmp_path), PretrainRecipe))
+        builds(recipes.load(over(base, block, tmp_path), PretrainRecipe))
 
 
 def builds(recipe: Any) -> None:

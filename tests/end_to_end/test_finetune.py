@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from fourm import config as configs
+from fourm import recipes
 from fourm.catalog import resolve
 from fourm.models.configs import MultimodalConfig
 from fourm.models.folder import save_model
@@ -90,7 +91,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_model(Multimodal(resolve(modalities), config), root / name / "model" / "model")
         if name == "fashion":
             pixels = resolve({"image@28": {"direction": "both", "positions": "sincos_xy"}})
-            model = configs.load("aim_fashion", PretrainRecipe, ["model.dim=32"], folder="pretrain").model
+            model = recipes.load("aim_fashion", PretrainRecipe, ["model.dim=32"], folder="pretrain").model
             save_model(Multimodal(pixels, model), root / name / "aim" / "model")
         for split, number in (("train", 12), ("test", 5)):
             write(root / name / "data" / split, side, number)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fourm import config as configs
+from fourm import recipes
 from fourm.data.configs import DataConfig
 from fourm.paths import recipe_folder
 from fourm.pipeline import load as load_pipeline
@@ -66,7 +67,7 @@ def load(path: Path, *overrides: str) -> Any:
         overrides = ("model=outputs/model", "data=data/val", *overrides)
     if path.parent.name == "prepare":
         overrides = ("input=photos", "output=data/photos", *overrides)
-    return configs.load(path, schema, overrides)
+    return recipes.load(path, schema, overrides)
 
 
 def step_of(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.objectives.masked import Masked
 from fourm.recipe.pretrain import build_objective
 from fourm.recipe.schema import PretrainRecipe
@@ -33,7 +33,7 @@ NUM_MODALITIES = {"4m": (8, 7), "4m21": (19, 17), "sr": (14, 5)}
 
 @cache
 def load(name: str) -> PretrainRecipe:
-    return configs.load(name, PretrainRecipe, folder="pretrain")
+    return recipes.load(name, PretrainRecipe, folder="pretrain")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.recipe.schema import TokenizerRecipe
 from fourm.recipe.tokenizer import build_tokenizer
 
@@ -34,7 +34,7 @@ NEARLY = {
 
 def size(recipe: str) -> int:
     with torch.device("meta"):
-        model = build_tokenizer(configs.load(recipe, TokenizerRecipe, folder="tokenizers"))
+        model = build_tokenizer(recipes.load(recipe, TokenizerRecipe, folder="tokenizers"))
     tables = [buffer.numel() for name, buffer in model.named_buffers() if name.endswith("pos_emb")]
     return sum(parameter.numel() for parameter in model.parameters()) + sum(tables)
 

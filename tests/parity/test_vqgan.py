@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fourm
-from fourm import config as configs
+from fourm import recipes
 from fourm.convert.vqgan import published_name, stored
 from fourm.errors import CheckpointError
 from fourm.recipe.schema import TokenizerRecipe
@@ -125,7 +125,7 @@ def test_the_formula_counts_the_golden_network(converted):
 
 def test_the_shipped_recipe_has_the_published_size():
     with torch.device("meta"):
-        model = build_tokenizer(configs.load("vqgan_lvm_f16", TokenizerRecipe, folder="tokenizers"))
+        model = build_tokenizer(recipes.load("vqgan_lvm_f16", TokenizerRecipe, folder="tokenizers"))
     assert (model.grid.num_tokens, model.vocab_size) == (256, 8192)
     assert sum(value.numel() for value in stored(model).values()) == expected_size(VQGANConfig(), 3, 8192, 256)
     assert sum(parameter.numel() for parameter in model.parameters()) == 71_879_555

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
-from fourm import config
-from fourm.config import build, load, read, slot, slots, to_dict
+from fourm import recipes
+from fourm.config import build, slot, slots, to_dict
 from fourm.errors import ConfigError
+from fourm.recipes import find, load, read
 from fourm.registry import Registry
 
 
@@ -338,7 +339,7 @@ def test_a_loop_of_bases_is_an_error(tmp_path: Path, name: str) -> None:
 def test_a_base_may_be_a_shipped_recipe(tmp_path: Path) -> None:
     own = read(write(tmp_path, "base: pretrain/rooms\nname: mine\n"))
 
-    assert own == {**read(config.find("pretrain/rooms")), "name": "mine"}
+    assert own == {**read(find("pretrain/rooms")), "name": "mine"}
 
 
 def test_null_leaves_out_an_entry_of_the_base(tmp_path: Path) -> None:
@@ -399,7 +400,7 @@ def test_bytes_that_are_not_text_are_not_a_recipe(tmp_path: Path) -> None:
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cfgs"
     write(folder, "steps: 7\n", "pretrain/small_run.yaml")
-    monkeypatch.setattr(config, "recipe_folder", lambda: folder)
+    monkeypatch.setattr(recipes, "recipe_folder", lambda: folder)
     return folder
 
 

@@ -64,10 +64,10 @@ def test_the_ways_to_balance_are_told_as_they_are(script: Any) -> None:
 
 
 def test_the_ways_to_balance_are_recipes(script: Any) -> None:
-    from fourm import config as configs
+    from fourm import recipes
 
     study = script("delvm_balance")
-    made = {way: configs.load("rooms_tail", SentencesRecipe, c, folder="sentences") for way, c in study.WAYS.items()}
+    made = {way: recipes.load("rooms_tail", SentencesRecipe, c, folder="sentences") for way, c in study.WAYS.items()}
     assert {way: (r.balance.share, r.augment is not None) for way, r in made.items()} == {
         "none": (1.0, False),
         "resampling": (0.0, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fourm import config as configs
+from fourm import recipes
 from fourm.data.document_form import DocumentForm, form_of
 from fourm.data.interleaved_configs import ChatConfig, InterleavedConfig
 from fourm.data.packing_configs import WholeConfig
@@ -13,7 +14,7 @@ from fourm.recipe.schema import PretrainRecipe
 
 
 def form(name: str) -> DocumentForm:
-    found = configs.load(name, PretrainRecipe, folder="pretrain").document_form
+    found = recipes.load(name, PretrainRecipe, folder="pretrain").document_form
     assert found is not None
     return found
 
@@ -68,6 +69,6 @@ def test_rooms_are_asked_about_as_in_their_questions() -> None:
     ],
 )
 def test_phrases_that_cannot_be_used_are_refused_with_the_recipe(phrases: object, message: str) -> None:
-    recipe = configs.to_dict(configs.load("vila_rooms_3", PretrainRecipe, folder="pretrain"))
+    recipe = configs.to_dict(recipes.load("vila_rooms_3", PretrainRecipe, folder="pretrain"))
     with pytest.raises(ConfigError, match=message):
         configs.build(PretrainRecipe, {**recipe, "phrases": phrases})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.data.configs import DataConfig
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.interleaved_packing import Packer
@@ -46,7 +46,7 @@ class Mixture:
 
 
 def packings(name: str) -> dict[str, InterleavedConfig]:
-    mixture = configs.load(recipe_folder() / "documents" / f"{name}.yaml", Mixture)
+    mixture = recipes.load(recipe_folder() / "documents" / f"{name}.yaml", Mixture)
     return {data: dataset.packing for data, dataset in mixture.data.train.datasets.items()}
 
 

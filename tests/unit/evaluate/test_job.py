@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError
 from fourm.evaluate import job
 from fourm.evaluate.configs import EvaluateConfig, TokenizerEvaluation, load
@@ -39,12 +39,12 @@ def test_writes_metrics_report_and_pictures(rooms: Path, rooms_bundle: Any, tmp_
 
 def test_a_number_of_samples_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="num_samples is 0"):
-        configs.load("rooms", EvaluateConfig, ["num_samples=0"], folder="evaluate")
+        recipes.load("rooms", EvaluateConfig, ["num_samples=0"], folder="evaluate")
 
 
 @pytest.mark.parametrize("kind", ["rooms", "fashion"])
 def test_a_recipe_of_a_model_is_read_by_its_kind(kind: str) -> None:
-    assert load(kind) == configs.load(kind, EvaluateConfig, folder="evaluate")
+    assert load(kind) == recipes.load(kind, EvaluateConfig, folder="evaluate")
 
 
 def test_a_recipe_of_a_tokenizer_is_read_by_its_kind(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError, DataError, FourmError
 from fourm.generate import job
 from fourm.generate.answer import any_to_any
@@ -54,7 +54,7 @@ def test_the_same_command_gives_the_same_files(bundle: ToyBundle, photo: Path, t
 def test_the_plan_it_followed_can_be_given_back(bundle: ToyBundle, photo: Path, tmp_path: Path) -> None:
     go(bundle, photo, "depth,caption", tmp_path / "a")
     plan = tmp_path / "a" / "plan.yaml"
-    assert configs.load(plan, GenerationPlan).targets == ["tok_depth@16", "caption"]
+    assert recipes.load(plan, GenerationPlan).targets == ["tok_depth@16", "caption"]
     go(bundle, photo, "depth,caption", tmp_path / "b", plan=str(plan))
     assert (tmp_path / "a" / "depth.png").read_bytes() == (tmp_path / "b" / "depth.png").read_bytes()
 

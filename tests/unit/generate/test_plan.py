@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from fourm import config as configs
+from fourm import recipes
 from fourm.catalog import resolve
 from fourm.errors import ConfigError
 from fourm.generate.plan import GenerationPlan, Step
@@ -183,7 +184,7 @@ def test_every_shipped_plan_is_tested(checkout: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_plan_suits_its_modalities(name: str) -> None:
     modalities = resolve(SHIPPED[name])
-    plan = configs.load(name, GenerationPlan, folder="generate").resolve(modalities, {"super": SUPER})
+    plan = recipes.load(name, GenerationPlan, folder="generate").resolve(modalities, {"super": SUPER})
     given = [m.name for m in modalities.inputs if m.name not in plan.targets]
     plan.check(modalities, given, {"super": SUPER})
     assert plan.steps
@@ -194,7 +195,7 @@ def test_a_mistake_in_a_plan_file_names_file_and_key(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("steps:\n  - {target: depth, temprature: 2}\n")
     with pytest.raises(ConfigError, match=r"steps\[0\].temprature is not a known key.*mine.yaml"):
-        configs.load(path, GenerationPlan)
+        recipes.load(path, GenerationPlan)
 
 
 def test_the_plans_in_the_documentation_are_plans(checkout: Path) -> None:

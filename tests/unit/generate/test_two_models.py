@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError
 from fourm.generate.answer import any_to_any
 from fourm.generate.handover import as_given
@@ -86,7 +86,7 @@ def test_without_a_plan_the_further_model_makes_what_the_first_cannot(both: ToyB
 def test_the_plan_that_is_written_names_the_models(both: ToyBundle, bundle: ToyBundle, tmp_path: Path) -> None:
     any_to_any(both, CAPTION, [], plan=CHAIN, seeds=SEEDS).save(tmp_path / "a")
     any_to_any(bundle, CAPTION, ["depth"], seeds=SEEDS).save(tmp_path / "b")
-    plan = configs.load(tmp_path / "a" / "plan.yaml", GenerationPlan)
+    plan = recipes.load(tmp_path / "a" / "plan.yaml", GenerationPlan)
     assert plan.models == {"super": "toy"}
     assert [step.model for step in plan.steps] == [None, "super"]
     assert "models" not in (tmp_path / "b" / "plan.yaml").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.errors import ConfigError
 from fourm.recipe.pretrain import with_lora
 from fourm.recipe.schema import PretrainRecipe
@@ -112,7 +112,7 @@ stages = pytest.mark.parametrize("name", STAGES)
 
 @cache
 def load(name: str) -> PretrainRecipe:
-    return configs.load(name, PretrainRecipe, folder="pretrain")
+    return recipes.load(name, PretrainRecipe, folder="pretrain")
 
 
 MODELS: dict[str, tuple[Any, dict[str, bool]]] = {}
@@ -220,7 +220,7 @@ def test_the_ambiguities_are_options_with_the_published_code_s_defaults() -> Non
     assert emu.objective.regress_end
     assert all(d.packing.ask_image_tokens == "none" for d in emu.data.train.datasets.values())
     assert (emu.objective.reduction, emu.objective.modality_weights) == ("weighted", {})
-    off = configs.load("emu_13b_1", PretrainRecipe, ["objective.regress_end=false"], folder="pretrain")
+    off = recipes.load("emu_13b_1", PretrainRecipe, ["objective.regress_end=false"], folder="pretrain")
     assert not off.objective.regress_end
     with pytest.raises(ConfigError, match="regress_end asks for an embedding"):
-        configs.load("emu2_33b_2", PretrainRecipe, ["objective.regress_end=true"], folder="pretrain")
+        recipes.load("emu2_33b_2", PretrainRecipe, ["objective.regress_end=true"], folder="pretrain")

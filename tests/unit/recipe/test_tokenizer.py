@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fourm import catalog
-from fourm import config as configs
+from fourm import catalog, recipes
 from fourm.errors import ConfigError
 from fourm.objectives.reconstruct import Reconstruct
 from fourm.recipe.schema import TokenizerRecipe
@@ -18,7 +17,7 @@ from fourm.recipe.tokenizer import _pictures, build_tokenizer
 
 
 def recipe(**changes: Any) -> TokenizerRecipe:
-    return configs.load("rooms_depth", TokenizerRecipe, [f"{k}={v}" for k, v in changes.items()], folder="tokenizers")
+    return recipes.load("rooms_depth", TokenizerRecipe, [f"{k}={v}" for k, v in changes.items()], folder="tokenizers")
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before() -> None:
@@ -61,7 +60,7 @@ def test_recipes_of_global_features_make_the_published_tokenizers(
     name: str, tokens: str | None, grid: tuple[int, int], vocab_size: int, millions: float
 ) -> None:
     with torch.device("meta"):
-        tokenizer = build_tokenizer(configs.load(name, TokenizerRecipe, folder="tokenizers"))
+        tokenizer = build_tokenizer(recipes.load(name, TokenizerRecipe, folder="tokenizers"))
 
     assert (tokenizer.grid.height, tokenizer.grid.width) == grid
     assert tokenizer.vocab_size == vocab_size

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourm.config import build, load
+from fourm.config import build
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.schema import PretrainRecipe
+from fourm.recipes import load
 from fourm.train.optimizer import parameter_groups
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.configs import BackboneConfig

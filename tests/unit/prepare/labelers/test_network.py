@@ -21,7 +21,6 @@ import transformers
 from transformers import GLPNConfig, GLPNForDepthEstimation, GLPNImageProcessor
 
 from fourm.catalog import MODALITIES
-from fourm.config import load
 from fourm.data.index import load_index
 from fourm.data.shards import shard_path
 from fourm.errors import CheckpointError, MissingExtraError
@@ -32,6 +31,7 @@ from fourm.prepare.labelers.network import Inputs, Network
 from fourm.prepare.labelers.network_configs import DepthConfig, NetworkConfig, NormalFromDepthConfig
 from fourm.prepare.photos.job import prepare_photos
 from fourm.prepare.photos.recipe import PhotosRecipe
+from fourm.recipes import load
 from fourm.registry import implementation
 
 
