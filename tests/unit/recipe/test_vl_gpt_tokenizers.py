@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fourm import config as configs
+from fourm import recipes
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.registry import implementation
 from fourm.train.optimizer import select_trainable
@@ -14,7 +14,7 @@ from fourm.train.optimizer import select_trainable
 
 def built(name: str) -> tuple[TokenizerRecipe, Any, set[str]]:
     """A recipe, its tokenizer without weights, and the names of the parameters that learn."""
-    recipe = configs.load(name, TokenizerRecipe, folder="tokenizers")
+    recipe = recipes.load(name, TokenizerRecipe, folder="tokenizers")
     with torch.device("meta"):
         model = implementation(recipe.tokenizer.target)(recipe.raw_modality(), recipe.tokenizer)
     select_trainable(model, recipe.train.trainable, recipe.train.freeze)
@@ -51,8 +51,8 @@ def test_the_tokenizer_learns_its_causal_transformer_and_the_estimates_alone() -
 
 def test_the_language_model_reads_what_the_tokenizer_makes() -> None:
     for tokenizer, model in (("vl_gpt", "vl_gpt_7b_1"), ("toy_vl_gpt_fashion", "vl_gpt_fashion_1")):
-        ours = configs.load(tokenizer, TokenizerRecipe, folder="tokenizers").tokenizer
-        theirs = configs.load(model, PretrainRecipe, folder="pretrain")
+        ours = recipes.load(tokenizer, TokenizerRecipe, folder="tokenizers").tokenizer
+        theirs = recipes.load(model, PretrainRecipe, folder="pretrain")
         image, feeder = theirs.modality_set()["image"], theirs.model.feeders["image"]
 
         assert (image.num_tokens, image.content.dim) == (ours.tokens.num_tokens, ours.tokens.dim)  # type: ignore[union-attr]
