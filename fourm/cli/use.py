@@ -193,6 +193,12 @@ def generate(
     "--max-megapixels", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Size of an image."
 )
 @click.option("--max-text", type=click.IntRange(1), default=4000, show_default=True, help="Characters of a text.")
+@click.option(
+    "--max-images", type=click.IntRange(1), default=8, show_default=True, help="[text and images] Of a conversation."
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="[text and images] Of an answer."
+)
 @click.option("--max-samples", type=click.IntRange(1), default=8, show_default=True, help="Answers of a request.")
 @_decoding
 def serve(
@@ -203,15 +209,20 @@ def serve(
     max_megapixels: float,
     max_text: int,
     max_samples: int,
+    max_images: int,
+    max_tokens: int,
     **options: Any,
 ) -> None:
-    """Put a trained MODEL on a web page, where any modalities are generated from any others."""
+    """Put a trained MODEL on a web page, where any modalities are generated from any others.
+
+    The page of a model of text and images (Emu, Emu2, VL-GPT, VILA) is a conversation with it.
+    """
     from fourm.recipe.bundle import load_bundle
     from fourm.serve.limits import Limits
     from fourm.serve.server import serve as run
 
     pixels = max(1, round(max_megapixels * 1e6))
-    limits = Limits(max_upload_mb * 2**20, pixels, max_text, max_samples, max_queue)
+    limits = Limits(max_upload_mb * 2**20, pixels, max_text, max_samples, max_queue, max_images, max_tokens)
     run(
         load_bundle(model, text_tokenizer), title="fourm: " + "/".join(Path(model).parts[-2:]), limits=limits, **options
     )

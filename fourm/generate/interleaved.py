@@ -21,6 +21,13 @@ from fourm.rng import uniform
 from fourm.tokens import Document, Segment
 
 
+def writes_rows(model: Multimodal) -> bool:
+    """Whether a model reads and writes rows of text, perhaps with images, and nothing else."""
+    modalities = list(model.modalities.values())
+    text = [m for m in modalities if m.is_discrete and not m.is_grid and m.decode == "text" and m.is_output]
+    return model.encoder is None and len(text) == 1 and sum(m.is_slots for m in modalities) == len(modalities) - 1
+
+
 @dataclass(frozen=True)
 class Row:
     """What the rows of a model are made of.

@@ -82,7 +82,11 @@ def prompt(
         DataError: if a file cannot be read.
     """
     model = Interleaved(bundle, **_options(asked))
-    document = _document(model, asked)
+    images = [model.read(path) for path in asked.images]
+    document = write_prompt(
+        model, text=asked.text, question=asked.question, draw=asked.draw, images=images, turns=asked.turns,
+        examples=_examples(model, asked, images),
+    )  # fmt: skip
     seeds = torch.arange(seed, seed + num_samples)
     prompts = [document] * num_samples
     if asked.draw is None:
@@ -108,19 +112,28 @@ def _options(asked: Asked) -> dict[str, Any]:
     return options
 
 
-def _document(model: Interleaved, asked: Asked) -> list[Segment]:
-    images = [model.read(path) for path in asked.images]
-    if asked.text is not None:
-        return model.prompt(asked.text, images)
-    if asked.draw is not None:
+def write_prompt(
+    model: Interleaved,
+    *,
+    text: str | None = None,
+    question: str | None = None,
+    draw: str | None = None,
+    images: Sequence[Tensor] = (),
+    examples: Sequence[tuple[Tensor, str, str]] = (),
+    turns: Sequence[tuple[str, str]] = (),
+) -> list[Segment]:
+    """What a model reads of what is asked; see `Asked`. Without words, what the images show is asked."""
+    if text is not None:
+        return model.prompt(text, images)
+    if draw is not None:
         if not images:
-            return model.drawing(asked.draw)
-        return model.editing(images[0], asked.draw) if len(images) == 1 else model.blending(images, asked.draw)
-    if asked.question is None:
+            return model.drawing(draw)
+        return model.editing(images[0], draw) if len(images) == 1 else model.blending(images, draw)
+    if question is None:
         return model.caption(images[0]) if len(images) == 1 else model.prompt("", images)
-    if asked.turns:
-        return model.chat([*asked.turns, (asked.question, "")], images)
-    return model.question(asked.question, images, _examples(model, asked, images))
+    if turns:
+        return model.chat([*turns, (question, "")], images)
+    return model.question(question, images, examples)
 
 
 def _examples(model: Interleaved, asked: Asked, images: Sequence[Tensor]) -> list[tuple[Tensor, str, str]]:

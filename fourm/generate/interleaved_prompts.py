@@ -81,8 +81,8 @@ class Interleaved:
         )
         self.start = None if start is None else self.tokenizer.id_of(start)
         ended = known_id(self.tokenizer, form.chat.end.strip()) if form.chat else None
-        ends = [self.tokenizer.eos_id, *(() if ended is None else (ended,))]
-        self.stop = (*ends, *(self.tokenizer.id_of(name) for name in stop))
+        ends = [i for i in (self.tokenizer.eos_id, ended) if i is not None]
+        self.stop = (*ends, *map(self.tokenizer.id_of, stop))
         chat = form.chat or ChatConfig(user=self.phrases.user, assistant=self.phrases.assistant, end=" ")
         form = replace(form, start=start, image_begin=around[0], image_end=around[1], chat=chat)
         self.turns = Turns(self.row, self.tokenizer, form)
@@ -90,7 +90,8 @@ class Interleaved:
     @property
     def paints(self) -> bool:
         """Whether it can be asked for images."""
-        return self.image is not None and self.image.name in self.bundle.tokenizers and self.image.is_output
+        name = self.row.image or ""
+        return name in self.model.vector_heads and name in self.bundle.tokenizers
 
     def read(self, path: Path) -> Tensor:
         """(C, H, W) of an image file, as the model reads it.
@@ -143,15 +144,14 @@ class Interleaved:
 
     def answer(self, prompts: Sequence[Document], seeds: Tensor, writing: RowWriting = RowWriting()) -> list[str]:  # noqa: B008
         """Text for each prompt."""
-        own = replace(writing, stop=(*self.stop, *writing.stop))
-        rows = write_rows(self.model, self.row, prompts, seeds, own)
+        writing = replace(writing, stop=(*self.stop, *writing.stop))
+        rows = write_rows(self.model, self.row, prompts, seeds, writing)
         return [" ".join(self._text(row)).strip() for row in rows]
 
     def vectors(self, prompts: Sequence[Document], seeds: Tensor) -> Tensor:
         """(B, slots, content.dim) of the image that follows each prompt."""
-        rows = write_rows(
-            self.model, self.row, prompts, seeds, RowWriting(max_tokens=0, begin_image=self.row.begin is None)
-        )
+        writing = RowWriting(max_tokens=0, begin_image=self.row.begin is None)
+        rows = write_rows(self.model, self.row, prompts, seeds, writing)
         return torch.stack([torch.from_numpy(row[0].value) for row in rows])
 
     def draw(self, prompts: Sequence[Document], seeds: Tensor, *, guided: bool = False) -> Tensor:

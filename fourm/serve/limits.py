@@ -17,6 +17,8 @@ class Limits:
         text: characters of one text.
         samples: answers of one request.
         queue: requests that wait; further ones are refused at once.
+        images: of a conversation.
+        tokens: of an answer in words.
     """
 
     upload_bytes: int = 20 * 2**20
@@ -24,6 +26,8 @@ class Limits:
     text: int = 4_000
     samples: int = 8
     queue: int = 20
+    images: int = 8
+    tokens: int = 512
 
     def __post_init__(self) -> None:
         for field in fields(self):

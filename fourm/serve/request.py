@@ -89,15 +89,17 @@ def check_request(
             raise ConfigError(f"this model cannot read '{name:.60}'.{did_you_mean(name, by_name)}")
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
-        entries[name] = _text(name, value, limits) if by_name[name].is_text else _file(by_name[name], value, limits)
+        entries[name] = (
+            check_text(f"given {name}", value, limits) if by_name[name].is_text else _file(by_name[name], value, limits)
+        )
     if not entries:
         raise ConfigError(f"nothing is given: give at least one of {', '.join(by_name)}")
     return Request(
         entries,
         _targets(targets, known_targets),
         _guidance(guidance),
-        _whole("the number of samples", num_samples, 1, limits.samples),
-        _whole("the seed", seed, 0, _LARGEST_SEED),
+        whole("the number of samples", num_samples, 1, limits.samples),
+        check_seed(seed),
         _known(known or {}, entries, by_name, limits),
         _yes_or_no("ensemble", ensemble),
     )
@@ -162,13 +164,18 @@ def _check_arrays(where: str, data: bytes, field: Field, limits: Limits) -> None
         raise DataError(f"{where}: the file is damaged; expected {field.hint}") from error
 
 
-def _text(name: str, value: Any, limits: Limits) -> str:
+def check_text(where: str, value: Any, limits: Limits) -> str:
+    """A text without what is around it.
+
+    Raises:
+        DataError: if it is none, too long, or holds control characters.
+    """
     if not isinstance(value, str):
-        raise DataError(f"given {name}: a value of type {type(value).__name__}; expected text")
+        raise DataError(f"{where}: a value of type {type(value).__name__}; expected text")
     if len(value) > limits.text:
-        raise DataError(f"given {name}: {len(value)} characters; expected at most {limits.text}")
+        raise DataError(f"{where}: {len(value)} characters; expected at most {limits.text}")
     if any(unicodedata.category(character) in _NO_TEXT and not character.isspace() for character in value):
-        raise DataError(f"given {name}: the text holds control characters; remove them")
+        raise DataError(f"{where}: the text holds control characters; remove them")
     return value.strip()
 
 
@@ -236,7 +243,17 @@ def _guidance(value: Any) -> float | None:
     return weight
 
 
-def _whole(what: str, value: Any, low: int, high: int) -> int:
+def check_seed(value: Any) -> int:
+    """A seed."""
+    return whole("the seed", value, 0, _LARGEST_SEED)
+
+
+def whole(what: str, value: Any, low: int, high: int) -> int:
+    """A whole number within bounds.
+
+    Raises:
+        ConfigError: if it is none.
+    """
     is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
     if not is_whole or not low <= value <= high:
         raise ConfigError(f"{what} is {value!r:.40}; expected a whole number from {low} to {high}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from fourm.errors import ConfigError, MissingExtraError
 from fourm.generate.bundle import Bundle, move, set_decoding
+from fourm.generate.interleaved import writes_rows
 from fourm.machine import choose_device
 from fourm.serve.fields import input_fields, target_names
 from fourm.serve.limits import Limits
@@ -22,6 +23,8 @@ from fourm.serve.limits import Limits
 _log = logging.getLogger(__name__)
 _SPARE = 2**20
 """Bytes of a request beside its file."""
+_SESSIONS = 200
+"""Visitors whose conversations are kept."""
 
 
 def serve(
@@ -84,21 +87,11 @@ def running(
             from starlette.middleware import Middleware
         except ImportError as error:
             raise MissingExtraError("gradio", "serve", "the web page") from error
-        from fourm.serve.examples import load_examples
         from fourm.serve.guard import Guard
-        from fourm.serve.page import STYLE, build_page
-        from fourm.serve.worker import Worker
+        from fourm.serve.look import STYLE
 
         limits = limits or Limits()
-        fields = input_fields(bundle)
-        # Not among the uploads, whose files gradio removes an hour after somebody has used them.
-        results, shown = folder / "results", folder / "shown"
-        results.mkdir()
-        shown.mkdir()
-        page = build_page(
-            Worker(bundle, results, bf16=bf16), fields, target_names(bundle), limits, title=title,
-            examples=load_examples(examples, shown, fields, limits) if examples else None,
-        )  # fmt: skip
+        page = _page(bundle, folder, limits, title=title, examples=examples, bf16=bf16)
         page.queue(max_size=limits.queue, default_concurrency_limit=1, api_open=False)
         fonts = ["system-ui", "sans-serif"]
         options: dict[str, Any] = {
@@ -119,12 +112,36 @@ def running(
             page.close(verbose=False)
 
 
+def _page(bundle: Bundle, folder: Path, limits: Limits, *, title: str, examples: Path | None, bf16: bool) -> Any:
+    """The page that fits the model: for rows of text and images a conversation, else any modality from any others."""
+    # Not among the uploads, whose files gradio removes an hour after somebody has used them.
+    results, shown = folder / "results", folder / "shown"
+    results.mkdir()
+    shown.mkdir()
+    if writes_rows(bundle.model):
+        from fourm.serve.talk import Talker
+        from fourm.serve.talk_page import build_talk_page
+
+        if examples is not None:
+            raise ConfigError("--examples fills the page of models with many modalities; this one talks: leave it out")
+        return build_talk_page(Talker(bundle, results, bf16=bf16), limits, title=title)
+    from fourm.serve.examples import load_examples
+    from fourm.serve.page import build_page
+    from fourm.serve.worker import Worker
+
+    fields = input_fields(bundle)
+    return build_page(
+        Worker(bundle, results, bf16=bf16), fields, target_names(bundle), limits, title=title,
+        examples=load_examples(examples, shown, fields, limits) if examples else None,
+    )  # fmt: skip
+
+
 def _launch(page: Any, host: str, port: int, limits: Limits, options: dict[str, Any]) -> None:
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
         show_error=False, allowed_paths=[], max_file_size=limits.upload_bytes, ssr_mode=False, mcp_server=False,
-        pwa=False, enable_monitoring=False, run_history=False, footer_links=[], theme=options["theme"],
-        css=options["css"],
+        pwa=False, enable_monitoring=False, run_history=False, footer_links=[], state_session_capacity=_SESSIONS,
+        theme=options["theme"], css=options["css"],
         app_kwargs={"middleware": options["middleware"], "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
 

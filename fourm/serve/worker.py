@@ -1,24 +1,16 @@
-"""Work for the page: one generation at a time, told step by step, which ends when nobody listens any more."""
+"""Work for the page: generation of any modalities from any others."""
 
 from __future__ import annotations
 
 import json
-import logging
-import queue
-import shutil
-import tempfile
-import threading
-import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from fourm.errors import FourmError
 from fourm.generate.answer import follow, read_all, shown_by
 from fourm.generate.bundle import Bundle
 from fourm.generate.chain import Answers, sample_seeds
@@ -28,155 +20,23 @@ from fourm.generate.overview import pictures
 from fourm.generate.planning import plan_for
 from fourm.generate.reading import read_bytes, read_text
 from fourm.modality import Modality
+from fourm.serve.one_by_one import Answer, Busy, Finished, Line, OneByOne, Stopped
 from fourm.serve.request import Request
 
-_log = logging.getLogger(__name__)
+__all__ = ["Answer", "Busy", "Finished", "Stopped", "Worker", "read_value"]
 
 _SMALL = 256
-_PATIENCE = 20.0
-"""Seconds without a listener after which work ends: browsers close, lines break, and nobody tells."""
 
 
-class Stopped(Exception):
-    """Nobody waits for this answer any more."""
+class Worker(OneByOne[Request]):
+    """Generates any modalities from any others."""
 
+    def count(self, request: Request) -> int:
+        """Targets of a request."""
+        return len(request.targets)
 
-@dataclass(frozen=True)
-class Busy:
-    """Work goes on.
-
-    Args:
-        target: being generated; None: not begun.
-        number: of this target, from 0.
-        total: targets.
-    """
-
-    target: str | None
-    number: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One target is done.
-
-    Args:
-        name: as asked.
-        pictures: a png file per sample, which vanishes as those of `Finished`.
-        texts: one per sample, for what is text.
-    """
-
-    name: str
-    pictures: list[Path]
-    texts: list[str]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All is done.
-
-    Args:
-        sheet: everything in one labelled picture, a png file.
-        pictures: name -> a png file per answer, where they are others than those told before: of ensembles.
-        files: what `fourm generate` writes, and `answers.zip` with all of it first. They vanish once the listener goes
-            on.
-    """
-
-    sheet: Path
-    files: list[Path]
-    pictures: dict[str, list[Path]] = field(default_factory=dict)
-
-
-News = Busy | Answer | Finished
-
-
-@dataclass
-class _Line:
-    """Between one listener and the work for it."""
-
-    news: queue.Queue[News | BaseException] = field(default_factory=queue.Queue)
-    cut: bool = False
-    heard: float = field(default_factory=time.monotonic)
-
-    def check(self, *_: object) -> None:
-        """Raise `Stopped` if nobody listens; also a hook in front of a network."""
-        if self.cut or time.monotonic() - self.heard > _PATIENCE:
-            raise Stopped
-
-
-class Worker:
-    """Generates with one model, one request after the other.
-
-    Args:
-        bundle: model and tokenizers, on their device.
-        folder: where results lie until they were sent.
-        bf16: compute in bfloat16.
-    """
-
-    def __init__(self, bundle: Bundle, folder: Path, *, bf16: bool = False) -> None:
-        self.bundle, self.folder, self.bf16 = bundle, folder, bf16
-        self._turn = threading.Lock()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a generation is running."""
-        return self._turn.locked()
-
-    def follow(self, request: Request, beat: float = 0.5) -> Iterator[News]:
-        """Do what a request asks and tell how it goes.
-
-        Closing the iterator ends the work before the next pass through the model.
-
-        Args:
-            request: checked.
-            beat: seconds between signs of life while a step takes long.
-
-        Raises:
-            FourmError: for whatever is wrong with the request, or went wrong here.
-        """
-        line = _Line()
-        out = Path(tempfile.mkdtemp(dir=self.folder))
-        threading.Thread(target=self._work, args=(request, out, line), name="generate", daemon=True).start()
-        busy = Busy(None, 0, len(request.targets))
-        try:
-            yield busy
-            while True:
-                line.heard = time.monotonic()
-                try:
-                    news = line.news.get(timeout=beat)
-                except queue.Empty:
-                    news = busy
-                if isinstance(news, BaseException):
-                    raise news
-                busy = news if isinstance(news, Busy) else busy
-                yield news
-                if isinstance(news, Finished):
-                    return
-        finally:
-            line.cut = True
-            shutil.rmtree(out, ignore_errors=True)
-
-    def _work(self, request: Request, out: Path, line: _Line) -> None:
-        """The thread of one request; whatever happens here, the server goes on."""
-        try:
-            while not self._turn.acquire(timeout=0.1):
-                line.check()
-            try:
-                with _watched(self.bundle, line):
-                    self._generate(request, out, line)
-            finally:
-                self._turn.release()
-        except (Stopped, FourmError) as error:
-            line.news.put(error)
-        except BaseException as error:
-            if not line.cut:  # else its files have been taken away
-                _log.exception("a request failed")
-            line.news.put(FourmError(f"the server could not do this ({type(error).__name__}); its log says more"))
-        finally:
-            if line.cut:
-                shutil.rmtree(out, ignore_errors=True)
-
-    def _generate(self, request: Request, out: Path, line: _Line) -> None:
+    def generate(self, request: Request, out: Path, line: Line) -> None:
+        """All targets, and their files."""
         bundle = self.bundle
         plan, names, kept = plan_for(bundle, request.targets, request.given, request.known, None)
         if request.guidance is not None:
@@ -202,7 +62,7 @@ class Worker:
         paths = results.write(out)
         drawn = pictures(results.given, results, shown, results.uncertainty) if request.ensemble else {}
         last = {name: _write(found, out, f"last_{n}") for n, (name, found) in enumerate(drawn.items())}
-        line.news.put(Finished(out / "grid.png", [_pack(out, paths), *paths], last))
+        line.news.put(Finished(out / "grid.png", [pack(out, paths), *paths], last))
 
 
 def read_value(bundle: Bundle, name: str, content: bytes | str, known: bytes | str | None = None) -> GivenValue:
@@ -238,11 +98,11 @@ def _answer(values: list[GivenValue], done: Answers, shown: Mapping[str, Modalit
 def _write(drawn: Sequence[Image.Image], folder: Path, stem: str) -> list[Path]:
     paths = [folder / f"{stem}_{number}.png" for number in range(len(drawn))]
     for path, picture in zip(paths, drawn, strict=True):
-        _enlarged(picture).save(path)
+        enlarged(picture).save(path)
     return paths
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
+def enlarged(picture: Image.Image) -> Image.Image:
     """Small maps by whole pixels, so that they stay what they are."""
     times = max(1, _SMALL // max(picture.size))
     return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
@@ -263,21 +123,10 @@ def _short(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def _pack(folder: Path, paths: list[Path]) -> Path:
+def pack(folder: Path, paths: list[Path]) -> Path:
+    """All files in one, `answers.zip` beside them."""
     packed = folder / "answers.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in paths:
             archive.write(path, path.name)
     return packed
-
-
-@contextmanager
-def _watched(bundle: Bundle, line: _Line) -> Iterator[None]:
-    """Look before every pass through the encoder or decoder whether somebody still listens."""
-    networks = (bundle.model.encoder, bundle.model.decoder)
-    hooks = [network.register_forward_pre_hook(line.check) for network in networks if network is not None]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

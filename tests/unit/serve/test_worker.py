@@ -149,7 +149,7 @@ def test_a_mistake_of_the_server_is_logged_and_named_without_details(
         raise RuntimeError("/secret/path")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fourm.serve.worker._pack", fail)
+        patch.setattr("fourm.serve.worker.pack", fail)
         with pytest.raises(FourmError, match=r"could not do this \(RuntimeError\)") as caught:
             follow(worker, request(photo))
     assert "secret" not in str(caught.value)
@@ -184,7 +184,7 @@ def test_nothing_is_generated_any_more_once_the_listener_is_gone(
 def test_a_listener_that_says_nothing_for_long_is_gone(
     worker: Worker, bundle: ToyBundle, photo: bytes, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("fourm.serve.worker._PATIENCE", 0.2)
+    monkeypatch.setattr("fourm.serve.one_by_one._PATIENCE", 0.2)
     silent = worker.follow(request(photo, "rgb"), beat=0.01)
     hook = bundle.model.encoder.register_forward_pre_hook(lambda *_: time.sleep(0.3))
     next(silent)
@@ -217,7 +217,7 @@ def test_one_is_generated_at_a_time_and_closing_one_leaves_the_others_whole(
     inside: list[int] = []
     most: list[int] = []
     reached, go_on = threading.Event(), threading.Event()
-    generate_one = worker._generate
+    generate_one = worker.generate
 
     def watched(wanted: Request, *rest: Any) -> None:
         inside.append(wanted.seed)
@@ -230,7 +230,7 @@ def test_one_is_generated_at_a_time_and_closing_one_leaves_the_others_whole(
             inside.remove(wanted.seed)
 
     alone = follow(worker, request(photo, "caption", seed=1))
-    monkeypatch.setattr(worker, "_generate", watched)
+    monkeypatch.setattr(worker, "generate", watched)
     closed = worker.follow(request(photo, "caption", seed=0), beat=0.01)
     next(closed)
     assert reached.wait(60)

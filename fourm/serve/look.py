@@ -1,0 +1,88 @@
+"""What all pages share: how they look, their line of status, and that they fetch nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio_client.utils import is_http_url_like
+
+from fourm.errors import FourmError
+from fourm.serve.one_by_one import Busy
+
+STYLE = """
+.fourm-status { min-height: 2.6em; }
+.fourm-status .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); margin-top: 6px; }
+.fourm-status .bar i { display: block; height: 100%; border-radius: 3px; background: var(--color-accent);
+  transition: width .4s; }
+/* What went wrong is told in a message, and stopping is no mistake. */
+.fourm-status .wrap:has(.error) { display: none; }
+.fourm-hint { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
+#sheet img { padding-top: 32px; }
+.fourm-answers img { image-rendering: pixelated; }
+/* In reverse, so that it is scrolled to its end. */
+.fourm-talk { display: flex; flex-direction: column-reverse; max-height: 600px; min-height: 240px; overflow-y: auto;
+  padding: 12px; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); }
+.fourm-talk .turns { display: flex; flex-direction: column; gap: 10px; }
+.fourm-talk .turns > div { max-width: 85%; padding: 8px 12px; border-radius: 12px; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.fourm-talk .user { align-self: flex-end; background: var(--color-accent-soft); }
+.fourm-talk .model { align-self: flex-start; background: var(--background-fill-secondary); }
+.fourm-talk img { display: inline-block; max-height: 160px; margin: 2px 6px 2px 0; border-radius: 6px;
+  image-rendering: pixelated; vertical-align: top; }
+.fourm-talk .nothing { align-self: center; color: var(--body-text-color-subdued); }
+"""
+
+
+def busy(news: Busy, seconds: float) -> str:
+    """The line while work goes on."""
+    if news.target is None:
+        return status(f"Waiting for its turn ... {seconds:.0f} s")
+    return status(
+        f"Step {news.number + 1} of {news.total}: {news.target} ... {seconds:.0f} s", news.number / news.total
+    )
+
+
+def status(text: str, share: float | None = None) -> str:
+    """The line of status, and a bar of how much is done."""
+    bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
+    return f'<div role="status">{html.escape(text)}</div>{bar}'
+
+
+def fetch_nothing(page: gr.Blocks) -> None:
+    """Refuse web addresses where files belong: gradio would download them, however large, before our own checks."""
+    for block in page.blocks.values():
+        component: Any = block
+        component.async_move_resource_to_block_cache = _without_addresses(component.async_move_resource_to_block_cache)
+
+
+def _without_addresses(move: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def checked(path: Any) -> Any:
+        if is_http_url_like(path):
+            raise gr.Error(
+                "a web address was given for a file; this page fetches nothing from other hosts: upload the file",
+                duration=None, print_exception=False,
+            )  # fmt: skip
+        return await move(path)
+
+    return checked
+
+
+def named(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """A generator function whose parameters have these names, by which other programs call it."""
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+
+    def generate(*values: Any) -> Iterator[Any]:
+        yield from function(*values)
+
+    generate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return generate
+
+
+def told(error: FourmError) -> gr.Error:
+    """What is wrong, as a message on the page."""
+    # The message is shown as HTML, and may hold words of the one who asked.
+    return gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False)

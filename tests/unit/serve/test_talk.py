@@ -1,0 +1,212 @@
+"""What is asked in conversations is checked before work, and done as `fourm prompt` does it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fourm.data.document_form import DocumentForm
+from fourm.data.interleaved_configs import ChatConfig
+from fourm.errors import ConfigError, DataError
+from fourm.generate.interleaved import RowWriting, writes_rows
+from fourm.generate.interleaved_job import Asked, prompt
+from fourm.serve.limits import Limits
+from fourm.serve.one_by_one import Busy, Finished
+from fourm.serve.talk import Talker, Turn, check_talk, document
+from tests.rows import SIZE, bundle, image, tokenizer
+from tests.unit.serve.conftest import encoded
+
+__all__ = ["bundle", "tokenizer"]
+
+LIMITS = Limits(upload_bytes=20_000, pixels=10_000, text=60, samples=3, images=2, tokens=9)
+
+
+@pytest.fixture
+def talker(bundle: Any, tmp_path: Path) -> Talker:
+    (tmp_path / "results").mkdir()
+    return Talker(bundle, tmp_path / "results")
+
+
+@pytest.fixture
+def conversing(bundle: Any, tmp_path: Path) -> Talker:
+    """The same model, that has learned from conversations."""
+    (tmp_path / "results").mkdir()
+    form = DocumentForm("[SOS]", "[IMG]", "[/IMG]", chat=ChatConfig(user="a ", assistant=" is "))
+    return Talker(SimpleNamespace(**{**vars(bundle), "documents": form}), tmp_path / "results")
+
+
+def file(seed: int = 0) -> bytes:
+    return encoded(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+
+
+def check(talker: Talker, **options: Any) -> Any:
+    return check_talk(talker.model, LIMITS, **{"kind": "ask", "text": "", "images": [], "max_tokens": 4, **options})
+
+
+def last(talker: Talker, request: Any) -> Finished:
+    news = list(talker.follow(request))
+    assert isinstance(news[0], Busy)
+    assert isinstance(news[-1], Finished)
+    return news[-1]
+
+
+def test_only_models_of_rows_have_this_page(bundle: Any) -> None:
+    assert writes_rows(bundle.model)
+
+
+def test_answers_are_those_of_the_command(talker: Talker, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(file())
+    asked = Asked(question="how many ?", images=(tmp_path / "photo.png",))
+    writing = RowWriting(0.7, max_tokens=6)
+    expected = prompt(talker.bundle, asked, None, num_samples=2, seed=4, writing=writing)
+
+    options = {"num_samples": 2, "seed": 4, "temperature": 0.7, "max_tokens": 6}
+    request = check(talker, text=" how many ? ", images=[file()], **options)
+
+    assert last(talker, request).texts == expected
+
+
+def test_paintings_are_those_of_the_command(talker: Talker, tmp_path: Path) -> None:
+    written = prompt(
+        talker.bundle, Asked(draw="a red chair"), tmp_path / "out", num_samples=2, seed=3, writing=RowWriting()
+    )
+    for news in talker.follow(check(talker, kind="paint", text="a red chair", num_samples=2, seed=3)):
+        if isinstance(news, Finished):
+            packed, *painted = news.files
+            assert [path.read_bytes() for path in painted] == [Path(path).read_bytes() for path in written]
+            assert zipfile.ZipFile(packed).namelist() == ["painted_0.png", "painted_1.png"]
+            assert Image.open(news.pictures["painted"][0]).width == 256  # small ones by whole pixels
+    assert list(talker.folder.iterdir()) == []
+
+
+def words(talker: Talker, request: Any) -> list[str]:
+    return [
+        " ".join(talker.model.tokenizer.token(int(i)) for i in segment.value)
+        for segment in document(talker.model, request)
+        if segment.modality == "text"
+    ]
+
+
+def test_a_model_of_conversations_reads_all_that_was_said(conversing: Talker) -> None:
+    before = (
+        Turn("ask", "how many ?", (image(0),), ("two",)),
+        Turn("paint", "a blue sofa", painted=(b"",)),  # no part of what is read
+    )
+    request = check(conversing, text="a chair", images=[file()], before=before)
+    expected = ["[SOS] a [IMG]", "[/IMG] how many ? is two a [IMG]", "[/IMG] a chair is"]
+    assert words(conversing, request) == expected
+    assert words(conversing, check(conversing, text="red", kind="continue", before=before)) == ["[SOS] red"]
+    assert words(conversing, check(conversing, images=[file()])) == ["[SOS] [IMG]", "[/IMG]"]
+
+
+def test_for_other_models_every_question_stands_for_itself(talker: Talker) -> None:
+    before = (Turn("ask", "how many ?", (image(0),), ("two",)),)
+    assert words(talker, check(talker, text="a chair", before=before)) == ["a chair"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ConfigError, "nothing is asked: write something, or give an image"),
+        ({"text": 3}, DataError, "the text: a value of type int; expected text"),
+        ({"text": "a" * 61}, DataError, "the text: 61 characters; expected at most 60"),
+        ({"text": "a\x00"}, DataError, "control characters"),
+        ({"text": "a", "kind": "sing"}, ConfigError, "cannot do 'sing'; expected ask, continue, paint"),
+        ({"kind": "continue", "images": [file()]}, ConfigError, "no text to go on with"),
+        ({"images": "photo.png"}, DataError, "the images are no list of files"),
+        ({"images": [None]}, DataError, "the images are no list of files"),
+        ({"images": [b"a letter"]}, DataError, "image 1: this is not an image, or it is damaged"),
+        ({"images": [file(), b"0" * 20_001]}, DataError, "image 2: a file of 0.0 MB; expected at most"),
+        ({"images": [encoded(np.zeros((101, 100), np.uint8))]}, DataError, "image 1: the image is too large"),
+        ({"images": [file()] * 3}, DataError, "3 images in this conversation; expected at most 2"),
+        ({"text": "a", "num_samples": 4}, ConfigError, "number of samples is 4"),
+        ({"text": "a", "seed": -1}, ConfigError, "the seed is -1"),
+        ({"text": "a", "temperature": float("nan")}, ConfigError, "the temperature is nan"),
+        (
+            {"text": "a", "max_tokens": 10},
+            ConfigError,
+            "length of answers is 10; expected .* from 1 to 9",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    talker: Talker, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check(talker, **options)
+
+
+def test_a_conversation_has_an_end(conversing: Talker) -> None:
+    long = (Turn("ask", "how many ?", (), ("two " * 12,)),)
+    with pytest.raises(DataError, match="the conversation is too long, with 1 turns and 58 characters; begin a new"):
+        check(conversing, text="a chair", before=long)
+    shown = (Turn("ask", "a", (image(0), image(1)), ("b",)),)
+    with pytest.raises(DataError, match="3 images in this conversation"):
+        check(conversing, images=[file()], before=shown)
+
+
+def test_a_model_without_a_painter_does_not_offer_it(bundle: Any, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    alone = Talker(SimpleNamespace(**{**vars(bundle), "tokenizers": {}}), tmp_path / "results")
+    with pytest.raises(ConfigError, match="cannot do 'paint'; expected ask, continue$"):
+        check(alone, kind="paint", text="red")
+
+
+def test_work_ends_before_the_next_word_once_nobody_listens(talker: Talker) -> None:
+    request = check_talk(talker.model, Limits(), kind="ask", text="a", images=[], max_tokens=512)
+    passes = [0]
+    hook = talker.bundle.model.decoder.register_forward_pre_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    news = talker.follow(request)
+    next(news)
+    news.close()
+    with talker._turn:
+        pass
+    hook.remove()
+    assert passes[0] < 512
+
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install 'fourm[serve]'")
+
+
+def test_the_page_writes_nothing_as_markup(conversing: Talker) -> None:
+    from fourm.serve.talk_page import _as_html
+
+    turn = Turn("ask", "<script>a</script>", (torch.zeros(3, SIZE, SIZE),), ("<img src=x>",))
+    found = _as_html(conversing.model, (turn,))
+    assert "<script>" not in found
+    assert "<img src=x>" not in found
+    assert "&lt;script&gt;" in found
+    assert found.count("<img ") == 1
+
+
+def test_the_page_keeps_a_conversation_and_fetches_nothing(conversing: Talker, monkeypatch: Any) -> None:
+    import asyncio
+
+    from fourm.serve.talk_page import _run, build_talk_page
+
+    page = build_talk_page(conversing, Limits(), title="toy")
+    event = next(function for function in page.fns.values() if function.api_name == "ask")
+    address = {"path": "http://localhost:1/photo.png", "meta": {"_type": "gradio.FileData"}}
+    values: list[Any] = [[{"image": address, "caption": None}], "a", "ask", 1, 0, 0, 4, False, ()]
+    with pytest.raises(gradio.Error, match="this page fetches nothing from other hosts"):
+        asyncio.run(page.preprocess_data(event, values, None))
+
+    kept: Any = ()
+    for text in ("how many ?", "a chair"):
+        *_, (status, shown, answers, files, kept) = _run(
+            conversing, Limits(), [[file()], text, "ask", 1, 0, 0, 4, False, kept]
+        )
+        assert "Done in" in status
+        assert files is None
+        assert text in shown
+    assert [turn.text for turn in kept] == ["how many ?", "a chair"]
+    assert kept[-1].answers == tuple(answers)
+    with pytest.raises(gradio.Error, match="nothing is asked"):
+        list(_run(conversing, Limits(), [None, "", "ask", 1, 0, 0, 4, False, kept]))
