@@ -37,6 +37,7 @@ def name(path: Path) -> str:
 
 def load(path: Path, *overrides: str) -> Any:
     """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
+    from fourm.evaluate.caption_configs import CaptionsEvaluation
     from fourm.evaluate.configs import AnswersEvaluation, DocumentsEvaluation, EvaluateConfig, TokenizerEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
@@ -54,6 +55,8 @@ def load(path: Path, *overrides: str) -> Any:
             "tokenizer": TokenizerEvaluation,
             "answers": AnswersEvaluation,
             "documents": DocumentsEvaluation,
+            "captions_fashion": CaptionsEvaluation,
+            "captions_rooms": CaptionsEvaluation,
         }.get(path.stem, EvaluateConfig),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,
@@ -63,7 +66,7 @@ def load(path: Path, *overrides: str) -> Any:
     # The command line gives what stands for a value.
     if path.stem == "tokenizer":
         overrides = ("tokenizer=outputs/depth", "data=data/val", *overrides)
-    if path.stem in ("answers", "documents") and path.parent.name == "evaluate":
+    if path.parent.name == "evaluate" and path.stem in ("answers", "documents", "captions_fashion", "captions_rooms"):
         overrides = ("model=outputs/model", "data=data/val", *overrides)
     if path.parent.name == "prepare":
         overrides = ("input=photos", "output=data/photos", *overrides)
