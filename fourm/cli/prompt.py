@@ -57,6 +57,7 @@ _PATH = click.Path(path_type=Path)
     help="Whether images stand without [IMG] and [/IMG] around them. [default: as the model was trained]",
 )
 @click.option("--guided", is_flag=True, help="Move images away from that of the empty prompt, as Emu.")
+@click.option("--painter", type=_PATH, default=None, help="Visual decoder to paint with. [default: that of MODEL]")
 @click.option(
     "--pair",
     "pairs",
@@ -88,7 +89,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--modality", default=None, help="[images] Of the row. [default: the only one]")
 @click.option("--device", default="auto", show_default=True)
-def prompt(model: str, device: str, **options: Any) -> None:
+def prompt(model: str, device: str, painter: Path | None, **options: Any) -> None:
     """Go on with what MODEL is shown.
 
     A model of text and images (Emu, Emu2, VL-GPT, VILA) answers with text, or paints:
@@ -106,11 +107,13 @@ def prompt(model: str, device: str, **options: Any) -> None:
       fourm prompt lvm --pair photo1.png depth1.png --pair photo2.png depth2.png --image photo3.png --out answers
       fourm prompt lvm --image frame1.png --image frame2.png --count 4 --out film
     """
-    from fourm.generate.bundle import move
+    from fourm.generate.bundle import move, with_painter
     from fourm.machine import choose_device
     from fourm.recipe.bundle import load_bundle
 
-    bundle = load_bundle(model)
+    bundle: Any = load_bundle(model)
+    if painter is not None:
+        bundle = with_painter(bundle, painter)
     move(bundle, choose_device(device))
     asks = any(options[name] is not None for name in ("text", "question", "draw"))
     is_mixed = asks or any(m.is_slots for m in bundle.model.modalities.values())

@@ -72,6 +72,12 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.argument("model")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--modality", default=None, help="Which texts. [default: the only ones that MODEL reads]")
+@click.option("--source", default=None, help="[models of documents] Folder of the texts. [default: caption]")
+@click.option("--start", default=None, metavar="TOKEN", help="[models of documents] As in `fourm prompt`.")
+@click.option(
+    "--phrases", type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]), default="plain", show_default=True,
+    help="[models of documents] As in `fourm prompt`.",
+)  # fmt: skip
 @click.option("--out", default="text_vectors", show_default=True, help="Name of the new folder in ROOT.")
 @click.option(
     "--num-tokens", type=click.IntRange(1), default=None,
@@ -80,8 +86,9 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 def embed(model: str, root: Path, **options: Any) -> None:
-    """Store what the encoder of MODEL says of the texts of the data set ROOT with it, for visual decoders to attend to.
+    """Store what MODEL says of the texts of the data set ROOT with it, for visual decoders to attend to.
 
+    An encoder says what it makes of the text, a model of documents (Emu) the vectors that it generates for a picture.
     Complete shards are skipped, so an interrupted run goes on where it stopped.
     """
     from fourm.recipe.embed import embed as run

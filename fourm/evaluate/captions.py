@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -14,14 +13,13 @@ from fourm.evaluate.baselines import FrequentObjects
 from fourm.evaluate.caption_configs import CaptionsEvaluation
 from fourm.evaluate.judge import Judge, Pairs, load_judge, named, read_pairs
 from fourm.evaluate.outcome import Cell, Outcome, PictureTable
-from fourm.generate.bundle import Bundle, move
+from fourm.generate.bundle import Bundle, move, with_painter
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import IMAGE, PHRASES
 from fourm.modality import Modality
 from fourm.report.pictures import draw
 from fourm.rng import torch_seed
-from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.units import to_natural
 
 _PER_WORD = 8
@@ -70,9 +68,7 @@ def evaluate_captions(config: CaptionsEvaluation, bundle: Bundle, device: torch.
 def speaker(config: CaptionsEvaluation, bundle: Bundle, device: torch.device) -> Interleaved:
     """The model with what paints for it, as the config says."""
     if config.painter is not None:
-        (name,) = [m.name for m in bundle.model.modalities.values() if m.is_slots] or [""]
-        painter = load_tokenizer(config.painter)
-        bundle = replace(cast(Any, bundle), tokenizers={**bundle.tokenizers, name: painter})
+        bundle = with_painter(bundle, config.painter)
     move(bundle, device)
     bundle.model.eval()
     around: dict[str, Any] = {"begin": None, "end": None} if config.bare_images else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +13,7 @@ import torch
 from fourm.errors import ConfigError, did_you_mean
 from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
+from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.published_text import TEXT_TOKENIZER_REMEDY
 
 _FIRST = 256
@@ -55,6 +58,21 @@ def home(bundle: Bundle, model: str | None) -> Bundle:
     if model not in bundle.others:
         raise ConfigError(f"there is no model '{model}'.{did_you_mean(model, bundle.others)}")
     return bundle.others[model]
+
+
+def with_painter(bundle: Bundle, painter: Path) -> Bundle:
+    """The same model with a saved visual decoder that paints its vectors.
+
+    Raises:
+        ConfigError: if the model has no images of vectors.
+        CheckpointError: if the decoder cannot be read.
+    """
+    names = [m.name for m in bundle.model.modalities.values() if m.is_slots]
+    if not names:
+        raise ConfigError(f"a painter is given ({painter}), but the model has no images of vectors: leave it out")
+    own: Any = bundle
+    changed: Bundle = replace(own, tokenizers={**bundle.tokenizers, names[0]: load_tokenizer(painter)})
+    return changed
 
 
 def raw_modality(bundle: Bundle, modality: Modality) -> Modality:

@@ -1,7 +1,8 @@
-"""`fourm embed`: what a trained encoder says of the texts of a data set, stored with it as rows of vectors.
+"""`fourm embed`: what a trained model says of the texts of a data set, stored with it as rows of vectors.
 
-Visual decoders attend to such rows (the text condition of VL-GPT, Zhu et al. 2023, sec. 3.1). An encoder of 4M that has
-learned from captions what pictures show reads them as any other modality.
+Visual decoders attend to such rows: to those of a text encoder (VL-GPT, Zhu et al. 2023, sec. 3.1), for which one of 4M
+serves that has learned from captions what pictures show; or to those that a model of documents generates for a picture
+(Emu, Sun et al. 2023, sec. 2.3).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from fourm.generate.bundle import Bundle, identity
 from fourm.machine import choose_device
 from fourm.modality import Modality
 from fourm.recipe.bundle import load_bundle
+from fourm.recipe.imagined import Imagined
 from fourm.recipe.schema import TEXT
 from fourm.tokens import PADDING
 from fourm.transfer.backbone import Backbone
@@ -82,11 +85,22 @@ class TextReader:
 
 
 def embed(
-    model: str, root: Path, *, modality: str | None, out: str, num_tokens: int | None, batch_size: int, device: str
+    model: str,
+    root: Path,
+    *,
+    modality: str | None,
+    out: str,
+    num_tokens: int | None,
+    batch_size: int,
+    device: str,
+    source: str | None = None,
+    start: str | None = None,
+    phrases: str = "plain",
 ) -> None:
     """Write `ROOT/<out>`: an npz with `emb` (num_tokens, dim) for each text. Complete shards are skipped.
 
-    Of alternatives the first is taken.
+    Of alternatives the first is taken. A model of documents also writes what follows the empty prompt,
+    `ROOT/<out>_empty.safetensors`.
 
     Args:
         model: as for `fourm generate`.
@@ -94,34 +108,46 @@ def embed(
         modality, num_tokens, device: see `TextReader`.
         out: name of the new folder.
         batch_size: texts at a time; equal ones are read once.
+        source, start, phrases: of a model of documents; see `Imagined`.
 
     Raises:
-        ConfigError: if the model has no encoder that reads texts.
+        ConfigError: if the model has no encoder that reads texts, and generates no images.
         DataError: if texts are missing or damaged, too long, or other files are in the way.
     """
     bundle = load_bundle(model)
-    reader = TextReader(bundle, modality, num_tokens, device)
-    source = open_source(str(root), [reader.modality.source], "shards")
-    facts = {"model": identity(bundle), "modality": reader.modality.name, "size": [reader.num_tokens, reader.dim]}
+    reader: TextReader | Imagined
+    if any(m.is_slots for m in bundle.model.modalities.values()):
+        reader = Imagined(bundle, source, start, phrases, device)
+    else:
+        reader = TextReader(bundle, modality, num_tokens, device)
+    texts = open_source(str(root), [reader.modality.source], "shards")
+    facts: dict[str, Any] = {
+        "model": identity(bundle),
+        "modality": reader.modality.name,
+        "size": [reader.num_tokens, reader.dim],
+    }
+    facts |= {"start": start, "phrases": phrases} if isinstance(reader, Imagined) else {}
     found = read_source_facts(root, out)
     if ((root / out).exists() and not found) or {**found, **facts} != {**facts, **found}:
         raise DataError(
             f"{root / out} holds other files than the vectors of {reader.num_tokens} tokens that this model makes of "
             f"'{reader.modality.name}': remove that folder, or give another name with --out"
         )
-    write_source_facts(root, out, {**facts, NUM_SHARDS: len(source.shard_sizes)})
+    write_source_facts(root, out, {**facts, NUM_SHARDS: len(texts.shard_sizes)})
     first = 0
-    for shard, size in enumerate(source.shard_sizes):
-        if not shard_is_complete(root, [out], shard, source.keys_digest(shard)):
+    for shard, size in enumerate(texts.shard_sizes):
+        if not shard_is_complete(root, [out], shard, texts.keys_digest(shard)):
             numbers = range(first, first + size)
             with ShardWriter(root, shard, {out: "npz"}) as writer:
-                for n, data in zip(numbers, _files(reader, source, numbers, batch_size), strict=True):
-                    writer.write(source.key(n), {out: data})
+                for n, data in zip(numbers, _files(reader, texts, numbers, batch_size), strict=True):
+                    writer.write(texts.key(n), {out: data})
         first += size
+    if isinstance(reader, Imagined):
+        reader.write_empty(root / f"{out}_empty.safetensors")
     _LOG.info("%s: %d x %d vectors of each of %d texts", root / out, reader.num_tokens, reader.dim, first)
 
 
-def _files(reader: TextReader, source: Source, numbers: Sequence[int], batch_size: int) -> Iterator[bytes]:
+def _files(reader: TextReader | Imagined, source: Source, numbers: Sequence[int], batch_size: int) -> Iterator[bytes]:
     """The file of each sample."""
     texts = [_first(reader.modality, source, n) for n in numbers]
     different = list(dict.fromkeys(texts))

@@ -146,6 +146,12 @@ def test_a_model_that_does_not_paint_is_measured_on_captions_alone(bundle: Bundl
     assert "does not paint" in outcome.missing["caption_to_image"]
 
 
+def test_another_painter_can_be_named(bundle: Bundle, pairs: Path, tmp_path: Path) -> None:
+    bundle.tokenizers["image"].save(tmp_path / "painter")
+    asked = config(pairs, tmp_path, painter=tmp_path / "painter", guidance=1.0, num_steps=1)
+    assert "caption_to_image" in evaluate_captions(asked, replace(bundle, tokenizers={}), CPU).metrics
+
+
 def test_what_is_painted_does_not_depend_on_the_batches(bundle: Bundle, pairs: Path, tmp_path: Path) -> None:
     found = [
         evaluate_captions(config(pairs, tmp_path, batch_size=size), bundle, CPU).tables[1].cells[0][1]
