@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fourm.data.configs import DatasetConfig
 from fourm.data.interleaved import InterleavedDocuments
 from fourm.data.interleaved_files import LineDocuments
+from fourm.data.interleaved_parts import Ids
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.configs import DocumentsEvaluation
 from fourm.evaluate.outcome import Cell, Outcome, PictureTable
@@ -38,11 +40,15 @@ class Answered:
         right: whether every asked token was the likeliest.
         said: the likeliest tokens in the places of the asked ones.
         wanted: the asked ones.
+        likelihood: the logarithm of their probability.
+        chosen: whether they are likelier than wrong ones, where both first differ.
     """
 
     right: bool
     said: list[int]
     wanted: list[int]
+    likelihood: float
+    chosen: bool = False
 
 
 def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
@@ -57,7 +63,8 @@ def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
     """
     dataset = build_documents(config, bundle)
     facts = read_facts(config.data, len(dataset))
-    answered = list(answer(bundle.model, dataset, config))
+    wrong = _wrong_names(bundle, facts)
+    answered = list(answer(bundle.model, dataset, config, wrong=wrong))
     blind = list(answer(bundle.model, dataset, config, blind=True)) if config.blind else None
     metrics: dict[str, dict[str, float]] = {}
     for kind, numbers in by_kind(facts).items():
@@ -66,6 +73,8 @@ def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
             own["blind_accuracy"] = _share([blind[n].right for n in numbers])
         if (guess := best_guess([facts[n] for n in numbers])) is not None:
             own["baseline_accuracy"] = guess
+        if wrong is not None:
+            own["choice_accuracy"] = _share([answered[n].chosen for n in numbers])
         metrics[kind] = own
     shown = _examples(config, bundle, dataset, answered, facts)
     return Outcome(metrics, [shown], {"documents": f"{len(dataset):,} of {config.data}"})
@@ -90,7 +99,10 @@ def build_documents(config: DocumentsEvaluation, bundle: Bundle) -> InterleavedD
     return InterleavedDocuments(NAME, lines, model.modalities, bundle.text, given)
 
 
-def answer(model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blind: bool = False) -> Iterator[Answered]:
+def answer(
+    model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blind: bool = False,
+    wrong: Sequence[Ids] | None = None,
+) -> Iterator[Answered]:  # fmt: skip
     """What the model finds likeliest where documents ask, document by document.
 
     Args:
@@ -98,6 +110,7 @@ def answer(model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blin
         dataset: of documents.
         config: batch size and seed.
         blind: leave out all images.
+        wrong: ids of another answer to every document.
     """
     longest = max(m.num_tokens for m in model.modalities.values())
     task = Autoregressive(AutoregressiveConfig(max_tokens=max(longest, config.packing.num_tokens)), model.modalities)
@@ -115,7 +128,7 @@ def answer(model: Multimodal, dataset: Any, config: DocumentsEvaluation, *, blin
                 )
             rows.append(row)
         batch = task.collate(rows).decoder.to(device)
-        yield from _answers(model, batch)
+        yield from _answers(model, batch, None if wrong is None else [wrong[n] for n in numbers])
 
 
 def _blind(model: Multimodal, document: Document) -> list[Segment]:
@@ -129,15 +142,31 @@ def _last_asked(document: Document) -> list[Segment]:
 
 
 @torch.no_grad()
-def _answers(model: Multimodal, batch: TokenBatch) -> Iterator[Answered]:
+def _answers(model: Multimodal, batch: TokenBatch, wrong: Sequence[Ids] | None) -> Iterator[Answered]:
     (name,) = [m.name for m in model.modalities.values() if m.is_discrete]
     rows = batch.target_rows[name]
     hidden = model.decode(batch).flatten(0, 1)[rows]
-    said, wanted = model.heads.logits(name, hidden).argmax(-1).cpu(), batch.targets(name).cpu()
+    logits, wanted = model.heads.logits(name, hidden).float().cpu(), batch.targets(name).cpu()
+    said, likelihood = logits.argmax(-1), logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
     sample = torch.div(rows, batch.modality.shape[1], rounding_mode="floor").cpu()
     for n in range(batch.num_samples):
         own = sample == n
-        yield Answered(bool((said[own] == wanted[own]).all()), said[own].tolist(), wanted[own].tolist())
+        right, ids = bool((said[own] == wanted[own]).all()), wanted[own].tolist()
+        chosen = wrong is not None and _prefers(logits[own], ids, wrong[n].tolist())
+        yield Answered(right, said[own].tolist(), ids, float(likelihood[own].sum()), chosen)
+
+
+def _prefers(logits: Tensor, right: Sequence[int], wrong: Sequence[int]) -> bool:
+    """Whether (L, vocabulary) scores are higher for the one than for the other, where both first differ."""
+    place = next((n for n, (ours, theirs) in enumerate(zip(right, wrong)) if ours != theirs), None)
+    return place is not None and bool(logits[place, right[place]] > logits[place, wrong[place]])
+
+
+def _wrong_names(bundle: Bundle, facts: Sequence[dict[str, Any]]) -> list[Ids] | None:
+    """Of documents that all bind two names: ids of the one that is not asked."""
+    if any(len(line.get("names", ())) != 2 or line.get("answer") not in line["names"] for line in facts):
+        return None
+    return [bundle.text.encode(next(name for name in line["names"] if name != line["answer"])) for line in facts]
 
 
 def read_facts(path: Path, count: int) -> list[dict[str, Any]]:

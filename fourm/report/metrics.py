@@ -143,6 +143,12 @@ MEANINGS: dict[str, Meaning] = {
     "point_iou": Meaning(
         "IoU at points", "Best overlap of the masks that are written at a point of each instance, on average.", "higher"
     ),
+    "choice_accuracy": Meaning(
+        "right of two",
+        "How often the name that is asked is likelier than the other one: half the time by chance.",
+        "higher",
+        "%",
+    ),
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 

@@ -137,6 +137,22 @@ def test_of_several_asked_words_the_last_alone_count(bundle: Bundle, questions: 
     assert set(wanted[0]) <= set(COLOURS)
 
 
+def test_of_two_names_the_likelier_one_is_chosen(bundle: Bundle, tmp_path: Path) -> None:
+    """One document asks for each name, of the same words: whatever a model prefers, it is right in one of them."""
+    lines = []
+    for answer in ("bed", "lamp"):
+        parts = [{"text": "what colour is the", "asked": False}, {"text": answer}]
+        lines.append({"parts": parts, "names": ["bed", "lamp"], "answer": answer, "shots": 1})
+    path = tmp_path / "names.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = evaluate_documents(config(path), bundle).metrics
+    assert found["all"]["choice_accuracy"] == found["1_shots"]["choice_accuracy"] == 0.5
+    path.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], lines[0]]))
+    once = evaluate_documents(config(path), bundle).metrics["all"]["choice_accuracy"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [lines[1], lines[1]]))
+    assert {once, evaluate_documents(config(path), bundle).metrics["all"]["choice_accuracy"]} == {0.0, 1.0}
+
+
 def test_a_document_that_asks_nothing_is_not_right(bundle: Bundle, questions: Path) -> None:
     short = config(questions, packing=InterleavedConfig(num_tokens=8, bos="[SOS]", eos="[EOS]"))
     with pytest.raises(DataError, match=r"line 1: nothing is asked, or the answer is cut off.*num_tokens"):
