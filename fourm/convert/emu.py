@@ -92,7 +92,7 @@ def from_emu(
     )
     copies = {} if text_tokenizer is None else {llama.TEXT: text_tokenizer}
     folders.save_model(loaded.network, out, copies, form)
-    return told(loaded, source, out, text_tokenizer)
+    return told(loaded, out, text_tokenizer)
 
 
 def load_emu(source: str | Path, version: Version, num_tokens: int = 64) -> Loaded:

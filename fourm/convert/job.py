@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fourm.convert import ml4m, ml4m_tokenizer_export, ml4m_tokenizers
-from fourm.convert.load import Loaded, load_published_model, load_published_tokenizer
-from fourm.convert.published import CONFIG_FILE, MODALITIES_FILE, WEIGHTS_FILE, open_published, read_table
+from fourm.convert.load import Loaded, load_published_model, load_published_tokenizer, summary
+from fourm.convert.published import CONFIG_FILE, open_published, read_table
 from fourm.convert.rules import Imported, Rule, write
 from fourm.convert.side import SIDE_FOLDER, read_side, write_side
+from fourm.convert.write import own_folder, write_checkpoint
 from fourm.errors import CheckpointError
-from fourm.files import publish, replacing
+from fourm.files import publish
 from fourm.modality import Modality, to_dict
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
@@ -96,20 +96,17 @@ def to_ml4m(source: Path, out: Path) -> list[str]:
     Raises:
         CheckpointError: if the public code cannot express it.
     """
-    folder = source if (source / CONFIG_FILE).is_file() else source / "model"
-    if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"there is neither a model nor a tokenizer of fourm in {source}")
+    folder = own_folder(source, "neither a model nor a tokenizer")
     is_tokenizer = "kind" in read_table(folder / CONFIG_FILE)
     own = _tokenizer_parts(folder) if is_tokenizer else _model_parts(folder)
     side = read_side(folder)
     kept = Imported({}) if side is None else side.imported
     config = (side.config if side is not None else None) or own.config()
     state = write(own.rules, own.state, kept=kept.kept, absent=kept.absent, dtypes=kept.dtypes)
-    _publish(out, config, state, own.modalities)
+    lines = [write_checkpoint(out, config, state, own.modalities)]
     text = folder / "tokenizers" / "text.json"
     if out.suffix != ".safetensors" and text.is_file():
         publish(out / "text_tokenizer.json", text.read_text(encoding="utf-8"))
-    lines = [f"{len(state)} tensors, {sum(t.numel() for t in state.values()) / 1e6:.1f} M numbers -> {out}"]
     fresh = [rule.key for rule in own.rules if rule.is_unread and rule.key in state and rule.key not in kept.kept]
     if fresh:
         lines.append(f"{len(fresh)} tensors that nothing reads are zero, such as {fresh[0]}")
@@ -151,22 +148,6 @@ def _tokenizer_parts(folder: Path) -> _Own:
     return _Own(state, rules, config, {tokenizer.modality.name: to_dict(tokenizer.modality)})
 
 
-def _publish(out: Path, config: Mapping[str, Any], state: dict[str, Tensor], modalities: dict[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    is_file = out.suffix == ".safetensors"
-    metadata = {name: str(value) for name, value in config.items()} if is_file else {"format": "pt"}
-    try:
-        with replacing(out if is_file else out / WEIGHTS_FILE) as path:
-            save_file(state, path, metadata=metadata)
-        if not is_file:
-            publish(out / MODALITIES_FILE, json.dumps(modalities, indent=1) + "\n")
-            publish(out / CONFIG_FILE, json.dumps(dict(config), indent=2) + "\n")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {out}: {error}. Free space or choose another place") from error
-
-
 def _check_tokenizers(model: Multimodal, tokenizers: Mapping[str, Path]) -> None:
     """Whether the tokenizers to copy along are those of modalities of the model."""
     for name, path in tokenizers.items():
@@ -195,12 +176,8 @@ def _codes(config: Mapping[str, Any]) -> int | None:
 
 
 def _told(loaded: Loaded, out: Path, text_tokenizer: Path | None) -> list[str]:
-    network, found, source = loaded.network, loaded.imported, loaded.published.source
-    numbers = sum(p.numel() for p in network.parameters()) / 1e6
-    lines = [
-        f"{source} -> {out}",
-        f"{len(loaded.published.tensors)} published tensors, {numbers:.1f} M parameters here",
-    ]
+    network, found = loaded.network, loaded.imported
+    lines = summary(loaded.published, network, out)
     if found.kept:
         lines.append(f"{len(found.kept)} tensors that are not read or are computed here are kept in {SIDE_FOLDER}/")
     if isinstance(network, Multimodal):

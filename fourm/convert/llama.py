@@ -5,7 +5,6 @@ Weights are those of `LlamaForCausalLM`, with biases of queries, keys, values an
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from fourm.convert import checkpoints
 from fourm.convert.job import check_codes
-from fourm.convert.load import Loaded, naming
-from fourm.convert.published import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint
+from fourm.convert.load import Loaded, naming, summary
+from fourm.convert.published import open_checkpoint
 from fourm.convert.rules import Rule, read, write
 from fourm.convert.vocabulary import add_tokens, read_tokenizer
+from fourm.convert.write import own_folder, write_checkpoint
 from fourm.errors import CheckpointError
-from fourm.files import publish, replacing
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
 from fourm.models import folder as folders
 from fourm.models.configs import MultimodalConfig
@@ -80,10 +79,8 @@ def from_llama(
             tokenizer = Path(scratch) / TOKENIZER_FILE
             vocabulary.save(str(tokenizer))
         folders.save_model(model, out, {} if tokenizer is None else {modality: tokenizer})
-    numbers = sum(p.numel() for p in model.parameters()) / 1e6
     return [
-        f"{source} -> {out}",
-        f"{len(loaded.published.tensors)} published tensors, {numbers:.1f} M parameters here",
+        *summary(loaded.published, model, out),
         f"reads and predicts {modality}, of {model.modalities[modality].vocab_size:,} ids",
     ]
 
@@ -101,22 +98,8 @@ def to_llama(source: Path, out: Path) -> list[str]:
     Raises:
         CheckpointError: if Llama has no place for a part of the model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    folder = source if (source / CONFIG_FILE).is_file() else source / "model"
-    if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"there is no model of fourm in {source}")
-    model = folders.load_model(folder)
-    config = published_config(model)
-    state = write(rules(model), _stored(model))
-    try:
-        with replacing(out / WEIGHTS_FILE) as path:
-            save_file(state, path, metadata={"format": "pt"})
-        publish(out / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {out}: {error}. Free space or choose another place") from error
-    return [f"{len(state)} tensors, {sum(t.numel() for t in state.values()) / 1e6:.1f} M numbers -> {out}"]
+    model = folders.load_model(own_folder(source, "no model"))
+    return [write_checkpoint(out, published_config(model), write(rules(model), _stored(model)))]
 
 
 def load_llama(source: str | Path, modality: str = NAME) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,15 @@ class Loaded(NamedTuple):
     network: Any
     published: Published
     imported: Imported
+
+
+def summary(published: Published, network: torch.nn.Module, out: Path) -> list[str]:
+    """What became of a checkpoint, in lines for people: from where to where, and how much of it."""
+    numbers = sum(p.numel() for p in network.parameters()) / 1e6
+    return [
+        f"{published.source} -> {out}",
+        f"{len(published.tensors)} published tensors, {numbers:.1f} M parameters here",
+    ]
 
 
 def load_published_model(published: Published, *, keep: bool = False) -> Loaded:

@@ -12,7 +12,7 @@ import torch
 
 from fourm.convert import checkpoints, llama
 from fourm.convert.llama import TEXT, TOKENIZER_FILE
-from fourm.convert.load import Loaded, naming
+from fourm.convert.load import Loaded, naming, summary
 from fourm.convert.parts import Prefixed, prefixed, tower_config, tower_rules
 from fourm.convert.published import CONFIG_FILE, Published, local_folder, open_checkpoint, read_table
 from fourm.convert.rules import Rule, read
@@ -75,7 +75,7 @@ def from_vila(source: str | Path, out: Path, *, text_tokenizer: Path | None = No
     found = folder / "llm" / TOKENIZER_FILE
     text = text_tokenizer or (found if found.is_file() else None)
     folders.save_model(loaded.network, out, {} if text is None else {TEXT: text}, _form(text))
-    return told(loaded, source, out, text)
+    return told(loaded, out, text)
 
 
 def _form(text: Path | None) -> DocumentForm | None:
@@ -92,14 +92,12 @@ def _form(text: Path | None) -> DocumentForm | None:
     return DocumentForm(start, after_image="\n", chat=chat)
 
 
-def told(loaded: Loaded, source: str | Path, out: Path, text: Path | None) -> list[str]:
+def told(loaded: Loaded, out: Path, text: Path | None) -> list[str]:
     """What was done, in lines for people."""
-    model, tensors = loaded.network, loaded.published.tensors
-    image, numbers = model.modalities[IMAGE], sum(p.numel() for p in model.parameters()) / 1e6
+    model, image = loaded.network, loaded.network.modalities[IMAGE]
     height, width = image.image_size
     lines = [
-        f"{source} -> {out}",
-        f"{len(tensors)} published tensors, {numbers:.1f} M parameters here",
+        *summary(loaded.published, model, out),
         f"reads images of {height} x {width} pixels as {image.num_tokens} tokens, and text of "
         f"{model.modalities[TEXT].vocab_size:,} ids",
     ]

@@ -8,7 +8,7 @@ import torch
 
 from fourm.convert import checkpoints
 from fourm.convert.aim import Facts, Version, open_encoder, rules
-from fourm.convert.load import Loaded, naming
+from fourm.convert.load import Loaded, naming, summary
 from fourm.convert.rules import read
 from fourm.convert.side import write_side
 from fourm.modality import Discrete, Modality, ModalitySet, Sequence
@@ -64,10 +64,8 @@ def convert(
     else:
         save_backbone(network.eval(), out)
     write_side(out, Loaded(network, published, found))
-    numbers = sum(p.numel() for p in network.parameters()) / 1e6
     lines = [
-        f"{published.source} -> {out}",
-        f"{len(published.tensors)} published tensors, {numbers:.1f} M parameters here",
+        *summary(published, network, out),
         f"reads {facts.name} in patches of {facts.patch_size}: {facts.depth} blocks of width {facts.dim}",
     ]
     if facts.num_classes is not None:
