@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import study
-from lvm_scaling import pairs_of
+from lvm_shots import pairs_of
 from torch import Tensor
 
 from fourm.generate.rows import log_likelihood, shot_perplexity
@@ -130,13 +130,9 @@ def main() -> None:
         parser.error(f"--steps {options.steps} is no multiple of --points {options.points}")
     documents = sentences(options)
     results = [measure(options, documents, way, seed) for seed in SEEDS for way in WAYS]
-    study.keep("delvm_balance", results, pictures(results), Path(options.output))
-    print(table(results))
-    if options.docs:
-        study.keep_in_docs("delvm_balance", results, pictures(results), study.CHECKOUT)
-        picture = "![Loss of the small task along the way](pictures/delvm_balance_tail.svg)"
-        text = f"{table(results)}\n\n{reading(results)}\n\n{picture}"
-        study.write_part(study.CHECKOUT / "docs" / "delvm.md", "delvm_balance.py", text)
+    captions = {"tail": "Loss of the small task along the way"}
+    texts = [table(results), reading(results)]
+    study.tell("delvm_balance", options, results, texts, "delvm.md", pictures(results), captions)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,34 @@ def keep_in_docs(name: str, results: Any, pictures: Mapping[str, str], checkout:
         publish(checkout / "docs" / "pictures" / f"{name}_{picture}.svg", text.replace("currentColor", "#808080"))
 
 
+def tell(
+    name: str,
+    options: argparse.Namespace,
+    results: Any,
+    texts: Sequence[str],
+    page: str,
+    drawn: Mapping[str, str],
+    captions: Mapping[str, str],
+) -> None:
+    """Keep what a study found and print its table; with `--docs`, write it into a page too.
+
+    Args:
+        name: of the study and its script.
+        options: of `parser`.
+        results: its numbers.
+        texts: its table, and what comes between table and pictures.
+        page: of the documentation, which has a part for the script.
+        drawn: name -> SVG.
+        captions: name -> what the picture shows.
+    """
+    keep(name, results, drawn, Path(options.output))
+    print(texts[0])
+    if options.docs:
+        keep_in_docs(name, results, drawn, CHECKOUT)
+        links = "\n\n".join(f"![{what}](pictures/{name}_{picture}.svg)" for picture, what in captions.items())
+        write_part(CHECKOUT / "docs" / page, f"{name}.py", "\n\n".join([*texts, links]))
+
+
 def write_part(page: Path, script: str, text: str) -> None:
     """Replace the part of a page that a script writes, between two comments.
 

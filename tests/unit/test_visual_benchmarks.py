@@ -21,7 +21,7 @@ def script(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_documents_are_cut_into_examples_and_a_question(script: Any, tmp_path: Path) -> None:
-    study = script("lvm_scaling")
+    study = script("lvm_shots")
     with DocumentWriter(tmp_path / "depth" / "part-00000.bin") as writer:
         for length in (5, 4, 1):  # pairs
             writer.write(np.arange(2 * length * study.IMAGE))
@@ -44,6 +44,21 @@ def test_the_sizes_of_lvm_are_told_as_they_are(script: Any) -> None:
     assert "the loss falls in 2 of 2 steps and the perplexity behind 3 examples in 0" in study.reading(results)
     assert "below the one without examples for 2 of 3 models" in study.reading(results)
     assert all(picture.startswith("<svg") for picture in study.pictures(results).values())
+
+
+def test_examples_that_help_in_some_tasks_only_are_told(script: Any) -> None:
+    study = script("lvm_shots")
+    found = {task: {0: 8.0, 1: 4.0, 2: 2.0, 3: 9.0 if task == "edges" else 1.0} for task in study.TASKS}
+    assert study.mean({"a": {0: 2.0}, "b": {0: 8.0}}, 0) == pytest.approx(4.0)
+    results = {
+        "lvm": {
+            "trunk_parameters": 1000, "tokens": 1.0, "held_out_loss": 3.0,
+            "perplexity": {task: {str(k): v for k, v in one.items()} for task, one in found.items()}
+            | {"all": {str(k): 5.0 for k in study.SHOTS}},
+        }
+    }  # fmt: skip
+    assert "| edges | 8.00 | 4.00 | 2.00 | 9.00 |" in study.table(results)
+    assert "a perplexity of 20.1, and 3 examples help it in 6 of 7 tasks" in study.reading(results)
 
 
 def test_the_ways_to_balance_are_told_as_they_are(script: Any) -> None:
