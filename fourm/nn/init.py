@@ -51,6 +51,12 @@ def adopt_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     if missing or outcome.unexpected_keys:
         left = outcome.unexpected_keys
         raise ValueError(f"missing: {', '.join(missing[:8]) or 'none'}; left over: {', '.join(left[:8]) or 'none'}")
+    fill_tables(model)
+
+
+@torch.no_grad()
+def fill_tables(model: nn.Module) -> None:
+    """Compute the constant tables of a model that was built on the meta device."""
     for module in model.modules():
         if isinstance(module, HasTables):
             module.fill_tables()

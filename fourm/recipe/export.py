@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fourm import config as configs
 from fourm.errors import CheckpointError, ConfigError
 from fourm.models import folder as folders
+from fourm.nn.init import fill_tables
 from fourm.nn.lora import add_lora, merge_lora
 from fourm.recipe.encoders import adopt_vocabulary, load_text_tokenizer
 from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
@@ -72,7 +73,9 @@ def load_checkpoint(path: Place, *, averaged: bool | None = None) -> Any:
 def _restore(path: Place, averaged: bool | None) -> tuple[Any, PretrainRecipe | TokenizerRecipe, int, str]:
     record = read_record(path)
     recipe = _recipe(record, path)
-    model = _build(recipe)
+    with torch.device("meta"):  # all weights come from the checkpoint: no tower, no painter is read where it came from
+        model = _build(recipe)
+    model._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
     taken = "weights"
 
     def targets(saved: set[str]) -> dict[str, Tensor]:
@@ -91,6 +94,7 @@ def _restore(path: Place, averaged: bool | None) -> tuple[Any, PretrainRecipe | 
 
     with torch.no_grad():
         CheckpointStore(_parent(path), World()).load(path, targets)
+        fill_tables(model)
     merge_lora(model)
     return model, recipe, int(record["step"]), taken
 

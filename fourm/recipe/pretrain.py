@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ from fourm.train.distributed import session
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_OWN_WEIGHTS = {"pretrained": False, "weights": None, "path": None}
+"""Where towers find weights, and what it is without any."""
 
 
 def run(recipe: PretrainRecipe) -> None:
@@ -102,9 +106,12 @@ def build_objective(
 
 def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> Any:
     """The model of a recipe with its initial weights; without any on the meta device."""
-    model = implementation(recipe.model.target)(modalities, recipe.model, recipe.seed)
-    if next(model.parameters()).is_meta:
-        return with_lora(recipe, model)
+    kind = implementation(recipe.model.target)
+    if torch.get_default_device().type == "meta":
+        return with_lora(recipe, kind(modalities, recipe.model, recipe.seed))
+    source = None if recipe.init_from is None else _source(recipe.init_from)
+    model = kind(modalities, recipe.model if source is None else _towers_alone(recipe.model, source), recipe.seed)
+    model.config = recipe.model  # which says where towers came from
     if getattr(recipe.model, "code_dim", None) is not None:
         model.set_codes({n: t.codebook for n, t in tokenizers.items() if t.codebook is not None})
     if getattr(recipe.model, "codebook_init", False):
@@ -116,12 +123,24 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
         if not codebooks:
             raise ConfigError("model.codebook_init needs tokenizers with a codebook under `tokenizers:`")
         model.fill_from_codebooks(codebooks, recipe.seed)
-    if recipe.init_from is not None:
-        copy_weights(_source(recipe.init_from), model)
+    if source is not None:
+        copy_weights(source, model)
     for name, feeder in getattr(recipe.model, "feeders", {}).items():
         if getattr(feeder, "from_tokenizer", False):
             take_encoder(model, name, tokenizers.get(name))
     return with_lora(recipe, model)
+
+
+def _towers_alone(config: Any, source: Any) -> Any:
+    """The config of a model without the weights that its towers come with, where a source has better ones."""
+    known = getattr(getattr(source, "input_embedder", None), "feeders", {})
+    feeders = dict(getattr(config, "feeders", {}))
+    for name in feeders.keys() & set(known):
+        tower = getattr(feeders[name], "tower", None)
+        own = {key: empty for key, empty in _OWN_WEIGHTS.items() if hasattr(tower, key)}
+        if own:
+            feeders[name] = replace(feeders[name], tower=replace(tower, **own))
+    return replace(config, feeders=feeders) if feeders else config
 
 
 def take_encoder(model: Any, name: str, tokenizer: Any) -> None:

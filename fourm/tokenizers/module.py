@@ -12,7 +12,7 @@ from fourm.config import build, to_dict
 from fourm.errors import CheckpointError, ConfigError
 from fourm.machine import Precision, use_bf16
 from fourm.modality import Modality
-from fourm.nn.init import HasTables
+from fourm.nn.init import fill_tables
 from fourm.tokenizers import saved
 
 
@@ -114,9 +114,7 @@ class TokenizerModule(nn.Module):
             model.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise CheckpointError(f"{folder}: the weights do not fit the config: {error}") from None
-        for module in model.modules():
-            if isinstance(module, HasTables):
-                module.fill_tables()
+        fill_tables(model)
         return model.to(device).requires_grad_(False).eval()
 
     @torch.no_grad()
