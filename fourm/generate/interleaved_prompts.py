@@ -19,6 +19,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, text_tokenizer
 from fourm.generate.inputs import network_input
 from fourm.generate.interleaved import Row, RowWriting, write_rows
+from fourm.generate.painter import painter
 from fourm.generate.phrases import IMAGE, Phrases, asks_in_turns, phrases_of
 from fourm.generate.reading import read_image
 from fourm.generate.turns import Turns, known_id
@@ -166,7 +167,7 @@ class Interleaved:
         Raises:
             ConfigError: if the decoder paints without guidance.
         """
-        decoder: Any = self.bundle.tokenizers.get(self._image_modality().name)
+        decoder = painter(self.bundle, self._image_modality())
         if guided and getattr(getattr(decoder, "sampling", None), "guidance", None) == 1.0:
             raise ConfigError(
                 "guided moves images away from that of the empty prompt, but the decoder's sampling.guidance is 1: "
@@ -179,15 +180,9 @@ class Interleaved:
         """(B, C, H, W) images of vectors (B, slots, content.dim).
 
         Raises:
-            ConfigError: if the model came without a decoder of images.
+            ConfigError: if the model came without a decoder of images, or with one of other vectors.
         """
-        name = self._image_modality().name
-        if name not in self.bundle.tokenizers:
-            raise ConfigError(
-                f"the model has nothing that paints the vectors of '{name}': name a visual decoder in its recipe, "
-                f"tokenizers: {{{name}: FOLDER}}"
-            )
-        decoder: Any = self.bundle.tokenizers[name]
+        decoder = painter(self.bundle, self._image_modality())
         device = device_of(decoder)
         options = {} if null is None else {"null": null.to(device)}
         values: Tensor = decoder.decode(vectors.to(device), seeds=seeds.to(device), **options)

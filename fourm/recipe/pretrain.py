@@ -31,6 +31,7 @@ from fourm.recipe.job import TrainingJob, train_config
 from fourm.recipe.schema import TEXT, PictureConfig, PretrainRecipe
 from fourm.registry import implementation
 from fourm.tokenizers.base import Tokenizer, load_tokenizer
+from fourm.tokenizers.painting import check_painter
 from fourm.tokenizers.text import TextTokenizer
 from fourm.train.distributed import session
 
@@ -136,7 +137,7 @@ def _towers_alone(config: Any, source: Any) -> Any:
     known = getattr(getattr(source, "input_embedder", None), "feeders", {})
     feeders = dict(getattr(config, "feeders", {}))
     for name in feeders.keys() & set(known):
-        tower = getattr(feeders[name], "tower", None)
+        tower: Any = getattr(feeders[name], "tower", None)
         own = {key: empty for key, empty in _OWN_WEIGHTS.items() if hasattr(tower, key)}
         if own:
             feeders[name] = replace(feeders[name], tower=replace(tower, **own))
@@ -175,7 +176,13 @@ def _source(path: Path) -> Any:
 
 
 def _check_tokens(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dict[str, Tokenizer]) -> dict[str, str]:
-    """The hashes of image tokenizers. Tokens on disk must come from them, and they must fit the modalities."""
+    """The hashes of image tokenizers. Tokens on disk must come from them, and they must fit the modalities.
+
+    What paints vectors has to paint those of its modality.
+    """
+    for name, tokenizer in tokenizers.items():
+        if modalities[name].is_slots:
+            check_painter(modalities[name], tokenizer, f"tokenizers.{name}: {recipe.tokenizers[name]}")
     whole = {n: t for n, t in tokenizers.items() if modalities[n].is_grid or modalities[n].decode == "tokens"}
     for name, tokenizer in whole.items():
         modality = modalities[name]

@@ -116,6 +116,11 @@ class Detokenizer(TokenizerModule):
         return self.tokens.sizes[_IMAGE][0]
 
     @property
+    def reads(self) -> dict[str, tuple[int, int]]:
+        """(number of tokens, their length) that are painted."""
+        return self.tokens.sizes
+
+    @property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Condition -> (number of vectors, their length), of what is estimated."""
         return self.painter.conditions.sizes

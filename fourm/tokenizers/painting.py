@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from fourm.config import build, to_dict
+from fourm.errors import ConfigError
+from fourm.modality import Continuous, Modality
 from fourm.nn.configs import NoiseConfig, SamplingConfig
 from fourm.nn.diffusion import Denoise, Diffusion, starting_noise
 from fourm.rng import key_hash, normal, uniform
@@ -20,6 +22,32 @@ def stream(purpose: str) -> int:
 
 
 _NOISE, _TIME, _DROP = map(stream, ("noise", "time", "drop"))
+
+
+def check_painter(modality: Modality, decoder: Any, where: str) -> None:
+    """Whether a decoder paints the vectors of a modality.
+
+    Args:
+        modality: of images with slots.
+        decoder: a visual decoder, or a detokenizer.
+        where: names it in errors.
+
+    Raises:
+        ConfigError: if it paints others, or decodes something else.
+    """
+    sizes = getattr(decoder, "reads", None)
+    if sizes is None:
+        raise ConfigError(
+            f"{where} paints no vectors, but is of kind {getattr(decoder, 'kind', type(decoder).__name__)}: name a "
+            "visual_decoder or a detokenizer"
+        )
+    own = (modality.num_tokens, cast(Continuous, modality.content).dim)
+    if list(sizes.values()) != [own]:
+        reads = ", and ".join(f"{count} vectors of {dim} numbers as '{name}'" for name, (count, dim) in sizes.items())
+        raise ConfigError(
+            f"{where} paints {reads}, but an image of the modality '{modality.name}' is {own[0]} vectors of {own[1]} "
+            "numbers alone: name a decoder of these, or correct layout.num_tokens and content.dim"
+        )
 
 
 class Noised(NamedTuple):

@@ -79,6 +79,11 @@ class VisualDecoder(Painting):
         return sum(count for count, _ in self.conditions.sizes.values())
 
     @property
+    def reads(self) -> dict[str, tuple[int, int]]:
+        """Condition -> (number of vectors, their length), of what is painted."""
+        return self.conditions.sizes
+
+    @property
     def given(self) -> tuple[Modality, ...]:
         return self.conditions.given
 

@@ -208,6 +208,10 @@ def test_models_of_other_kinds_are_refused(bundle: Any):
     alone = SimpleNamespace(**{**vars(bundle), "tokenizers": {}})
     with pytest.raises(ConfigError, match=r"nothing that paints the vectors of 'image'.*tokenizers: \{image: FOLDER\}"):
         Interleaved(alone).draw([Interleaved(alone).drawing("red")], torch.arange(1))
+    wrong = SimpleNamespace(reads={"image": (4, 12)})
+    other = SimpleNamespace(**{**vars(bundle), "tokenizers": {"image": wrong}})
+    with pytest.raises(ConfigError, match="paints 4 vectors of 12 .*modality 'image' is 3 vectors of 12 numbers"):
+        Interleaved(other).draw([Interleaved(other).drawing("red")], torch.arange(1))
     with pytest.raises(ConfigError, match="without a text tokenizer"):
         Interleaved(SimpleNamespace(**{**vars(bundle), "text": None}))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fourm.errors import CheckpointError
+from fourm.errors import CheckpointError, ConfigError
 from fourm.models.folder import load_model, save_model
 from fourm.recipe import pretrain
 from fourm.recipe.export import export
@@ -80,3 +81,19 @@ def test_later_stages_and_exports_do_without_the_source_of_a_tower(
     image = torch.rand(1, 3, 16, 16)
     feeders = [m.input_embedder.feeders["image"] for m in (only_source, exported)]
     torch.testing.assert_close(feeders[0](image), feeders[1](image), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (SimpleNamespace(reads={"image": (4, 64)}), "paints 4 vectors of 64 numbers as 'image'"),
+        (SimpleNamespace(reads={"image": (9, 32)}), "is 4 vectors of 32 numbers"),
+        (SimpleNamespace(reads={"image": (4, 32), "text": (3, 8)}), "and 3 vectors of 8 numbers as 'text'"),
+        (SimpleNamespace(kind="vqvae"), "paints no vectors, but is of kind vqvae"),
+    ],
+)
+def test_what_paints_other_vectors_is_refused_before_training(decoder: Any, message: str) -> None:
+    made = reader(TIMM, tokenizers={"image": "painter"})
+    with pytest.raises(ConfigError, match=message):
+        pretrain._check_tokens(made, made.modality_set(), {"image": decoder})
+    pretrain._check_tokens(made, made.modality_set(), {"image": SimpleNamespace(reads={"image": (4, 32)})})  # type: ignore[dict-item]
