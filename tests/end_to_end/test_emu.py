@@ -42,9 +42,7 @@ def test_generated_vectors_are_stored_learned_from_painted_and_judged(world: Pat
     for split in ("train", "test"):
         stored = fourm("embed", model, world / "rooms" / split, "--out", "emu_vectors", "--start", "[SOS]")
         assert stored.status == 0, stored.err
-        made = fourm(
-            "prepare", "documents", world / "rooms" / split, world / "documents" / split, "--task", "captions"
-        )
+        made = fourm("prepare", "documents", world / "rooms" / split, world / "documents" / split, "--task", "captions")
         assert made.status == 0, made.err
     trained = fourm(
         "train-tokenizer", "rooms_visual_decoder_emu", f"variables.root={world}", f"output={world}/painter",
