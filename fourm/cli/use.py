@@ -164,17 +164,27 @@ def generate(
     With --prompts, answers lie in OUT/KEY/. Finished ones are skipped, so an interrupted run goes on where it stopped.
     Under torchrun, srun or a SLURM array every process does its share. Prompts that cannot be followed are named in
     OUT/rejected.jsonl.
+
+    A model of text and images answers one row: --given image=a.png --given text="What is it?" --to text, or --to image.
     """
     if not targets and options["plan"] is None:
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
     if not given and prompts is None:
         raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
+    from fourm.generate.interleaved import writes_rows
     from fourm.generate.reading import parse_given
     from fourm.recipe.bundle import load_bundle, with_others
 
     places = parse_given(models, "--model", "large=outputs/large/model")
-    bundle = with_others(load_bundle(model, text_tokenizer), options["plan"], places, text_tokenizer)
+    opened = load_bundle(model, text_tokenizer)
     options.update(given=given, targets=[n for n in targets.split(",") if n])
+    if writes_rows(opened.model):
+        from fourm.generate.interleaved_given import run as answer
+
+        for path in answer(opened, prompts=prompts, model=places, **{**options, "batch_size": 0}):
+            click.echo(path)
+        return
+    bundle = with_others(opened, options["plan"], places, text_tokenizer)
     if prompts is None:
         from fourm.generate.job import run
 

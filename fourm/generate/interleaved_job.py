@@ -62,7 +62,14 @@ class Asked:
 
 
 def prompt(
-    bundle: Bundle, asked: Asked, out: Path | None, *, num_samples: int, seed: int, writing: RowWriting
+    bundle: Bundle,
+    asked: Asked,
+    out: Path | None,
+    *,
+    num_samples: int,
+    seed: int,
+    writing: RowWriting,
+    stems: Sequence[str] = (),
 ) -> list[str]:
     """Answer with text, or paint.
 
@@ -73,6 +80,7 @@ def prompt(
         num_samples: answers, each with its own seed.
         seed: of the first.
         writing: how text is generated.
+        stems: names of the files without extension; empty: the seeds.
 
     Returns:
         the texts, or the files written.
@@ -96,7 +104,8 @@ def prompt(
     values = model.draw(prompts, seeds, guided=asked.guided)
     raw: Any = bundle.tokenizers[model.row.image or ""].modality
     out.mkdir(parents=True, exist_ok=True)
-    written = [files.write(raw, value, out, str(seed + number)) for number, value in enumerate(values)]
+    stems = stems or [str(seed + number) for number in range(num_samples)]
+    written = [files.write(raw, value, out, stem) for value, stem in zip(values, stems, strict=True)]
     return [str(path) for paths in written for path in paths]
 
 

@@ -247,6 +247,45 @@ def test_the_command_answers_and_paints(folder: Path, tmp_path: Path):
     assert Image.open(tmp_path / "0.png").size == (SIZE, SIZE)
 
 
+def generate(folder: Path, *arguments: Any) -> Any:
+    return CliRunner().invoke(cli, ["generate", str(folder / "model"), "--device", "cpu", *map(str, arguments)])
+
+
+def test_fourm_generate_gives_the_answers_of_fourm_prompt(folder: Path, tmp_path: Path):
+    shown, words = ["--given", f"image={folder / '0.png'}"], ["--given", "text=how many ?"]
+    found = generate(folder, *shown, *words, "--to", "text", "--num-samples", 2, "--out", tmp_path / "text")
+    asked = run(folder, "--image", folder / "0.png", "--question", "how many ?", "--num-samples", 2)
+    assert found.exit_code == 0, found.output
+    assert [Path(path).name for path in found.output.splitlines()] == ["text_00.txt", "text_01.txt"]
+    assert "".join(Path(path).read_text() for path in found.output.splitlines()) == asked.output
+
+    other = ["--given", f"image#b={folder / '1.png'}"]
+    painted = generate(folder, *shown, *other, "--to", "image", "--seed", 3, "--out", tmp_path / "image")
+    drawn = run(folder, "--image", folder / "0.png", "--image", folder / "1.png", "--draw", "", "--seed", 3,
+                "--out", tmp_path / "drawn")  # fmt: skip
+    assert painted.exit_code == drawn.exit_code == 0, painted.output
+    assert (tmp_path / "image/image.png").read_bytes() == (tmp_path / "drawn/3.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--given", "text=a", "--to", "text,image"], "leave out all targets but one, or ask with fourm prompt"),
+        (["--given", "text=a", "--to", "text", "--ensemble"], "leave out --ensemble"),
+        (["--prompts", "a.txt", "--to", "text"], "leave out --prompts"),
+        (["--given", "text=a", "--given", "text#2=b", "--to", "text"], "the text is given twice"),
+        (["--given", "depth=a.png", "--to", "text"], "cannot read 'depth'"),
+        (["--given", "image=none.png", "--to", "text"], "cannot read the image none.png"),
+    ],
+)
+def test_what_fourm_generate_cannot_ask_of_rows_is_explained(
+    folder: Path, tmp_path: Path, arguments: list[str], message: str
+):
+    found = generate(folder, *arguments, "--out", tmp_path / "out")
+    assert isinstance(found.exception, ConfigError | DataError)
+    assert message in str(found.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
