@@ -1,7 +1,7 @@
 """What models of visual sentences of rooms make of examples: the perplexity of their answers, task by task.
 
     python -m fourm pretrain lvm_rooms                    # tokenizer and sentences as docs/lvm.md says
-    python -m fourm pretrain delvm_rooms
+    python -m fourm pretrain delvm_rooms                  # if it is not there, LVM alone is measured
     python benchmarks/lvm_shots.py outputs/quickstart --docs
 
 The answers are the same whatever the number of examples, and so are the examples for all models. The table is printed;
@@ -93,11 +93,14 @@ def main() -> None:
     parser.add_argument(
         "source", metavar="quickstart", help="folder that holds `lvm`, `delvm` and `sentences`", type=Path
     )
-    parser.add_argument("--answers", type=int, default=64, help="of each task")
+    parser.add_argument("--answers", type=int, default=32, help="of each task")
     parser.add_argument("--docs", action="store_true", help="write benchmarks/results and docs/lvm.md too")
     options = parser.parse_args()
     sentences = options.source / "sentences" / "test"
-    results = {name: measure(options.source / name, sentences, options.answers) for name in MODELS}
+    trained = [name for name in MODELS if (options.source / name / "model").is_dir()]
+    if not trained:
+        parser.error(f"{options.source} holds neither of {', '.join(MODELS)}: train them first, see docs/lvm.md")
+    results = {name: measure(options.source / name, sentences, options.answers) for name in trained}
     text = f"{reading(results)}\n\n{table(results)}"
     print(text)
     if options.docs:
