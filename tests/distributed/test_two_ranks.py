@@ -54,9 +54,12 @@ def numbers(output: Path) -> torch.Tensor:
         {"model": "transfer", "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}, "ema_decay": 0.9}},
         # Which boxes are scored each rank draws itself; all else is that of one.
         {"model": "detection", "drawn": False, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}},
-        *({"model": kind, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}} for kind in (*KINDS, "vqgan")),
+        *(
+            {"model": kind, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}}
+            for kind in (*KINDS, "vqgan", "estimates")
+        ),
     ],
-    ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan"],
+    ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan", "estimates"],
 )
 def test_two_ranks_give_the_losses_of_one(checkout: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     toy_job.run({"output": str(tmp_path / "1"), **options})

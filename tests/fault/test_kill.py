@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Los
     return run
 
 
-@pytest.mark.parametrize("model", ["linear", "transfer", "detection", "vqgan", "documents", *KINDS])
+@pytest.mark.parametrize("model", ["linear", "transfer", "detection", "vqgan", "documents", "estimates", *KINDS])
 def test_killed_twice_between_checkpoints(
     checkout: Path, tmp_path: Path, undisturbed: Callable[[str], Losses], model: str
 ) -> None:
