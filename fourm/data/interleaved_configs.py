@@ -64,6 +64,8 @@ class InterleavedConfig:
         window: a document that is too long is cut behind its `first` tokens, or a `random` stretch of it is taken.
         drop_single_image: probability of leaving out a random stretch that has one image (OBELICS in VL-GPT: 0.8).
         drop_trailing_image: leave out images that no text follows.
+        drop_given_image: probability of leaving out an image that is not the last of its document (Emu2-Gen, whose
+            boxes and subjects are dropped at random).
         placeholders: names that must not count as special tokens where data holds them literally: their letters change
             between small and capital. The names of tokens given above are never left out of these.
         chat: what stands between the turns of a conversation.
@@ -95,13 +97,14 @@ class InterleavedConfig:
     window: Literal["first", "random"] = "first"
     drop_single_image: float = 0.0
     drop_trailing_image: bool = False
+    drop_given_image: float = 0.0
     placeholders: tuple[str, ...] = ("<image>", "[IMG]", "[/IMG]", "[USER]", "[ASSISTANT]")
     chat: ChatConfig = field(default_factory=ChatConfig)
 
     def __post_init__(self) -> None:
         check_range(self, "num_tokens", "group", "open_rows", "max_text_tokens", least=1)
         check_range(self, "min_images", "max_images", least=0)
-        check_range(self, "image_first", "drop_single_image", least=0, most=1)
+        check_range(self, "image_first", "drop_single_image", "drop_given_image", least=0, most=1)
         if self.max_images is not None and self.max_images < self.min_images:
             raise ConfigError(
                 f"packing.max_images is {self.max_images}, less than min_images {self.min_images}: no document remains"

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from fourm.data.interleaved_configs import InterleavedConfig
-from fourm.data.interleaved_parts import Ids, Image, Part, Parts, Text, Vocabulary
+from fourm.data.interleaved_parts import Ids, Image, Part, Parts, Text, Vocabulary, without_some
 from fourm.rng import generator
 
 _ENDLESS = 1 << 62
@@ -84,6 +84,8 @@ class Packer:
         Returns:
             at least one that is no added token; None if the rules leave the document out.
         """
+        if self.config.drop_given_image:
+            parts = without_some(parts, self.config.drop_given_image, rng)
         pieces = self._pieces(parts, rng, room, first)
         single = self.config.drop_single_image and sum(isinstance(piece, Picture) for piece in pieces) == 1
         if not pieces or (single and rng.random() < self.config.drop_single_image):

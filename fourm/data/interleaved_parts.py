@@ -128,3 +128,9 @@ def image_name(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"expected the name of an image file, found {value!r}")
     return value
+
+
+def without_some(parts: Parts, share: float, rng: np.random.Generator) -> list[Part]:
+    """A document without some of the images before its last one, each left out with a probability."""
+    last = max((n for n, part in enumerate(parts) if isinstance(part, Image)), default=-1)
+    return [p for n, p in enumerate(parts) if not isinstance(p, Image) or n == last or rng.random() >= share]

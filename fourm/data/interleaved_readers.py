@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fourm.data.interleaved_configs import ChatConfig, InterleavedConfig
 from fourm.data.interleaved_parts import Image, Part, Text, image_name, parts_from_json, texts
 
 Form = Callable[[Any, InterleavedConfig], list[Part]]
+_Item = TypeVar("_Item")
 _PLACE = "<image>"
 _USERS = ("human", "user")
 _ASSISTANTS = ("gpt", "assistant")
@@ -124,6 +125,9 @@ def frames(line: Any, config: InterleavedConfig) -> list[Part]:
         names = [image_name(frame["image"] if isinstance(frame, dict) else frame) for frame in shown]
         chosen = _even(names, config.max_images)
         return [*(Image(name, paired=True) for name in chosen), Text(texts(_first(line, "caption", "text")))]
+    # Of a stretch that is drawn later on, its own images are counted.
+    most = None if config.window == "random" else config.max_images
+    shown = _even(sorted(shown, key=lambda frame: float(frame["time"])), most)
     # At the same time, what is seen comes before what is said.
     events: list[tuple[float, int, Part]] = [(float(f["time"]), 0, Image(image_name(f["image"]))) for f in shown]
     events += [(float(s["time"]), 1, Text(str(s["text"]).strip())) for s in line["subtitles"]]
@@ -181,7 +185,7 @@ def _placed(text: str, names: list[str | int], asked: bool) -> list[Part]:
     return found
 
 
-def _even(items: list[str], most: int | None) -> list[str]:
+def _even(items: list[_Item], most: int | None) -> list[_Item]:
     """At most so many at even distances, each from the middle of its share."""
     if most is None or len(items) <= most:
         return items

@@ -170,14 +170,14 @@ def _wrong_names(bundle: Bundle, facts: Sequence[dict[str, Any]]) -> list[Ids] |
 
 
 def read_facts(path: Path, count: int) -> list[dict[str, Any]]:
-    """What the lines of a file say of their documents: `kind`, `question`, `answer`.
+    """What the lines of a file say of their documents: `kind`, `question`, `answer`; nothing in an empty line.
 
     Raises:
         DataError: if it is no file of documents.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file if line.strip()]
+            lines = [json.loads(line) if line.strip() else {} for line in file]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read documents {path}: {error}. Give one file of a JSON object per line") from None
     return lines[:count]

@@ -222,6 +222,24 @@ def test_of_a_video_so_many_frames_at_even_distances_are_taken() -> None:
     assert Written()(read(line, "frames", max_images=4)) == "*{f2} *{f6} *{f10} *{f14} *a *walk"
 
 
+def test_of_a_storyboard_so_many_frames_at_even_distances_are_taken() -> None:
+    line = {
+        "frames": [{"image": f"f{n}", "time": n} for n in reversed(range(16))],
+        "subtitles": [{"text": "hello", "time": 0}, {"text": "bye", "time": 12}],
+    }
+    found = Written(max_images=4)(read(line, "frames", max_images=4))
+    assert found == "*hello *{f2} *{f6} *{f10} *bye *{f14}"
+
+
+def test_given_images_are_left_out_at_random_and_the_last_one_never() -> None:
+    parts = [Text("a"), Image("box"), Text("bed"), Image("bed"), Image("room")]
+    write = Written(drop_given_image=0.5, loss_on="last_image")
+    found = {write(parts, seed) for seed in range(60)}
+    assert found == {"a bed *{room}", "a {box} bed *{room}", "a bed {bed} *{room}", "a {box} bed {bed} *{room}"}
+    assert write.packer.longest(parts) == 8  # of rows that are packed, with all images
+    assert Written(drop_given_image=1.0)([Image("room")]) == "*{room}"
+
+
 def test_text_alone() -> None:
     assert Written()(read({"text": "a bed"}, "text")) == "*a *bed"
     assert Written()(read_line(b"a bed\n", InterleavedConfig(reader="text"))) == "*a *bed"

@@ -14,7 +14,7 @@ from PIL import Image
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.configs import DocumentsEvaluation, load
-from fourm.evaluate.documents import best_guess, build_documents, by_kind, evaluate_documents
+from fourm.evaluate.documents import best_guess, build_documents, by_kind, evaluate_documents, read_facts
 from fourm.generate.rows import RowSampling, continue_rows
 from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots
 from fourm.models.configs import MultimodalConfig
@@ -176,6 +176,14 @@ def test_guesses_and_kinds() -> None:
     assert best_guess(facts) == pytest.approx(4 / 5)
     assert best_guess([{"parts": []}]) is None
     assert by_kind([{"kind": "x"}, {"shots": 2}, {}]) == {"all": [0, 1, 2], "x": [0], "2_shots": [1]}
+
+
+def test_empty_lines_are_counted_as_the_data_set_counts_them(tmp_path: Path) -> None:
+    (tmp_path / "lines.jsonl").write_text('{"kind": "colour"}\n\n{"kind": "count"}\n')
+
+    assert read_facts(tmp_path / "lines.jsonl", 3) == [{"kind": "colour"}, {}, {"kind": "count"}]
+    with pytest.raises(DataError, match="a JSON object per line"):
+        read_facts(tmp_path / "none.jsonl", 3)
 
 
 def test_the_shipped_recipe_is_read() -> None:
