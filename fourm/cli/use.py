@@ -75,7 +75,7 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.option("--source", default=None, help="[models of documents] Folder of the texts. [default: caption]")
 @click.option("--start", default=None, metavar="TOKEN", help="[models of documents] As in `fourm prompt`.")
 @click.option(
-    "--phrases", type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]), default="plain", show_default=True,
+    "--phrases", type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]), default=None,
     help="[models of documents] As in `fourm prompt`.",
 )  # fmt: skip
 @click.option("--out", default="text_vectors", show_default=True, help="Name of the new folder in ROOT.")

@@ -89,7 +89,7 @@ def prompt(
         ConfigError: if the model cannot answer so, or images have no folder.
         DataError: if a file cannot be read.
     """
-    model = Interleaved(bundle, **_options(asked))
+    model = Interleaved(bundle, **form_options(asked.start, asked.phrases, asked.bare_images))
     images = [model.read(path) for path in asked.images]
     document = write_prompt(
         model, text=asked.text, question=asked.question, draw=asked.draw, images=images, turns=asked.turns,
@@ -109,15 +109,17 @@ def prompt(
     return [str(path) for paths in written for path in paths]
 
 
-def _options(asked: Asked) -> dict[str, Any]:
-    """What is asked for in another form than that of the model's documents."""
+def form_options(
+    start: str | None = None, phrases: str | None = None, bare_images: bool | None = None
+) -> dict[str, Any]:
+    """Options of `Interleaved` for prompts in another form than that of the model's documents; see `Asked`."""
     options: dict[str, Any] = {}
-    if asked.start is not None:
-        options["start"] = asked.start or None
-    if asked.phrases is not None:
-        options["phrases"] = phrases_of(asked.phrases)
-    if asked.bare_images is not None:
-        options |= {"begin": None, "end": None} if asked.bare_images else {"begin": "[IMG]", "end": "[/IMG]"}
+    if start is not None:
+        options["start"] = start or None
+    if phrases is not None:
+        options["phrases"] = phrases_of(phrases)
+    if bare_images is not None:
+        options |= {"begin": None, "end": None} if bare_images else {"begin": "[IMG]", "end": "[/IMG]"}
     return options
 
 

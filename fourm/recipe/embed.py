@@ -95,7 +95,7 @@ def embed(
     device: str,
     source: str | None = None,
     start: str | None = None,
-    phrases: str = "plain",
+    phrases: str | None = None,
 ) -> None:
     """Write `ROOT/<out>`: an npz with `emb` (num_tokens, dim) for each text. Complete shards are skipped.
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fourm.errors import ConfigError
 from fourm.files import replacing
 from fourm.generate.bundle import Bundle, move
+from fourm.generate.interleaved_job import form_options
 from fourm.generate.interleaved_prompts import Interleaved
-from fourm.generate.phrases import PHRASES
 from fourm.machine import choose_device
 from fourm.modality import Continuous
 
@@ -26,8 +26,8 @@ class Imagined:
     Args:
         bundle: a model that generates vectors of images behind texts, and its text tokenizer.
         source: folder of the texts; None: `caption`.
-        start: token before every text; None: none.
-        phrases: how a picture is asked for; see `fourm prompt`.
+        start: token before every text; empty: none; None: that of the model.
+        phrases: how a picture is asked for, see `fourm prompt`; None: as the model was trained.
         device: to compute on.
 
     Attributes:
@@ -42,11 +42,11 @@ class Imagined:
         bundle: Bundle,
         source: str | None = None,
         start: str | None = None,
-        phrases: str = "plain",
+        phrases: str | None = None,
         device: str = "auto",
     ) -> None:
         move(bundle, choose_device(device))
-        self.model = Interleaved(bundle, start=start, phrases=PHRASES[phrases])
+        self.model = Interleaved(bundle, **form_options(start, phrases))
         image = self.model.image
         if image is None or image.name not in bundle.model.vector_heads:
             raise ConfigError("this model reads text and generates no images: name one with model.vector_head")
