@@ -4,7 +4,8 @@
 
 For each seed two trunks are trained on photographs of Fashion-MNIST, one with prefixes and one causally, from the same
 weights on the same photographs in the same order. What each of them reaches is added to OUT/aim_prefix.json at once,
-and is not measured again. `--docs` keeps it in benchmarks/results, and writes the means into docs/aim.md.
+and is not measured again, unless it lacks a column. `--docs` keeps it in benchmarks/results, and writes the means into
+docs/aim.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import study
 import torch
-from aim_probes import NAME, Photographs, attentive, linear, photographs
+from aim_probes import NAME, Photographs, attentive, linear, photographs, single
 
 from fourm.files import publish
 from fourm.modality import Continuous, Grid, Modality, ModalitySet
@@ -42,14 +43,15 @@ class Setting:
         dim, depth, num_heads, patch_size: of the trunk; the head has its width.
         steps, batch, lr: of pretraining.
         num_train, num_probe, num_test: photographs to pretrain on, to fit probes on (the first of these), to test on.
-        probe_steps: of the attentive probe, which reads the mean of the last half of the blocks.
+        probe_steps: of the attentive probe, which reads the mean of the last half of the blocks, as those of single
+            tokens do.
     """
 
     dim: int = 32
     depth: int = 4
     num_heads: int = 2
     patch_size: int = 7
-    steps: int = 1000
+    steps: int = 3000
     batch: int = 16
     lr: float = 4e-3
     num_train: int = 20_000
@@ -120,10 +122,13 @@ def measure(setting: Setting, data: Photographs, prefix: str, seed: int) -> dict
     """All that is told of one model."""
     model, number = pretrained(setting, data, prefix, seed), setting.num_probe
     fitted = data._replace(train=data.train[:number], train_labels=data.train_labels[:number])
+    alone = single(model, fitted, setting.probed, causal=True)
     return {
         "linear": linear(model, fitted),
         "linear, read causally": linear(model, fitted, causal=True),
         "attentive": attentive(model, fitted, setting.probed, setting.probe_steps),
+        **{f"{part} token": share for part, share in single(model, fitted, setting.probed).items()},
+        **{f"{part} token, read causally": share for part, share in alone.items()},
         "loss": held_out(setting, model, data, causal=False),
         "loss, read causally": held_out(setting, model, data, causal=True),
     }
@@ -132,7 +137,11 @@ def measure(setting: Setting, data: Photographs, prefix: str, seed: int) -> dict
 COLUMNS = {
     "linear": ("linear probe, %", 100.0, 1),
     "attentive": ("attentive probe, %", 100.0, 1),
+    "early token": ("one early token, %", 100.0, 1),
+    "late token": ("one late token, %", 100.0, 1),
     "linear, read causally": ("linear, read causally, %", 100.0, 1),
+    "early token, read causally": ("early token, read causally, %", 100.0, 1),
+    "late token, read causally": ("late token, read causally, %", 100.0, 1),
     "loss": ("held-out loss", 1.0, 4),
     "loss, read causally": ("the same, read causally", 1.0, 4),
 }
@@ -140,14 +149,20 @@ TITLES = {"uniform": "with prefixes", "none": "causally"}
 
 
 def table(found: Mapping[str, Mapping[str, float]], seeds: Sequence[int]) -> str:
-    """Means and standard deviations over seeds, and of the differences within a seed."""
-    values = {
-        prefix: {key: [found[f"{prefix} {seed}"][key] for seed in seeds] for key in COLUMNS} for prefix in PREFIXES
-    }
-    rows = [[TITLES[prefix], *(_cell(values[prefix][key], key) for key in COLUMNS)] for prefix in PREFIXES]
-    first, second = (values[prefix] for prefix in PREFIXES)
-    rows.append(["difference", *(_cell([a - b for a, b in zip(first[k], second[k])], k, sign=True) for k in COLUMNS)])
-    return study.table(["trained", *(title for title, _, _ in COLUMNS.values())], rows)
+    """Means and standard deviations over seeds, and of the differences within a seed. A column that not all seeds have
+    says so.
+    """
+    titles, columns = [], []
+    for key, (title, _, _) in COLUMNS.items():
+        of = [seed for seed in seeds if all(key in found[f"{prefix} {seed}"] for prefix in PREFIXES)]
+        first, second = ([found[f"{prefix} {seed}"][key] for seed in of] for prefix in PREFIXES)
+        difference = [a - b for a, b in zip(first, second, strict=True)]
+        titles.append(title if len(of) == len(seeds) else f"{title}, {len(of)} seeds")
+        columns.append([_cell(first, key), _cell(second, key), _cell(difference, key, sign=True)])
+    names = [*(TITLES[prefix] for prefix in PREFIXES), "difference"]
+    return study.table(
+        ["trained", *titles], [[name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)]
+    )
 
 
 def _cell(values: Sequence[float], key: str, sign: bool = False) -> str:
@@ -176,7 +191,7 @@ def main() -> None:
         parser.error(f"{path} is of another setting; give another folder")
     for seed in range(options.seeds):
         for prefix in PREFIXES:
-            if f"{prefix} {seed}" not in results["models"]:
+            if not COLUMNS.keys() <= results["models"].get(f"{prefix} {seed}", {}).keys():
                 results["models"][f"{prefix} {seed}"] = measure(setting, data, prefix, seed)
                 print(f"{prefix} {seed}", results["models"][f"{prefix} {seed}"], flush=True)
                 options.output.mkdir(parents=True, exist_ok=True)

@@ -49,23 +49,43 @@ def tokens(model: Any, images: Tensor, average_layers: list[int] | None = None, 
 
     Args:
         model: whose trunk it is.
-        images: (n, 1, 28, 28).
+        images: (n, C, H, W), normalised.
         average_layers: blocks whose outputs are averaged; None: the normalised output of the last.
         causal: each patch sees those before it, instead of all.
     """
-    backbone = Backbone.from_model(model, BackboneConfig([NAME], average_layers=average_layers)).eval()
+    names = [m.name for m in model.modalities.inputs]
+    backbone = Backbone.from_model(model, BackboneConfig(names, average_layers=average_layers)).eval()
     parts = [(part, torch.ones(len(part), dtype=torch.int64) if causal else None) for part in images.split(250)]
     return torch.cat([backbone.forward_features(part, None, prefix) for part, prefix in parts])
 
 
 def linear(model: Any, data: Photographs, causal: bool = False) -> float:
     """Accuracy of ridge regression on the mean token."""
-    train, test = (tokens(model, images, causal=causal).mean(1).double() for images in (data.train, data.test))
+    train, test = (tokens(model, images, causal=causal).mean(1) for images in (data.train, data.test))
+    return _share(ridge(train, F.one_hot(data.train_labels), test), data.test_labels)
+
+
+def ridge(train: Tensor, wanted: Tensor, test: Tensor) -> Tensor:
+    """(m, k) what ridge regression of (n, k) answers on (n, d) features says of (m, d) others."""
+    train, test = train.double(), test.double()
     mean, deviation = train.mean(0), train.std(0) + 1e-6
     train, test = (F.pad((x - mean) / deviation, (0, 1), value=1.0) for x in (train, test))
-    wanted = F.one_hot(data.train_labels).double()
-    weights = torch.linalg.solve(train.T @ train + 10 * torch.eye(train.shape[1]).double(), train.T @ wanted)
-    return _share(test @ weights, data.test_labels)
+    gram = train.T @ train + 10 * torch.eye(train.shape[1]).double()
+    return test @ torch.linalg.solve(gram, train.T @ wanted.double())
+
+
+def single(model: Any, data: Photographs, average_layers: list[int], causal: bool = False) -> dict[str, float]:
+    """Accuracy of ridge regression on one token alone, with a probe for each place.
+
+    Returns:
+        `early`: mean over the first half of the places, which see little if they see what comes before them; `late`:
+        over the second half.
+    """
+    train, test = (tokens(model, images, average_layers, causal) for images in (data.train, data.test))
+    wanted = F.one_hot(data.train_labels)
+    shares = [_share(ridge(train[:, n], wanted, test[:, n]), data.test_labels) for n in range(train.shape[1])]
+    half = len(shares) // 2
+    return {"early": sum(shares[:half]) / half, "late": sum(shares[half:]) / (len(shares) - half)}
 
 
 def attentive(model: Any, data: Photographs, average_layers: list[int], steps: int = 500, seed: int = 0) -> float:

@@ -23,7 +23,7 @@ def measured(checkout: Path) -> dict[str, dict[str, float]]:
     folder = aim_prefix.FASHION_FOLDERS[0]
     if not folder.is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
-    setting: Any = aim_prefix.Setting()
+    setting: Any = aim_prefix.Setting(steps=1000)
     data = aim_prefix.photographs(folder, setting.num_train, setting.num_test)
     return {prefix: aim_prefix.measure(setting, data, prefix, 0) for prefix in aim_prefix.PREFIXES}
 
