@@ -166,7 +166,6 @@ MEASURES = {
     "text/loss": ("loss of text", 1.0, 3),
 }
 TEXT_SKILL = "text_questions/all/accuracy"
-MOST_SHOTS = f"names/{max(SHOTS)}_shots/choice_accuracy"
 KINDS = {
     "all": "all",
     "colour": "colour",
@@ -212,9 +211,9 @@ def answers(found: Results) -> str:
 
 
 COMPARED = (
-    ("documents instead of pairs", "documents", "pairs", ("names/all/accuracy", MOST_SHOTS, "stories/loss")),
+    ("documents instead of pairs", "documents", "pairs", ("names/all/accuracy", "stories/loss", "captions/loss")),
     ("with instead of without text", "documents", "no_text", (TEXT_SKILL, "text/loss", "captions/loss")),
-    ("updated instead of frozen", "documents", "frozen", ("names/all/accuracy", MOST_SHOTS, "captions/loss")),
+    ("updated instead of frozen", "documents", "frozen", ("names/all/accuracy", "stories/loss", "captions/loss")),
 )
 
 
@@ -242,7 +241,7 @@ def pictures(found: Results) -> dict[str, str]:
     return {
         "names": plots.bars(
             [f"{n} example{'s' * (n > 1)}" for n in SHOTS],
-            {RUNS[name].title: means(name, shots) for name in ("documents", "pairs", "frozen")},
+            {name: means(name, shots) for name in ("documents", "pairs", "frozen")},
             title="Names that a document binds, right of all words", y_label="%",
         ),
         "text": plots.bars(
