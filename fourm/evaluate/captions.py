@@ -37,6 +37,13 @@ def evaluate_captions(config: CaptionsEvaluation, bundle: Bundle, device: torch.
     if model.image is None:
         raise ConfigError(f"captions are of pictures, but {config.model} reads text alone: name another model")
     test = read_pairs(config.data, model.image, config.words, config.num_samples)
+    said = write_captions(model, test.images, config)
+    found = {"image_to_caption": caption_scores(model, said, test, config)}
+    outcome = Outcome(found, facts={"held-out pairs": str(len(said)), "words": ", ".join(config.words)})
+    if model.image.name not in model.model.vector_heads or model.image.name not in model.bundle.tokenizers:
+        outcome.missing["caption_to_image"] = "the model does not paint: name a visual decoder as painter"
+        outcome.tables.append(_both(model.image, test, said, None, None, config))
+        return outcome
     judge = load_judge(
         config.judge or config.output / "judge",
         config.classifier,
@@ -44,13 +51,6 @@ def evaluate_captions(config: CaptionsEvaluation, bundle: Bundle, device: torch.
         lambda: read_pairs(config.train, cast(Modality, model.image), config.words, config.num_train),
         test,
     )
-    said = write_captions(model, test.images, config)
-    found = {"image_to_caption": caption_scores(model, said, test, judge, config)}
-    outcome = Outcome(found, facts={"held-out pairs": str(len(said)), "words": ", ".join(config.words)})
-    if model.image.name not in model.model.vector_heads or model.image.name not in model.bundle.tokenizers:
-        outcome.missing["caption_to_image"] = "the model does not paint: name a visual decoder as painter"
-        outcome.tables.append(_both(model.image, test, said, None, None, config))
-        return outcome
     chosen = test.there.any(1).nonzero().flatten()[: config.num_prompts]
     prompts = [test.captions[n][0] for n in chosen.tolist()]
     painted = paint(model, prompts, config)
@@ -101,7 +101,7 @@ def paint(model: Interleaved, prompts: Sequence[str], config: CaptionsEvaluation
 
 
 def caption_scores(
-    model: Interleaved, said: Sequence[str], test: Pairs, judge: Judge, config: CaptionsEvaluation
+    model: Interleaved, said: Sequence[str], test: Pairs, config: CaptionsEvaluation
 ) -> dict[str, float]:
     """How right captions are, beside all put to each picture in turn, one without a picture, and the best constant."""
     names = named(said, config.words)
@@ -112,7 +112,7 @@ def caption_scores(
         (text,) = model.answer([blind], torch.zeros(1, dtype=torch.int64), RowWriting(max_tokens=config.max_tokens))
         constant = named([text], config.words).expand_as(names)
         scores["blind_accuracy"] = agreement(constant, test.there)["accuracy"]
-    if judge.exclusive:
+    if test.exclusive:
         scores["baseline_accuracy"] = float(test.there.float().mean(0).max())
         return scores
     usual = FrequentObjects()

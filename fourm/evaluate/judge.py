@@ -35,6 +35,11 @@ class Pairs:
     captions: list[list[str]]
     there: Tensor
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether one word is true of every picture, and no more."""
+        return bool((self.there.sum(1) == 1).all())
+
 
 def read_pairs(path: Path, modality: Modality, words: Sequence[str], limit: int | None = None) -> Pairs:
     """Pictures and captions of a file of pairs.
@@ -103,17 +108,16 @@ def load_judge(
         train: called for real pictures to learn from, only if they are needed.
         test: held-out ones. Where each of them has one word, so have all.
     """
-    exclusive = bool((test.there.sum(1) == 1).all())
 
     def data(pairs: Pairs) -> tuple[Tensor, Tensor]:
-        if not exclusive:
+        if not test.exclusive:
             return pairs.images, pairs.there
         one = pairs.there.sum(1) == 1
         return pairs.images[one], pairs.there[one].long().argmax(1)
 
-    about = f" {','.join(words)} {'one' if exclusive else 'several'}"
+    about = f" {','.join(words)} {'one' if test.exclusive else 'several'}"
     model = load_or_train(folder, config, len(words), lambda: data(train()), data(test), about)
-    return Judge(model, exclusive, len(words))
+    return Judge(model, test.exclusive, len(words))
 
 
 def _alternatives(part: Text) -> Sequence[str]:
