@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -212,7 +213,7 @@ class Interleaved:
             return self.chat([*turns, (self.turns.said(text, len(images)), "")], [*(i for i, _, _ in shown), *images])
         before = [self.phrases.example.format(text=asked, answer=answer) for _, asked, answer in shown]
         asked = self.phrases.question.format(text=text)
-        asked = IMAGE * (len(images) - 1) + asked if images else asked.replace(IMAGE, "").strip()
+        asked = self.turns.said(asked, len(images) - 1) if images else asked.replace(IMAGE, "").strip()
         return self.prompt(self.phrases.join.join([*before, asked]), [*(image for image, _, _ in shown), *images])
 
     def drawing(self, text: str) -> list[Segment]:
@@ -235,16 +236,24 @@ class Interleaved:
             text: of all.
 
         Raises:
-            DataError: if a phrase is not in the text.
+            DataError: if a phrase is not in the text, or less often than it is given.
         """
-        images: list[Tensor] = []
+        found: list[tuple[int, list[Tensor]]] = []
         for phrase, box, subject in subjects:
-            if phrase not in text:
-                raise DataError(f"'{phrase}' is no part of the text '{text}'")
-            own = [image for image in (box, subject) if image is not None]
-            images += own
-            text = text.replace(phrase, phrase + IMAGE * len(own), 1)
-        return self.prompt(text, images, draw=True)
+            taken = {end for end, _ in found}
+            literal = re.escape(phrase)
+            places = (*re.finditer(rf"(?<!\w){literal}(?!\w)", text), *re.finditer(literal, text))  # whole words first
+            end = next((place.end() for place in places if place.end() not in taken), None)
+            if end is None:
+                raise DataError(
+                    f"'{phrase}' is no part of the text '{text}', or is given more often than it stands there: name "
+                    "subjects in the words of the text"
+                )
+            found.append((end, [image for image in (box, subject) if image is not None]))
+        found.sort(key=lambda subject: subject[0])  # images stand in the order of the text
+        for end, own in reversed(found):
+            text = text[:end] + IMAGE * len(own) + text[end:]
+        return self.prompt(text, [image for _, own in found for image in own], draw=True)
 
     def chat(self, turns: Sequence[tuple[str, str]], images: Sequence[Tensor] = ()) -> list[Segment]:
         """Goes on with a conversation.

@@ -79,6 +79,14 @@ def test_prompts_may_begin_with_a_token_and_images_without_any(bundle: Any):
             lambda t: t.composing([("a chair", image(1), image(2)), ("sofa", None, image(3))], "a chair and a sofa"),
             "a chair [IMG] <1> [/IMG] [IMG] <2> [/IMG] and a sofa [IMG] <3> [/IMG] [IMG]",
         ),
+        (  # in the order of the text, whatever that of the subjects
+            lambda t: t.composing([("sofa", None, image(3)), ("a chair", image(1), None)], "a chair and a sofa"),
+            "a chair [IMG] <1> [/IMG] and a sofa [IMG] <3> [/IMG] [IMG]",
+        ),
+        (  # the same words twice are two subjects
+            lambda t: t.composing([("a chair", image(1), None), ("a chair", image(2), None)], "a chair and a chair"),
+            "a chair [IMG] <1> [/IMG] and a chair [IMG] <2> [/IMG] [IMG]",
+        ),
     ],
 )
 def test_every_task_is_a_prompt(talk: Interleaved, ask: Any, expected: str):
@@ -104,6 +112,8 @@ def test_prompts_are_written_as_the_documents_of_the_model_were(bundle: Any):
     assert written(own, own.caption(image(0))) == "[SOS] <0>"
     both = told(bundle, start="[SOS]", image_begin="[IMG]", image_end="[/IMG]", after_image="a")
     assert written(both, both.caption(image(0))) == "[SOS] [IMG] <0> [/IMG] a"
+    several = both.question(" many", [image(0), image(1)])
+    assert written(both, several) == "[SOS] [IMG] <0> [/IMG] a [IMG] <1> [/IMG] a many"
     asked = told(bundle, phrases={"question": "<image>how {text} it is"})
     assert written(asked, asked.question("many", [image(0)])) == "<0> how many it is"
 
