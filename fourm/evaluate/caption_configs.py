@@ -53,9 +53,9 @@ class CaptionsEvaluation:
         num_samples: held-out pairs used, the first ones; None: all.
         num_train: pairs that the classifier learns from; None: all.
         num_prompts: captions that are painted, of the first pairs.
-        start: token before every prompt; None: none.
-        phrases: how a caption and a picture are asked for; see `fourm prompt`.
-        bare_images: images stand without `[IMG]` and `[/IMG]` around them.
+        start: token before every prompt, empty: none; None: as the documents of the model begin.
+        phrases: how a caption and a picture are asked for, see `fourm prompt`; None: as it is saved with the model.
+        bare_images: images stand without `[IMG]` and `[/IMG]` around them; None: as in the documents of the model.
         guided: guidance moves away from what follows the empty prompt (Emu).
         guidance, num_steps: of the painter; None: as it was saved.
         max_tokens: of a caption.
@@ -77,9 +77,9 @@ class CaptionsEvaluation:
     num_samples: int | None = None
     num_train: int | None = None
     num_prompts: int = 200
-    start: str | None = "[SOS]"
-    phrases: Literal["plain", "vila", "emu2", "vl_gpt"] = "plain"
-    bare_images: bool = False
+    start: str | None = None
+    phrases: Literal["plain", "vila", "emu2", "vl_gpt"] | None = None
+    bare_images: bool | None = None
     guided: bool = False
     guidance: float | None = None
     num_steps: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from fourm.evaluate.judge import Judge, Pairs, load_judge, named, read_pairs
 from fourm.evaluate.outcome import Cell, Outcome, PictureTable
 from fourm.generate.bundle import Bundle, move, with_painter
 from fourm.generate.interleaved import RowWriting
+from fourm.generate.interleaved_job import form_options
 from fourm.generate.interleaved_prompts import Interleaved
-from fourm.generate.phrases import IMAGE, PHRASES
+from fourm.generate.phrases import IMAGE
 from fourm.modality import Modality
 from fourm.report.pictures import draw
 from fourm.rng import torch_seed
@@ -71,8 +72,7 @@ def speaker(config: CaptionsEvaluation, bundle: Bundle, device: torch.device) ->
         bundle = with_painter(bundle, config.painter)
     move(bundle, device)
     bundle.model.eval()
-    around: dict[str, Any] = {"begin": None, "end": None} if config.bare_images else {}
-    model = Interleaved(bundle, start=config.start, phrases=PHRASES[config.phrases], **around)
+    model = Interleaved(bundle, **form_options(config.start, config.phrases, config.bare_images))
     decoder = bundle.tokenizers.get(model.image.name) if model.image else None
     changes = {"guidance": config.guidance, "num_steps": config.num_steps}
     wanted = {name: value for name, value in changes.items() if value is not None}
@@ -106,7 +106,7 @@ def caption_scores(
     """How right captions are, beside all put to each picture in turn, one without a picture, and the best constant."""
     names = named(said, config.words)
     scores = agreement(names, test.there)
-    blind = model.prompt(PHRASES[config.phrases].caption.replace(IMAGE, ""))
+    blind = model.prompt(model.phrases.caption.replace(IMAGE, ""))
     constant = None
     if blind:
         (text,) = model.answer([blind], torch.zeros(1, dtype=torch.int64), RowWriting(max_tokens=config.max_tokens))

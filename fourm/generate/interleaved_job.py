@@ -141,7 +141,7 @@ def write_prompt(
             return model.drawing(draw)
         return model.editing(images[0], draw) if len(images) == 1 else model.blending(images, draw)
     if question is None:
-        return model.caption(images[0]) if len(images) == 1 else model.prompt("", images)
+        return model.caption(*images) if images else model.prompt("")
     if turns:
         return model.chat([*turns, (question, "")], images)
     return model.question(question, images, examples)

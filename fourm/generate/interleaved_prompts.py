@@ -196,9 +196,9 @@ class Interleaved:
             made: Tensor = feeder(torch.stack(list(images)).to(device_of(self.model)))
         return made
 
-    def caption(self, image: Tensor) -> list[Segment]:
-        """Asks what an image shows."""
-        return self.prompt(self.phrases.caption, [image])
+    def caption(self, *images: Tensor) -> list[Segment]:
+        """Asks what images show."""
+        return self.prompt(self._with_places(self.phrases.caption, len(images)), images)
 
     def question(
         self, text: str, images: Sequence[Tensor], examples: Iterable[tuple[Tensor, str, str]] = ()
@@ -213,7 +213,7 @@ class Interleaved:
             return self.chat([*turns, (self.turns.said(text, len(images)), "")], [*(i for i, _, _ in shown), *images])
         before = [self.phrases.example.format(text=asked, answer=answer) for _, asked, answer in shown]
         asked = self.phrases.question.format(text=text)
-        asked = self.turns.said(asked, len(images) - 1) if images else asked.replace(IMAGE, "").strip()
+        asked = self._with_places(asked, len(images)) if images else asked.replace(IMAGE, "").strip()
         return self.prompt(self.phrases.join.join([*before, asked]), [*(image for image, _, _ in shown), *images])
 
     def drawing(self, text: str) -> list[Segment]:
@@ -287,6 +287,10 @@ class Interleaved:
         means = F.normalize(self.encode([query, *images]).float().mean(1), dim=1)
         best = (means[1:] @ means[0]).topk(min(count, len(images))).indices
         return list(reversed(best.tolist()))
+
+    def _with_places(self, phrase: str, num_images: int) -> str:
+        """A phrase that is about one image, with the places of several."""
+        return phrase.replace(IMAGE, self.turns.said(IMAGE, num_images - 1), 1)
 
     def _image_modality(self) -> Any:
         if self.image is None:

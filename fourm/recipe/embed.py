@@ -124,6 +124,7 @@ def embed(
     facts: dict[str, Any] = {
         "model": identity(bundle),
         "modality": reader.modality.name,
+        "source": reader.modality.source,
         "size": [reader.num_tokens, reader.dim],
     }
     facts |= {"start": start, "phrases": phrases} if isinstance(reader, Imagined) else {}
