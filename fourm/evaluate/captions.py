@@ -51,6 +51,7 @@ def evaluate_captions(config: CaptionsEvaluation, bundle: Bundle, device: torch.
         config.words,
         lambda: read_pairs(config.train, cast(Modality, model.image), config.words, config.num_train),
         test,
+        f"{config.train} {config.num_train}",
     )
     chosen = test.there.any(1).nonzero().flatten()[: config.num_prompts]
     prompts = [test.captions[n][0] for n in chosen.tolist()]

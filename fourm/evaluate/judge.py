@@ -97,7 +97,12 @@ class Judge:
 
 
 def load_judge(
-    folder: Path, config: ClassifierConfig, words: Sequence[str], train: Callable[[], Pairs], test: Pairs
+    folder: Path,
+    config: ClassifierConfig,
+    words: Sequence[str],
+    train: Callable[[], Pairs],
+    test: Pairs,
+    source: str = "",
 ) -> Judge:
     """The judge of a folder, trained first if there is none of these settings; see `classifier.load_or_train`.
 
@@ -107,6 +112,7 @@ def load_judge(
         words: it sees.
         train: called for real pictures to learn from, only if they are needed.
         test: held-out ones. Where each of them has one word, so have all.
+        source: what tells the pictures of `train` from others.
     """
 
     def data(pairs: Pairs) -> tuple[Tensor, Tensor]:
@@ -115,7 +121,7 @@ def load_judge(
         one = pairs.there.sum(1) == 1
         return pairs.images[one], pairs.there[one].long().argmax(1)
 
-    about = f" {','.join(words)} {'one' if test.exclusive else 'several'}"
+    about = f" {','.join(words)} {'one' if test.exclusive else 'several'} {source}"
     model = load_or_train(folder, config, len(words), lambda: data(train()), data(test), about)
     return Judge(model, test.exclusive, len(words))
 

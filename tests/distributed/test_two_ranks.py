@@ -56,10 +56,10 @@ def numbers(output: Path) -> torch.Tensor:
         {"model": "detection", "drawn": False, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}},
         *(
             {"model": kind, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}}
-            for kind in (*KINDS, "vqgan", "estimates")
+            for kind in (*KINDS, "vqgan", "estimates", "documents")
         ),
     ],
-    ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan", "estimates"],
+    ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan", "estimates", "documents"],
 )
 def test_two_ranks_give_the_losses_of_one(checkout: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     toy_job.run({"output": str(tmp_path / "1"), **options})

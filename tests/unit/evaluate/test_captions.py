@@ -121,6 +121,8 @@ def test_a_judge_learns_words_of_real_pictures(pairs: Path, tmp_path: Path, word
     assert (judge.seen(test.images) == test.there).float().mean() > 0.9
     again = load_judge(tmp_path, settings, words, lambda: pytest.fail("was trained again"), test)
     assert torch.equal(again.seen(test.images), judge.seen(test.images))
+    with pytest.raises(LookupError):  # other pictures make another judge
+        load_judge(tmp_path, settings, words, lambda: {}["trained again"], test, "others")
 
 
 def test_both_directions_are_measured_beside_chance(bundle: Bundle, pairs: Path, tmp_path: Path) -> None:
