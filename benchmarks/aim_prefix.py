@@ -24,7 +24,8 @@ import torch
 from aim_probes import NAME, Photographs, attentive, linear, photographs, single
 
 from fourm.files import publish
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MlpHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fourm import catalog, rng
-from fourm.modality import Continuous, ModalitySet
+from fourm.layouts import Continuous
+from fourm.modality import ModalitySet
 from fourm.objectives.configs import MaskComponent, MaskedConfig
 from fourm.objectives.masked import Masked
 

@@ -10,17 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fourm.errors import ConfigError, did_you_mean
-from fourm.modality import (
-    Continuous,
-    Direction,
-    Discrete,
-    Grid,
-    Modality,
-    ModalitySet,
-    Normalization,
-    Sequence,
-    from_dict,
-)
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Direction, Modality, ModalitySet, Normalization, from_dict
 
 ROOM_CLASSES = (
     "floor", "wall", "ceiling", "window", "door", "picture", "rug", "bed",

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fourm.config import build
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece

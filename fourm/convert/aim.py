@@ -18,7 +18,8 @@ from torch import Tensor
 from fourm.convert.published import WEIGHTS_FILE, Published, open_checkpoint
 from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.models.configs import MultimodalConfig
 
 Version = Literal["aim", "aimv2"]

@@ -21,7 +21,8 @@ from fourm.convert.rules import Rule, read, write
 from fourm.convert.vocabulary import add_tokens, read_tokenizer
 from fourm.convert.write import own_folder, write_checkpoint
 from fourm.errors import CheckpointError
-from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models import folder as folders
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal

@@ -16,7 +16,8 @@ from torch import Tensor
 from fourm import catalog
 from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Modality, ModalitySet, Sequence, from_dict
+from fourm.layouts import Continuous, Sequence
+from fourm.modality import Modality, ModalitySet, from_dict
 from fourm.models.configs import MultimodalConfig
 from fourm.models.embed import TargetEmbedder
 from fourm.models.multimodal import Multimodal

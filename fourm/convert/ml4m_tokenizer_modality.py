@@ -12,7 +12,8 @@ from torch import Tensor
 from fourm import catalog
 from fourm.convert import checkpoints
 from fourm.convert.ml4m_tokenizer_configs import by_new_names
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.configs import AutoencoderConfig
 from fourm.tokenizers.network_configs import MLPConfig, ViTConfig
 

@@ -19,7 +19,8 @@ from fourm.convert.rules import Rule, read
 from fourm.data.document_form import DocumentForm
 from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import CheckpointError
-from fourm.modality import Continuous, Modality, ModalitySet, Slots
+from fourm.layouts import Continuous, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models import folder as folders
 from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig

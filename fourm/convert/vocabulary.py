@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from fourm.errors import CheckpointError
-from fourm.modality import Discrete, ModalitySet
+from fourm.layouts import Discrete
+from fourm.modality import ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.nn.init import adopt_weights
 from fourm.tokenizers import foreign_text

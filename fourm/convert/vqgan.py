@@ -13,7 +13,8 @@ from torch import Tensor
 from fourm import catalog
 from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.autoencoder import Autoencoder
 from fourm.tokenizers.configs import VQVAEConfig
 from fourm.tokenizers.network_configs import VQGANConfig

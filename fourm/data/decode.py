@@ -19,7 +19,8 @@ from fourm.data import facts
 from fourm.data.images import open_image
 from fourm.data.unpack import read_npy, read_npz, unzip
 from fourm.errors import ConfigError, DataError, did_you_mean
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 
 Decoder = Callable[[bytes, Modality], Any]
 VOID = 255

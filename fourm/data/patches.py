@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fourm.data.geometry import Geometry
-from fourm.modality import Grid
+from fourm.layouts import Grid
 
 WORTH_IT = 0.25
 """Share of the patches up to which they are faster made one by one."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 
 
 class PixelMean:

@@ -25,7 +25,8 @@ from fourm.generate.names import means_tokens
 from fourm.generate.plan import Step
 from fourm.generate.reading import NPY, as_png, is_file, read_bytes, read_given, read_image, read_text
 from fourm.generate.tables import pad_columns
-from fourm.modality import Grid, Modality
+from fourm.layouts import Grid
+from fourm.modality import Modality
 from fourm.tokenizers.structured import KINDS
 from fourm.tokens import PADDING, SpecialIds
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from fourm.generate.inputs import GivenValue
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.report.grid import below, grid
 from fourm.report.legend import class_names, legend, num_void, scale_legend
 from fourm.report.pictures import draw

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, ModalitySet
+from fourm.layouts import Continuous
+from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.tables import ModalityEmbedding, PositionTable, TokenTable
 from fourm.nn.init import fill_normal

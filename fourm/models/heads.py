@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.modality import Continuous, Modality
+from fourm.layouts import Continuous
+from fourm.modality import Modality
 from fourm.models.configs import LinearHeadConfig, MlpHeadConfig
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import sincos

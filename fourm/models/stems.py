@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import CheckpointError, ConfigError, DataError
-from fourm.modality import Continuous, Modality
+from fourm.layouts import Continuous
+from fourm.modality import Modality
 from fourm.models.ask import patchify
 from fourm.models.configs import MultimodalConfig
 from fourm.nn.init import fill_normal

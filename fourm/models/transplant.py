@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fourm.errors import CheckpointError
-from fourm.modality import Discrete, Modality
+from fourm.layouts import Discrete
+from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
 from fourm.models.tables import PositionTable, TokenTable
 from fourm.nn.towers import TimmTower

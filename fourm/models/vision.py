@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Modality
+from fourm.layouts import Continuous
+from fourm.modality import Modality
 from fourm.models.vision_configs import VisionFeederConfig
 from fourm.nn.towers import ImageFacts
 from fourm.nn.vision import VisionEncoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.modality import Grid, Sequence, Slots
+from fourm.layouts import Grid, Sequence, Slots
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.init import fill_normal
 

@@ -17,7 +17,8 @@ from PIL import Image
 from fourm import catalog
 from fourm.data.shards import CROPS, ShardWriter
 from fourm.errors import ConfigError, did_you_mean
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.layouts import Continuous
+from fourm.modality import Modality, ModalitySet
 from fourm.rng import generator
 
 NUM_KINDS = 8

@@ -15,8 +15,9 @@ from fourm.data.paths import list_tars
 from fourm.data.shards import CROPS, FACTS_FILE, NUM_SHARDS, check_crops, crops_digest, read_source_facts, shard_path
 from fourm.data.transforms import is_image
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Discrete, Grid, Modality, from_dict
-from fourm.modality import Sequence as Text
+from fourm.layouts import Discrete, Grid
+from fourm.layouts import Sequence as Text
+from fourm.modality import Modality, from_dict
 from fourm.prepare.labelers.configs import CropSettingsConfig
 from fourm.prepare.photos.recipe import IMAGE, ORIGIN
 

@@ -11,7 +11,8 @@ from fourm.convert.aim import Facts, Version, open_encoder, rules
 from fourm.convert.load import Loaded, naming, summary
 from fourm.convert.rules import read
 from fourm.convert.side import write_side
-from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.nn.init import adopt_weights
 from fourm.objectives.supervised_configs import ClassificationConfig
 from fourm.recipe.finetune_schema import LABEL

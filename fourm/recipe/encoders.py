@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Discrete, Modality, ModalitySet
+from fourm.layouts import Discrete
+from fourm.modality import Modality, ModalitySet
 from fourm.recipe.schema import TEXT
 from fourm.tokenizers.structured import KINDS
 from fourm.tokenizers.text import TextTokenizer

@@ -11,7 +11,8 @@ from fourm import catalog
 from fourm.config import slot
 from fourm.data.configs import DataConfig
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
 from fourm.nn.configs import LoRAConfig
 from fourm.objectives.supervised_configs import TASKS, ClassificationConfig, DetectionConfig

@@ -16,8 +16,8 @@ from fourm.files import replacing
 from fourm.generate.bundle import Bundle, move
 from fourm.generate.interleaved_job import form_options
 from fourm.generate.interleaved_prompts import Interleaved
+from fourm.layouts import Continuous
 from fourm.machine import choose_device
-from fourm.modality import Continuous
 
 
 class Imagined:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fourm.data.interleaved_configs import InterleavedConfig
-from fourm.modality import Continuous, Modality, ModalitySet
+from fourm.layouts import Continuous
+from fourm.modality import Modality, ModalitySet
 from fourm.recipe.schema import PretrainRecipe
 from fourm.tokens import Document, Segment, SpecialIds
 

@@ -15,7 +15,8 @@ from fourm.data.interleaved_parts import Text
 from fourm.data.source import open_source
 from fourm.data.tables import Table, is_table
 from fourm.errors import ConfigError
-from fourm.modality import Discrete, Modality, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality
 from fourm.recipe.schema import TextTokenizerRecipe
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 

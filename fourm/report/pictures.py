@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from fourm.errors import DataError
-from fourm.modality import Grid, Modality
+from fourm.layouts import Grid
+from fourm.modality import Modality
 from fourm.report.arrays import to_array, to_planes
 from fourm.report.boxes import boxes
 from fourm.report.canvas import CARD_SIZE, nothing

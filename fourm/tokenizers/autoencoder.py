@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fourm.config import to_dict
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Grid, Modality
+from fourm.layouts import Grid
+from fourm.modality import Modality
 from fourm.nn.position import resize_table
 from fourm.registry import implementation
 from fourm.tokenizers import saved

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fourm.errors import CheckpointError, did_you_mean
+from fourm.layouts import Grid
 from fourm.machine import Precision
-from fourm.modality import Grid, Modality
+from fourm.modality import Modality
 from fourm.registry import implementation
 from fourm.tokenizers.configs import TOKENIZERS
 from fourm.tokenizers.saved import CONFIG_FILE, read_facts

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from fourm.config import to_dict
 from fourm.errors import CheckpointError, DataError
-from fourm.modality import Continuous, Modality, Sequence
+from fourm.layouts import Continuous, Sequence
+from fourm.modality import Modality
 from fourm.nn.init import initialise
 from fourm.nn.position import sincos_2d
 from fourm.nn.towers import ImageFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.network_configs import ConvConfig
 
 

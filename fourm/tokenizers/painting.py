@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fourm.config import build, to_dict
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Modality
+from fourm.layouts import Continuous
+from fourm.modality import Modality
 from fourm.nn.configs import NoiseConfig, SamplingConfig
 from fourm.nn.diffusion import Denoise, Diffusion, starting_noise
 from fourm.rng import key_hash, normal, uniform

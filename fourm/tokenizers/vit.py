@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.trunk import Trunk

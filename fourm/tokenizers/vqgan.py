@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.network_configs import VQGANConfig
 
 _EPS = 1e-6

@@ -179,7 +179,8 @@ def _make_sentences(root: Path) -> None:
     import numpy as np
 
     from fourm.data.documents import DocumentWriter
-    from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+    from fourm.layouts import Discrete, Sequence
+    from fourm.modality import Modality, ModalitySet
     from fourm.models.configs import MultimodalConfig
     from fourm.models.folder import save_model
     from fourm.models.multimodal import Multimodal

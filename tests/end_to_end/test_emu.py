@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal

@@ -14,7 +14,8 @@ from torch import Tensor
 from fourm.data import sentences
 from fourm.data.sentence_configs import BalanceConfig, PairsConfig, repeats
 from fourm.generate.rows import RowSampling, continue_rows, shot_perplexity
-from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive

@@ -19,7 +19,8 @@ from fourm.data.loader import Loader, evaluate_batches
 from fourm.data.mixture import Mixture
 from fourm.data.packing import PackedDocuments
 from fourm.data.packing_configs import StreamConfig, WholeConfig
-from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.objectives.autoregressive import Autoregressive
 from fourm.objectives.configs import AutoregressiveConfig
 from fourm.tokens import Document

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourm.errors import DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.patterns import AttentionPattern
 from fourm.tokens import PADDING, Example, TokenBatch, TokenRow, collate
 

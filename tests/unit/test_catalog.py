@@ -6,7 +6,8 @@ import pytest
 
 from fourm import catalog
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Discrete, Modality, Sequence
+from fourm.layouts import Continuous, Discrete, Sequence
+from fourm.modality import Modality
 from fourm.tokenizers.teacher_configs import TEACHERS
 
 # Name, pixels and patch of the grid (None: a sequence), tokens, vocabulary (None: vectors or pixels), how its files are

@@ -9,7 +9,8 @@ import pytest
 
 from fourm import catalog
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, from_dict, to_dict
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet, from_dict, to_dict
 
 PIXELS = Modality(
     "rgb@8",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from fourm.errors import ConfigError, did_you_mean
-from fourm.modality import Discrete, Grid, Modality
+from fourm.layouts import Discrete, Grid
+from fourm.modality import Modality
 from fourm.prepare.labelers.configs import LabelerConfig, like
 from fourm.prepare.labelers.file_configs import VOID, Orientation
 from fourm.prepare.labelers.tables import find_table

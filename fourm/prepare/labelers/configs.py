@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from fourm.catalog import MODALITIES
 from fourm.config import to_dict
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality, from_dict
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality, from_dict
 from fourm.ranges import check_range
 from fourm.registry import Registry
 

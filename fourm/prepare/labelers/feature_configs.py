@@ -11,8 +11,9 @@ from fourm import catalog
 from fourm.config import slot
 from fourm.data.shards import CROPS
 from fourm.errors import ConfigError, did_you_mean
+from fourm.layouts import Continuous, Grid
 from fourm.machine import Precision
-from fourm.modality import Continuous, Grid, Modality, Normalization
+from fourm.modality import Modality, Normalization
 from fourm.prepare.labelers.configs import LabelerConfig, like
 from fourm.prepare.labelers.network_configs import NetworkConfig
 from fourm.ranges import check_range

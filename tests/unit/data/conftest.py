@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from fourm.data.shards import ShardWriter
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 
 SIZE = 16
 EXTENSIONS = {

@@ -12,7 +12,8 @@ from fourm.data.configs import CropConfig, DatasetConfig
 from fourm.data.dataset import AlignedDataset, build_dataset, check_tokens, source_folders
 from fourm.data.shards import ShardWriter, crops_digest, write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.rng import generator
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from fourm.data.decode import DECODERS, decode, decoder_of
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality
 
 
 def modality(kind: str, **facts: Any) -> Modality:

@@ -16,7 +16,8 @@ from fourm.data.dataset import build_dataset, check_tokens
 from fourm.data.documents import DocumentFile, DocumentWriter, concatenate, find_documents, meta_path
 from fourm.data.shards import write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 
 SENTENCE = Modality("sentence", Sequence(16), Discrete(100), source="sentence", decode="tokens")
 VECTORS = Modality("t5", Sequence(16), Continuous(4), source="t5", decode="vectors", direction="input")

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError, features
 from fourm.data.decode import DECODERS, decode
 from fourm.data.images import jpeg_size, open_image
 from fourm.errors import DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.prepare.labelers.rasters import read
 from fourm.prepare.photos.load import load
 from fourm.prepare.photos.recipe import ImageConfig

@@ -22,7 +22,8 @@ from fourm.data.interleaved_files import Lines, read_image
 from fourm.data.loader import Loader
 from fourm.data.mixture import Mixture
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from tests.interleaved import SPECIAL, Letters
 
 TEXT = Modality("text", Sequence(64), Discrete(64), source="caption", decode="text", tokenizer="text")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fourm.data.geometry import Geometry
 from fourm.data.patches import resized_patches
-from fourm.modality import Grid
+from fourm.layouts import Grid
 
 GRID = Grid(7, 14, 16)
 

@@ -12,7 +12,8 @@ from fourm.data import transforms
 from fourm.data.geometry import Geometry, whole
 from fourm.data.transforms import Jitter, apply, crop_resize, natural, normalize, standardize, swap_left_right
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 
 NEAREST = Image.Resampling.NEAREST
 SIZE = (16, 16)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from fourm import catalog
 from fourm.data.shards import ShardWriter
-from fourm.modality import Discrete, ModalitySet
+from fourm.layouts import Discrete
+from fourm.modality import ModalitySet
 
 TEXTS = ("a bed and a rug", "two chairs", "a photo of a t-shirt", "this is a boot")
 

@@ -8,7 +8,7 @@ import torch
 
 from fourm.evaluate.baselines import FrequentObjects, PixelMean, PixelMode, one_pixel_per_token
 from fourm.evaluate.metrics import set_counts
-from fourm.modality import Grid
+from fourm.layouts import Grid
 
 
 def test_mean_does_not_depend_on_the_batches() -> None:

@@ -17,7 +17,8 @@ from fourm.evaluate.caption_configs import CaptionsEvaluation, ClassifierConfig
 from fourm.evaluate.captions import agreement, evaluate_captions, f1
 from fourm.evaluate.configs import load
 from fourm.evaluate.judge import load_judge, named, read_pairs
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig

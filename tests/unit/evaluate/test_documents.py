@@ -16,7 +16,8 @@ from fourm.errors import ConfigError, DataError
 from fourm.evaluate.configs import DocumentsEvaluation, load
 from fourm.evaluate.documents import best_guess, build_documents, by_kind, evaluate_documents, read_facts
 from fourm.generate.rows import RowSampling, continue_rows
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig

@@ -21,7 +21,7 @@ from fourm.evaluate.configs import AnswersEvaluation
 from fourm.evaluate.instances import InstanceScore, inner_point, masks_of, overlap, pasted, question
 from fourm.evaluate.predict import Predictor
 from fourm.generate.sampler import Generated
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.structured import poses_to_text, sam_to_text
 from tests.unit.evaluate.conftest import toy_bundle
 

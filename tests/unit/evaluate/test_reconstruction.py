@@ -17,7 +17,8 @@ from fourm.data.shards import ShardWriter
 from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.evaluate.configs import DecodingConfig, TokenizerEvaluation
 from fourm.evaluate.reconstruction import content_of, evaluate_reconstruction, read_pairs
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.units import to_natural
 from tests.unit.evaluate.conftest import png
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 from tests.unit.generate.toy import LEVELS, Mosaic, ToyBundle, build_model, image, text, tokens

@@ -11,7 +11,7 @@ from torch import Tensor
 from fourm import catalog
 from fourm.generate.bundle import raw_modality
 from fourm.generate.codes import decode_codes
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from tests.unit.generate.toy import ToyBundle
 
 SAM, POSES = catalog.get("sam_instance"), catalog.get("human_poses")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.sampler import Sampler
-from fourm.modality import Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import SpecialIds
 from tests.unit.generate.exact import Answer, Exact, Rule, chi_square_excess

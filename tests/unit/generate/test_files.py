@@ -13,7 +13,8 @@ from PIL import Image
 from fourm import catalog
 from fourm.data import decode as decoding
 from fourm.generate.files import safe_name, write
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from tests.unit.generate.toy import LEVELS, ToyBundle, image
 
 FORMATS = {

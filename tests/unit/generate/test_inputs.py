@@ -11,7 +11,8 @@ from PIL import Image
 from fourm.errors import ConfigError, DataError
 from fourm.generate.inputs import give, network_input, sequence_ids
 from fourm.generate.reading import parse_given, read_bytes, read_given
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.tokenizers.text import train_wordpiece
 from tests.unit.generate.toy import LEVELS, ToyBundle, build_model, image, tokens
 from tests.unit.generate.toy import text as text_modality
@@ -326,7 +327,8 @@ def test_arguments_are_names_and_values() -> None:
 
 
 def test_void_pixels_of_a_label_map_are_not_given() -> None:
-    from fourm.modality import Discrete, Grid, Modality, ModalitySet
+    from fourm.layouts import Discrete, Grid
+    from fourm.modality import Modality, ModalitySet
     from tests.unit.generate.toy import build_model, tokens
 
     labels = Modality("semseg@4", Grid(4, 4), Discrete(LEVELS), source="semseg", decode="labels", direction="input")

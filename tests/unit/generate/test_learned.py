@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from fourm.generate.grids import GridCanvas, GridDecoder
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.sampler import Sampler
-from fourm.modality import Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.multimodal import Multimodal
 from fourm.tokens import SpecialIds
 from tests.unit.generate.toy import build_model

@@ -11,7 +11,8 @@ from PIL import Image
 from fourm.generate.bundle import raw_modality
 from fourm.generate.inputs import GivenValue, give
 from fourm.generate.overview import overview
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.report.colors import palette
 from fourm.report.grid import below, grid
 from fourm.report.legend import scale_legend

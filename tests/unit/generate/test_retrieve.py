@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fourm.errors import ConfigError, DataError
 from fourm.generate.retrieve import Index, build, query, vectors
+from fourm.layouts import Continuous, Grid
 from fourm.machine import Part
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.modality import Modality, ModalitySet
 from fourm.tokenizers.text import TextTokenizer
 from tests.unit.generate.toy import LEVELS, Mosaic, ToyBundle, build_model, image, text, tokens
 

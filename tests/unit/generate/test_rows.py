@@ -14,7 +14,8 @@ from fourm.errors import ConfigError, DataError
 from fourm.generate.rows import RowSampling, continue_rows, log_likelihood, row_modality, shot_perplexity
 from fourm.generate.sampler import Sampler
 from fourm.generate.visual import VisualPrompt, prompt
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.bundle import Bundle

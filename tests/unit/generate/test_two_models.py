@@ -15,7 +15,8 @@ from fourm.generate.answer import any_to_any
 from fourm.generate.handover import as_given
 from fourm.generate.plan import GenerationPlan, Step
 from fourm.generate.planning import make_plan
-from fourm.modality import Discrete, Grid, Modality, ModalitySet
+from fourm.layouts import Discrete, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.recipe.bundle import Bundle, generate, with_others
 from fourm.tokens import SpecialIds
 from tests.unit.generate.toy import LEVELS, Mosaic, ToyBundle, build_model, image, text, tokens

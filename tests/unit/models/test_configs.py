@@ -10,7 +10,8 @@ import torch
 
 from fourm import catalog, config
 from fourm.errors import ConfigError
-from fourm.modality import Discrete, Modality, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import SIZES, VARIANTS, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.nn.trunk import Trunk

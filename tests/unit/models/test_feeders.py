@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive

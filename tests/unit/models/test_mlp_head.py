@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.models.configs import MlpHeadConfig
 from fourm.models.heads import MlpHead
 from fourm.nn.init import initialise

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots, from_dict, to_dict
+from fourm.layouts import Continuous, Discrete, Sequence, Slots
+from fourm.modality import Modality, ModalitySet, from_dict, to_dict
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive

@@ -13,7 +13,8 @@ from torch import Tensor
 from fourm import config as configs
 from fourm.catalog import get
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots, to_dict
+from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
+from fourm.modality import Modality, ModalitySet, to_dict
 from fourm.models.ask import patchify
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.folder import load_model, save_model

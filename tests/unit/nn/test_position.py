@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fourm.modality import Grid, Sequence
+from fourm.layouts import Grid, Sequence
 from fourm.nn.position import sincos, sincos_1d, sincos_2d
 
 

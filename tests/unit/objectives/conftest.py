@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fourm.errors import DataError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.models.ask import patchify
 from fourm.models.configs import MlpHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal

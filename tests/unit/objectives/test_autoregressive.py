@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.autoregressive import Autoregressive

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fourm import config as configs
 from fourm.errors import ConfigError
-from fourm.modality import Discrete, ModalitySet, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.configs import AutoregressiveConfig

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.objectives.perceptual import UnitImages, build_perceptual
 from fourm.objectives.reconstruct import Reconstruct, Shown
 from fourm.objectives.reconstruct_config import FeatureDistanceConfig, LpipsConfig, ReconstructConfig

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.objectives.reconstruct import Reconstruct, Shown
 from fourm.objectives.reconstruct_config import ReconstructConfig
 

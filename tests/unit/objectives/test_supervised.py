@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.objectives.mix import Mix, mix_pairs
 from fourm.objectives.supervised import Supervised
 from fourm.objectives.supervised_configs import ClassificationConfig, DepthConfig, NormalsConfig, SegmentationConfig

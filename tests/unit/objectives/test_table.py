@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fourm.errors import DataError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.models.ask import patchify
 from fourm.objectives.table import TableBuilder, select_patches
 

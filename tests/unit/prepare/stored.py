@@ -16,7 +16,8 @@ from PIL import Image
 
 from fourm.data.encode import npy, png
 from fourm.data.shards import FACTS_FILE, NUM_SHARDS, ShardWriter, write_source_facts
-from fourm.modality import Continuous, Discrete, Grid, Modality, Sequence, to_dict
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, to_dict
 
 WIDTH, HEIGHT = 48, 32
 

@@ -18,7 +18,8 @@ from PIL import Image
 from fourm.cli import cli
 from fourm.data.shards import read_source_facts, shard_path, write_source_facts
 from fourm.errors import DataError
-from fourm.modality import Discrete, Modality, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality
 from fourm.prepare.samples import SIDE, View, show_value, small
 from fourm.prepare.show import show
 from fourm.report.colors import color_scale, palette

@@ -13,7 +13,8 @@ from fourm.data.decode import features
 from fourm.data.shards import ShardWriter
 from fourm.data.source import open_source
 from fourm.errors import DataError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.prepare.thumbnails import SOURCE, thumbnail, write_thumbnails
 
 VECTOR = Modality(SOURCE, Grid(1, 1), Continuous(12), SOURCE, "features", direction="input", channels=12)

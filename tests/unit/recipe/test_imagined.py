@@ -15,7 +15,8 @@ from fourm.data.source import open_source
 from fourm.data.unpack import read_npz
 from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved_prompts import Interleaved
-from fourm.modality import Continuous, Discrete, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal

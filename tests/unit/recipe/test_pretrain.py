@@ -11,7 +11,7 @@ import torch
 
 from fourm.data.shards import ShardWriter, write_source_facts
 from fourm.errors import ConfigError, DataError
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.models.folder import save_model
 from fourm.recipe import pretrain
 from tests.unit.recipe.conftest import recipe

@@ -11,8 +11,9 @@ from fourm.data.decode import tokens
 from fourm.data.index import keys_digest
 from fourm.data.shards import read_source_facts, shard_is_complete, shard_path
 from fourm.errors import DataError
+from fourm.layouts import Continuous, Discrete, Grid
 from fourm.machine import Part
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.modality import Modality
 from fourm.recipe.crop_shards import RawCrops
 from fourm.recipe.tokenize import tokenize_shards
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from fourm import catalog
 from fourm.errors import DataError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.report.features import features
 from fourm.report.maps import image
 from fourm.report.pictures import draw

@@ -9,7 +9,8 @@ import torch
 
 from fourm.config import build
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.objectives.estimate import Estimate
 from fourm.objectives.reconstruct import Reconstruct
 from fourm.objectives.reconstruct_config import EstimateConfig, ReconstructConfig
@@ -200,7 +201,8 @@ def test_the_conditions_are_learned_from_the_tokens():
 def test_the_feeder_of_a_language_model_takes_the_tokenizer_s_weights():
     from dataclasses import replace
 
-    from fourm.modality import Discrete, ModalitySet, Sequence, Slots
+    from fourm.layouts import Discrete, Sequence, Slots
+    from fourm.modality import ModalitySet
     from fourm.models.configs import MultimodalConfig
     from fourm.models.multimodal import Multimodal
     from fourm.recipe.pretrain import take_encoder

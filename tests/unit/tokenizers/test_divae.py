@@ -9,7 +9,8 @@ import torch
 
 from fourm.config import build
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.configs import DiVAEConfig, VQVAEConfig
 from fourm.tokenizers.divae import DiVAE

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.mlp import Decoder, Encoder
 from fourm.tokenizers.network_configs import MLPConfig
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fourm import catalog
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.nn.configs import SamplingConfig
 from fourm.report.grid import grid
 from fourm.report.pictures import draw

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.imagebind import tower_state
 from fourm.tokenizers.teacher_configs import (
     TEACHERS,

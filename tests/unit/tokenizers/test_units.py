@@ -10,7 +10,8 @@ import torch
 from fourm.catalog import get
 from fourm.data.transforms import normalize
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.tokenizers.units import to_natural
 
 

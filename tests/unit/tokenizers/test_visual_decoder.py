@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from fourm.config import build
 from fourm.errors import CheckpointError, ConfigError, DataError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.objectives.reconstruct import Reconstruct
 from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.tokenizers.base import load_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.network_configs import ViTConfig
 from fourm.tokenizers.vit import ConvNextBlock, Decoder, Encoder, PostMlp
 

@@ -10,7 +10,8 @@ import torch
 
 from fourm.config import build
 from fourm.errors import CheckpointError, ConfigError, MissingExtraError
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.tokenizers import saved
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.configs import VQControlNetConfig

@@ -7,7 +7,7 @@ import torch
 
 from fourm import catalog
 from fourm.errors import ConfigError
-from fourm.modality import Grid
+from fourm.layouts import Grid
 from fourm.tokenizers.configs import VQVAEConfig
 from fourm.tokenizers.network_configs import VQGANConfig
 from fourm.tokenizers.quantizer_configs import EmaConfig

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from fourm.config import build, to_dict
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Discrete, Grid, Modality
+from fourm.layouts import Continuous, Discrete, Grid
+from fourm.modality import Modality
 from fourm.nn.position import resize_table
 from fourm.tokenizers.base import load_tokenizer
 from fourm.tokenizers.configs import VQVAEConfig

@@ -10,7 +10,8 @@ from torch import Tensor
 from fourm.data.coco import Instances
 from fourm.data.coco_config import ScaleJitterConfig
 from fourm.data.scale_jitter import scale_jitter
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.objectives.supervised_configs import DetectionConfig
 from fourm.transfer.backbone import Backbone

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence, Slots
+from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.models.vision_configs import VisionFeederConfig

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fourm.config import build
-from fourm.modality import Continuous, Grid, Modality
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality
 from fourm.objectives.reconstruct import Reconstruct
 from fourm.objectives.reconstruct_config import ReconstructConfig
 from fourm.tokenizers.configs import DiVAEConfig, VQVAEConfig

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fourm.modality import Continuous, Discrete, Grid, Modality, ModalitySet, Sequence
+from fourm.layouts import Continuous, Discrete, Grid, Sequence
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.objectives.mix import Mix
 from fourm.objectives.supervised import Supervised

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fourm.config import build
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.recipe.schema import PretrainRecipe

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fourm.errors import CheckpointError, ConfigError, DataError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.models.ask import given_table
 from fourm.models.multimodal import Multimodal
 from fourm.transfer.backbone import Backbone

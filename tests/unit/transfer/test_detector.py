@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.errors import ConfigError
-from fourm.modality import Continuous, Grid, Modality, ModalitySet
+from fourm.layouts import Continuous, Grid
+from fourm.modality import Modality, ModalitySet
 from fourm.transfer.detector import DetectorHead
 from fourm.transfer.detector_config import CascadeMaskRCNNConfig, MaskRCNNConfig
 from fourm.transfer.network import TransferNetwork

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fourm.errors import CheckpointError
-from fourm.modality import Discrete, Modality, Sequence
+from fourm.layouts import Discrete, Sequence
+from fourm.modality import Modality
 from fourm.nn.configs import LoRAConfig
 from fourm.nn.lora import add_lora
 from fourm.objectives.supervised_configs import ClassificationConfig

@@ -35,7 +35,8 @@ def test_what_the_model_cannot_predict_is_told(model: Multimodal, predicted: str
 def test_other_sizes_are_told(model: Multimodal, make: Callable[..., object]) -> None:
     from dataclasses import replace
 
-    from fourm.modality import Grid, ModalitySet
+    from fourm.layouts import Grid
+    from fourm.modality import ModalitySet
 
     larger = replace(model.modalities["rgb@16"], layout=Grid(8, 8, 4))
     with pytest.raises(ConfigError, match="leave out backbone.image_size"):

@@ -16,7 +16,7 @@ from fourm.config import build
 from fourm.data.decode import decode
 from fourm.data.encode import npy
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Continuous, Grid
+from fourm.layouts import Continuous, Grid
 from fourm.prepare.labelers.base import Origin, Photo
 from fourm.prepare.labelers.configs import CropSettingsConfig
 from fourm.prepare.labelers.feature_configs import FeaturesConfig
