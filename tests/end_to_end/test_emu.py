@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fourm.data.document_form import DocumentForm
 from fourm.layouts import Continuous, Discrete, Sequence, Slots
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import LinearHeadConfig, MultimodalConfig
@@ -34,14 +35,16 @@ def untrained(root: Path) -> Path:
             "image": VisionFeederConfig(TimmTowerConfig("vit_tiny_patch16_224", options=tower), LinearPoolerConfig())
         },
     )  # fmt: skip
-    save_model(Multimodal(ModalitySet([words, image]), config).eval(), root / "emu/model", {"text": text_file})
+    form = DocumentForm(start="[SOS]", image_begin="[IMG]", image_end="[/IMG]")
+    model = Multimodal(ModalitySet([words, image]), config).eval()
+    save_model(model, root / "emu/model", {"text": text_file}, form)
     return root / "emu"
 
 
 def test_generated_vectors_are_stored_learned_from_painted_and_judged(world: Path, fourm: Any) -> None:
     model = untrained(world)
     for split in ("train", "test"):
-        stored = fourm("embed", model, world / "rooms" / split, "--out", "emu_vectors", "--start", "[SOS]")
+        stored = fourm("embed", model, world / "rooms" / split, "--out", "emu_vectors")
         assert stored.status == 0, stored.err
         made = fourm("prepare", "documents", world / "rooms" / split, world / "documents" / split, "--task", "captions")
         assert made.status == 0, made.err
@@ -62,7 +65,7 @@ def test_generated_vectors_are_stored_learned_from_painted_and_judged(world: Pat
     assert {"accuracy", "chance_accuracy", "word_accuracy", "classifier_accuracy"} <= set(found["caption_to_image"])
     assert (world / "out/pictures/captions.png").is_file()
     drawn = fourm(
-        "prompt", model, "--draw", "a bed", "--start", "[SOS]", "--painter", world / "painter", "--guided",
+        "prompt", model, "--draw", "a bed", "--painter", world / "painter", "--guided",
         "--out", world / "answers", "--device", "cpu",
     )  # fmt: skip
     assert drawn.status == 0, drawn.err
