@@ -101,10 +101,9 @@ def _of_rooms(
 
 
 def _of_clothes(data: Path, out: Path, seed: int) -> Mapping[str, tuple[Iterator[Line], Album]]:
-    source: Source = open_source(str(data), ["caption", "label"])
+    source: Source = open_source(str(data), ["image", "silhouette", "caption", "label"])
     _copy_images(data / "image", out / "images" / "image")
-    clothes = Clothes(source, image_names(source, "image"), seed)
-    return {name: (lines, Album(out, name)) for name, lines in clothes.tasks().items()}
+    return Clothes(source, image_names(source, "image"), out, seed).tasks()
 
 
 def _copy_images(source: Path, target: Path) -> None:

@@ -13,6 +13,8 @@ from fourm.data.box_images import box_image
 from fourm.prepare.documents.facts import Room
 from fourm.prepare.rooms.caption import Seen
 
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in 0..1."""
 _MARGIN = 0.1
 _SMALLEST_SHARE, _SMALLEST_SIDE = 0.03, 0.2
 _FRAMES = 4
@@ -37,8 +39,23 @@ def alone(item: Seen, picture: Image.Image) -> bytes | None:
     x1, y1, x2, y2 = item.box
     if item.share < _SMALLEST_SHARE or min(x2 - x1, y2 - y1) < _SMALLEST_SIDE:
         return None
+    return enlarged(picture, item.box)
+
+
+def enlarged(picture: Image.Image, box: Box) -> bytes:
+    """What is in a box and little around it, as large as all of the picture."""
+    x1, y1, x2, y2 = box
     x, y = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
     return _part(picture, (max(x1 - x, 0), max(y1 - y, 0), min(x2 + x, 1), min(y2 + y, 1)))
+
+
+def box_of(mask: Image.Image) -> Box | None:
+    """The smallest box around all that is not black; None if there is nothing."""
+    found = mask.getbbox()
+    if found is None:
+        return None
+    x1, y1, x2, y2 = found
+    return x1 / mask.width, y1 / mask.height, x2 / mask.width, y2 / mask.height
 
 
 def look_along(room: Room, picture: Image.Image) -> tuple[list[bytes], list[tuple[int, Seen]]]:
@@ -57,12 +74,12 @@ def look_along(room: Room, picture: Image.Image) -> tuple[list[bytes], list[tupl
     return frames, sorted(appears, key=lambda entry: (entry[0], entry[1].centre))
 
 
-def drawn_box(item: Seen, size: int) -> bytes:
+def drawn_box(box: Box, size: int) -> bytes:
     """Where an object is, as a picture."""
-    return png(Image.fromarray(box_image(item.box, (size, size))))
+    return png(Image.fromarray(box_image(box, (size, size))))
 
 
-def _part(picture: Image.Image, box: tuple[float, float, float, float]) -> bytes:
+def _part(picture: Image.Image, box: Box) -> bytes:
     """A part of a picture, x1, y1, x2, y2 in 0..1, as large as all of it."""
     scale = (picture.width, picture.height) * 2
     corners: Any = tuple(round(value * side) for value, side in zip(box, scale))

@@ -160,7 +160,7 @@ def boxes(scene: Scene, album: Album) -> Iterator[Line]:
         parts: list[Any] = [{"text": "a room with", "asked": False}]
         for i in rng.permutation(len(single))[: int(rng.integers(1, _BOXES + 1))]:
             parts.append({"text": _called(single[i]), "asked": False})
-            parts.append({"image": album.add(pictures.drawn_box(single[i], size)), "asked": False})
+            parts.append({"image": album.add(pictures.drawn_box(single[i].box, size)), "asked": False})
         yield {"parts": [*parts, {"image": room.image}]}
 
 
@@ -174,7 +174,7 @@ def subjects(scene: Scene, album: Album) -> Iterator[Line]:
             item, data = shown[i]
             parts.append({"text": _called(item), "asked": False})
             if rng.random() < 0.5:
-                box = pictures.drawn_box(item, min(picture.size))
+                box = pictures.drawn_box(item.box, min(picture.size))
                 parts.append({"image": album.add(box), "asked": False})
             parts.append({"image": album.add(data), "asked": False})
         if len(parts) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fourm.catalog import FASHION_CLASSES
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.interleaved_files import LineDocuments, read_image
 from fourm.data.interleaved_parts import Image as Shown
@@ -256,22 +257,63 @@ def test_the_page_shows_every_task(made: Path) -> None:
         show_documents(made / "rooms", made / "page.html")
 
 
-def test_clothes_become_documents_too(tmp_path: Path) -> None:
-    facts = {"made_by": "fourm prepare fashion"}
-    for shard in begin_shards(tmp_path / "train", dict.fromkeys(("image", "caption", "label"), facts), 60, 30):
-        with ShardWriter(
-            tmp_path / "train", shard // 30, {"image": "png", "caption": "json", "label": "json"}
-        ) as writer:
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents of 60 photographs, each a bar 8 wide and 24 high, but for the first, which is black."""
+    root = tmp_path_factory.mktemp("clothes")
+    facts, kinds = {"made_by": "fourm prepare fashion"}, ("image", "silhouette", "caption", "label")
+    for shard in begin_shards(root / "train", dict.fromkeys(kinds, facts), 60, 30):
+        endings = {"image": "png", "silhouette": "png", "caption": "json", "label": "json"}
+        with ShardWriter(root / "train", shard // 30, endings) as writer:
             for n in range(shard, shard + 30):
-                picture = png(Image.new("L", (28, 28), n))
+                picture = Image.new("L", (28, 28))
+                if n:
+                    picture.paste(195 + n, (10, 2, 18, 26))
                 words = json.dumps(captions(n % 10, generator(n))).encode()
-                writer.write(f"{n:06d}", {"image": picture, "caption": words, "label": str(n % 10).encode()})
-    prepare_documents(tmp_path / "train", tmp_path / "out", progress=False)
-    summary = json.loads((tmp_path / "out" / SUMMARY).read_bytes())
-    assert sorted(summary) == ["captions", "chat", "names", "questions", "text", "text_to_image"]
+                shape = png(picture.point(lambda value: 255 if value else 0))
+                label = str(n % 10).encode()
+                writer.write(f"{n:06d}", {"image": png(picture), "silhouette": shape, "caption": words, "label": label})
+    prepare_documents(root / "train", root / "out", progress=False)
+    return root / "out"
+
+
+def test_clothes_become_documents_too(clothes: Path) -> None:
+    summary = json.loads((clothes / SUMMARY).read_bytes())
+    assert sorted(summary) == [
+        "boxes", "captions", "chat", "names", "questions", "subjects", "text", "text_to_image"
+    ]  # fmt: skip
     for task, facts in summary.items():
-        documents = LineDocuments(str(tmp_path / "out" / f"{task}.jsonl"), InterleavedConfig(reader=facts["reader"]))
+        documents = LineDocuments(str(clothes / f"{task}.jsonl"), InterleavedConfig(reader=facts["reader"]))
         for n in range(min(documents.sizes[0], 10)):
             for part in documents.read(0, n):
                 if isinstance(part, Shown):
                     assert documents.image(part).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("task", ["boxes", "subjects"])
+def test_places_and_subjects_of_clothes_stand_behind_their_words(clothes: Path, task: str) -> None:
+    lines = [json.loads(line) for line in (clothes / f"{task}.jsonl").read_text().splitlines()]
+    pairs = [json.loads(line) for line in (clothes / "captions.jsonl").read_text().splitlines()]
+    outline = np.zeros((28, 28), np.uint8)
+    outline[2:26, 10:18] = 255
+    outline[3:25, 11:17] = 0
+    shown = []
+
+    assert len(lines) == 59
+    for n, line in enumerate(lines, 1):
+        first, *between, last = line["parts"]
+        images = [part for part in between if "image" in part]
+        texts = [first, *(part for part in between if "text" in part)]
+        assert "".join(part["text"] for part in texts) in pairs[n]["caption"]
+        assert first["text"].endswith(FASHION_CLASSES[n % 10])
+        assert between[: len(images)] == images
+        assert not any(part["asked"] for part in (first, *between))
+        assert last == {"image": pairs[n]["image"]}
+        pixels = [
+            np.asarray(Image.open(io.BytesIO(read_image(clothes, part["image"]))).convert("L")) for part in images
+        ]
+        shown.append([bool((found == outline).all()) for found in pixels])
+        if task == "subjects":  # the bar and a tenth of its size around it, over all of the picture
+            assert pixels[-1][14, 14] == 195 + n
+            assert (pixels[-1] > 100).mean() > 0.6
+    assert {tuple(found) for found in shown} == ({(True,)} if task == "boxes" else {(False,), (True, False)})
