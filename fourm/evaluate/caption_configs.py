@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fourm.errors import ConfigError
+from fourm.generate.phrases import phrases_of
 from fourm.ranges import check_range
 
 
@@ -54,7 +55,8 @@ class CaptionsEvaluation:
         num_train: pairs that the classifier learns from; None: all.
         num_prompts: captions that are painted, of the first pairs.
         start: token before every prompt, empty: none; None: as the documents of the model begin.
-        phrases: how a caption and a picture are asked for, see `fourm prompt`; None: as it is saved with the model.
+        phrases: how a caption and a picture are asked for: a name, or texts such as
+            `{caption: "<image>what is this?"}`, see `fourm.generate.phrases`; None: as it is saved with the model.
         bare_images: images stand without `[IMG]` and `[/IMG]` around them; None: as in the documents of the model.
         guided: guidance moves away from what follows the empty prompt (Emu).
         guidance, num_steps: of the painter; None: as it was saved.
@@ -78,7 +80,7 @@ class CaptionsEvaluation:
     num_train: int | None = None
     num_prompts: int = 200
     start: str | None = None
-    phrases: Literal["plain", "vila", "emu2", "vl_gpt"] | None = None
+    phrases: Any = None
     bare_images: bool | None = None
     guided: bool = False
     guidance: float | None = None
@@ -92,5 +94,6 @@ class CaptionsEvaluation:
     def __post_init__(self) -> None:
         check_range(self, "num_samples", "num_train", "num_prompts", "num_steps", "max_tokens", "batch_size", least=1)
         check_range(self, "num_pictures", least=0)
+        phrases_of(self.phrases)
         if not self.words:
             raise ConfigError("words is empty: name what is looked for in captions and pictures, such as [bed, lamp]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def prompt(
 
 
 def form_options(
-    start: str | None = None, phrases: str | None = None, bare_images: bool | None = None
+    start: str | None = None, phrases: str | Mapping[str, Any] | None = None, bare_images: bool | None = None
 ) -> dict[str, Any]:
     """Options of `Interleaved` for prompts in another form than that of the model's documents; see `Asked`."""
     options: dict[str, Any] = {}

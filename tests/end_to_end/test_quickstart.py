@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fourm.paths import recipe_folder
+from fourm.pipeline.schema import command_words, load
 from fourm.tokenizers.configs import QUANTIZERS
 from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
 
@@ -128,16 +129,42 @@ def test_python_of_the_readme(quickstart: Path, monkeypatch: Any) -> None:
     assert tuple(names["logits"].shape) == (1, 64, 512)
 
 
-def test_fashion(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the small pipeline."""
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
+    root = tmp_path_factory.mktemp("fashion")
+    finish(start("fashion", root))
+    return root / "outputs" / "fashion"
 
-    finish(start("fashion", tmp_path))
 
-    metrics = json.loads((tmp_path / "outputs" / "fashion" / "metrics.json").read_text())
+def test_fashion(fashion: Path) -> None:
+    metrics = json.loads((fashion / "metrics.json").read_text())
     assert 0 <= metrics["image_to_caption"]["accuracy"] <= 1
     assert {"accuracy", "upper_bound", "classifier_accuracy"} <= metrics["caption_to_image"].keys()
     assert {"psnr", "baseline_psnr"} <= metrics["half_to_whole"].keys()
+
+
+@pytest.mark.parametrize(
+    ("system", "captioned", "painted"),
+    [("emu", ["emu_1", "emu_instruct", "emu2_2", "emu2_chat"], ["emu_1", "emu2_2", "emu2_gen"])],
+)
+def test_all_stages_of_a_system_on_that_encoder(
+    fashion: Path, tmp_path: Path, fourm: Any, system: str, captioned: list[str], painted: list[str]
+) -> None:
+    """In this process, since most of the time of so small stages is that of starting them."""
+    pipeline = load(system, ["scale=small", f"output={tmp_path}", f"variables.fashion={fashion}"])
+    for stage in pipeline.stages:
+        for command in stage.run:
+            outcome = fourm(*command_words(command)[1:])
+            assert outcome.status == 0, f"{command}: {outcome.err}"
+        assert all((tmp_path / name).exists() for name in stage.outputs), stage.name
+
+    for name in {*captioned, *painted}:
+        metrics = json.loads((tmp_path / "judged" / name / "metrics.json").read_text())
+        assert 0 <= metrics["image_to_caption"]["accuracy"] <= 1
+        assert ("caption_to_image" in metrics) == (name in painted)
 
 
 def test_a_tokenizer_of_every_family(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.caption_configs import CaptionsEvaluation, ClassifierConfig
-from fourm.evaluate.captions import agreement, evaluate_captions, f1
+from fourm.evaluate.captions import agreement, evaluate_captions, f1, speaker
 from fourm.evaluate.configs import load
 from fourm.evaluate.judge import load_judge, named, read_pairs
 from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
@@ -94,6 +94,17 @@ def test_right_is_what_names_something_and_nothing_that_is_not_there() -> None:
     assert found["accuracy"] == pytest.approx(1 / 3)  # the first; the second is wrong, and the third says nothing
     assert found["chance_accuracy"] == pytest.approx(2 / 9)  # of all nine, the first two of the first picture
     assert f1(names, there) == pytest.approx(2 * 2 / (3 + 5))
+
+
+def test_a_model_is_asked_in_the_given_words(pairs: Path, bundle: Bundle, tmp_path: Path) -> None:
+    asked = config(pairs, tmp_path, phrases={"caption": "red <image> blue"})
+    model = speaker(asked, bundle, CPU)
+    words = [segment for segment in model.caption(torch.zeros(3, 16, 16)) if segment.modality == "text"]
+    assert [model.tokenizer.decode(segment.value).strip() for segment in words] == ["red", "blue"]
+    with pytest.raises(ConfigError, match="phrases is 'emu3'"):
+        config(pairs, tmp_path, phrases="emu3")
+    with pytest.raises(ConfigError, match="caption"):
+        config(pairs, tmp_path, phrases={"captoin": "<image>"})
 
 
 def test_words_count_in_the_plural_and_not_within_others() -> None:

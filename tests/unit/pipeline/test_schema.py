@@ -8,6 +8,7 @@ import pytest
 
 from fourm.errors import ConfigError
 from fourm.pipeline import Pipeline, Stage, describe, load
+from fourm.pipeline.schema import command_words
 
 FILE = """
 name: demo
@@ -84,6 +85,21 @@ def test_description_lists_stages_and_commands(file: str) -> None:
         "train",
         "  fourm pretrain rooms train.max_steps=10",
     ]
+
+
+@pytest.mark.parametrize("name", ["emu", "vl_gpt", "vila"])
+def test_what_a_stage_reads_of_the_output_was_written_by_one_before_it(name: str) -> None:
+    pipeline = load(name)
+    root, written = f"outputs/{name}/", list[str]()
+    assert all(stage.outputs for stage in pipeline.stages)
+    for stage in pipeline.stages:
+        for word in (word.rpartition("=") for command in stage.run for word in command_words(command)):
+            if word[2].startswith(root) and word[0] in ("model", "painter", "data"):
+                place = word[2].removeprefix(root)
+                assert any(
+                    out == place or out.startswith(place + "/") or place.startswith(out + "/") for out in written
+                )
+        written += stage.outputs
 
 
 @pytest.mark.parametrize("name", ["quickstart", "fashion"])
