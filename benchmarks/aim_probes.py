@@ -59,10 +59,45 @@ def tokens(model: Any, images: Tensor, average_layers: list[int] | None = None, 
     return torch.cat([backbone.forward_features(part, None, prefix) for part, prefix in parts])
 
 
-def linear(model: Any, data: Photographs, causal: bool = False) -> float:
+class Features(NamedTuple):
+    """What a trunk makes of photographs.
+
+    Args:
+        train, test: (n, N, dim) tokens of the photographs that probes are fitted on, and of those they are tested on.
+    """
+
+    train: Tensor
+    test: Tensor
+
+
+def features(model: Any, data: Photographs, average_layers: list[int] | None = None, causal: bool = False) -> Features:
+    """`tokens` of both splits."""
+    return Features(*(tokens(model, images, average_layers, causal) for images in (data.train, data.test)))
+
+
+def linear(of: Features, data: Photographs) -> float:
     """Accuracy of ridge regression on the mean token."""
-    train, test = (tokens(model, images, causal=causal).mean(1) for images in (data.train, data.test))
-    return _share(ridge(train, F.one_hot(data.train_labels), test), data.test_labels)
+    answers = ridge(of.train.mean(1), F.one_hot(data.train_labels), of.test.mean(1))
+    return _share(answers, data.test_labels)
+
+
+def few(of: Features, data: Photographs, number: int, draws: int = 20) -> float:
+    """Accuracy of the linear probe fitted on so few photographs, over many draws of them."""
+    train, test, wanted = of.train.mean(1), of.test.mean(1), F.one_hot(data.train_labels, 10)
+    shares = []
+    for draw in range(draws):
+        chosen = torch.from_numpy(generator(0, "few", draw).permutation(len(train))[:number])
+        shares.append(_share(ridge(train[chosen], wanted[chosen], test), data.test_labels))
+    return sum(shares) / draws
+
+
+def neighbours(of: Features, data: Photographs, number: int = 20) -> float:
+    """Accuracy of the vote of the nearest mean tokens by cosine, centred: nothing is fitted."""
+    train, test = of.train.mean(1), of.test.mean(1)
+    centre = train.mean(0)
+    alike = F.normalize(test - centre, dim=1) @ F.normalize(train - centre, dim=1).T
+    votes = F.one_hot(data.train_labels, 10)[alike.topk(number).indices].sum(1)
+    return _share(votes, data.test_labels)
 
 
 def ridge(train: Tensor, wanted: Tensor, test: Tensor) -> Tensor:
@@ -74,37 +109,43 @@ def ridge(train: Tensor, wanted: Tensor, test: Tensor) -> Tensor:
     return test @ torch.linalg.solve(gram, train.T @ wanted.double())
 
 
-def single(model: Any, data: Photographs, average_layers: list[int], causal: bool = False) -> dict[str, float]:
+def single(of: Features, data: Photographs) -> dict[str, float]:
     """Accuracy of ridge regression on one token alone, with a probe for each place.
 
     Returns:
         `early`: mean over the first half of the places, which see little if they see what comes before them; `late`:
         over the second half.
     """
-    train, test = (tokens(model, images, average_layers, causal) for images in (data.train, data.test))
     wanted = F.one_hot(data.train_labels)
-    shares = [_share(ridge(train[:, n], wanted, test[:, n]), data.test_labels) for n in range(train.shape[1])]
+    answers = [ridge(of.train[:, n], wanted, of.test[:, n]) for n in range(of.train.shape[1])]
+    shares = [_share(found, data.test_labels) for found in answers]
     half = len(shares) // 2
     return {"early": sum(shares[:half]) / half, "late": sum(shares[half:]) / (len(shares) - half)}
 
 
-def attentive(model: Any, data: Photographs, average_layers: list[int], steps: int = 500, seed: int = 0) -> float:
-    """Accuracy of AIM's probe, trained with 128 photographs a step."""
+def attentive(model: Any, of: Features, data: Photographs, steps: int = 500, seed: int = 0) -> float:
+    """Accuracy of AIM's probe, trained with 128 photographs a step.
+
+    Args:
+        model: whose trunk it is: its width and its heads are those of the probe.
+        of: its features.
+        data: their classes.
+        steps, seed: of training.
+    """
     network = TransferNetwork(
         Backbone.from_model(model, BackboneConfig([NAME])), AttentiveConfig(None, 1, "aim"), 10, False, seed
     )
     head, stored = network.head, _Stored()
-    train, test = (tokens(model, images, average_layers) for images in (data.train, data.test))
     optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
-        chosen = torch.from_numpy(generator(seed, "probe", step).integers(0, len(train), 128))
+        chosen = torch.from_numpy(generator(seed, "probe", step).integers(0, len(of.train), 128))
         optimizer.zero_grad()
-        F.cross_entropy(head(stored, train[chosen], None), data.train_labels[chosen]).backward()
+        F.cross_entropy(head(stored, of.train[chosen], None), data.train_labels[chosen]).backward()
         optimizer.step()
     head.eval()
     with torch.no_grad():
-        return _share(torch.cat([head(stored, part, None) for part in test.split(500)]), data.test_labels)
+        return _share(torch.cat([head(stored, part, None) for part in of.test.split(500)]), data.test_labels)
 
 
 class _Stored:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sizes
 import study
-from aim_probes import Photographs, attentive, linear, photographs
+from aim_probes import Photographs, attentive, features, linear, photographs
 
 from fourm.paths import FASHION_FOLDERS
 from fourm.recipe.export import load_checkpoint
@@ -37,8 +37,8 @@ def measure(options: argparse.Namespace, size: str, data: Photographs) -> sizes.
     models = [load_checkpoint(run / "checkpoints" / f"step-{step:08d}") for step in sizes.points(options)]
     return {
         **sizes.record(options, run, size, SIZES[size], "probed_at"),
-        "attentive": [attentive(model, data, [-3, -2, -1]) for model in models],
-        "linear": [linear(model, data) for model in models],
+        "attentive": [attentive(model, features(model, data, [-3, -2, -1]), data) for model in models],
+        "linear": [linear(features(model, data), data) for model in models],
     }
 
 

@@ -25,7 +25,10 @@ def measured(checkout: Path) -> dict[str, dict[str, float]]:
         pytest.skip("the package dataset-fashion-mnist is not installed")
     setting: Any = aim_prefix.Setting(steps=1000)
     data = aim_prefix.photographs(folder, setting.num_train, setting.num_test)
-    return {prefix: aim_prefix.measure(setting, data, prefix, 0) for prefix in aim_prefix.PREFIXES}
+    return {
+        prefix: aim_prefix.measure(setting, data, aim_prefix.pretrained(setting, data, prefix, 0))
+        for prefix in aim_prefix.PREFIXES
+    }
 
 
 def test_behind_patches_that_see_one_another_a_model_trained_so_predicts_better(measured: Any) -> None:
