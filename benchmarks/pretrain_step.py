@@ -131,10 +131,10 @@ class Reference:
         y = y * there[..., None]
         pattern = self._pattern(number, causal, there)
         out = model.decoder(y, attention=pattern, context=context, cross=AttentionPattern.cross(there, valid))
-        parts = {}
+        weights, parts = model.heads.parts(), {}
         for m in modalities.outputs:
             chosen = there & (number == modalities.index(m.name))
-            logits = F.linear(out[chosen], model.heads.rows(m.name))
+            logits = F.linear(out[chosen], weights[m.name])
             count = float(chosen.sum())
             parts[m.name] = (F.cross_entropy(logits.float(), labels[chosen], reduction="sum"), count)
         form = self.objective.config.reduction
@@ -142,27 +142,27 @@ class Reference:
 
     def _inputs(self, shown: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         embedder = self.model.input_embedder
-        parts = []
+        weights, parts = embedder.table.parts(), []
         for name, table in shown.items():
             number = torch.full_like(table["ids"], self.model.modalities.index(name))
             if "values" in table:
                 content = embedder.projections[name](table["values"])
             else:
-                content = F.embedding(table["ids"], embedder.table.rows(name))
+                content = F.embedding(table["ids"], weights[name])
             place = embedder.positions(number, table["position"]) + embedder.modality_embedding(number)
             parts.append((content, place, table["used"], number))
         return tuple(torch.cat(p, 1) for p in zip(*parts))  # type: ignore[return-value]
 
     def _targets(self, asked: dict[str, Any]) -> tuple[Tensor, ...]:
         embedder, modalities = self.model.target_embedder, self.model.modalities
-        parts = []
+        weights, parts = embedder.table.parts(), []
         for name, table in asked.items():
             number = torch.full_like(table["ids"], modalities.index(name))
             is_grid = modalities[name].is_grid
             if is_grid:
                 content = embedder.mask_token.expand(*number.shape, -1)
             else:
-                content = F.embedding(table["ids"], embedder.table.rows(name))
+                content = F.embedding(table["ids"], weights[name])
             place = embedder.positions(number, table["position"]) + embedder.modality_embedding(number)
             causal = torch.full_like(number, int(not is_grid))
             parts.append((content + place, number, table["used"], table["asked"], causal))

@@ -141,36 +141,46 @@ class Multimodal(nn.Module):
         if self.registers is not None:
             fill_normal(self.registers, generator, self.config.embedding_std)
 
-    def forward(self, example: Example) -> dict[str, Tensor]:
+    def forward(self, example: Example, *, cross_entropy: bool = False) -> dict[str, Tensor]:
         """Score what an example asks.
 
+        Args:
+            example: what is shown and asked.
+            cross_entropy: of asked ids give the cross-entropy alone, so that logits are never held all at once.
+
         Returns:
-            output modality -> (n_m, vocab_size) logits, or (n_m, dim) vectors, in the order of the decoder's
-                `target_rows`; and where the model makes the vectors it is asked for, `target_of(modality)` -> these.
+            output modality -> (n_m, vocab_size) logits, or (n_m,) cross-entropy, or (n_m, dim) vectors, in the order of
+                the decoder's `target_rows`; and where the model makes the vectors it is asked for,
+                `target_of(modality)` -> these.
         """
         decoder = example.decoder
         if self.encoder is not None:
             hidden = self.decode(decoder, self.encode(cast(TokenBatch, example.encoder)))
-            return self.scores(hidden.flatten(0, 1), decoder)
+            return self.scores(hidden.flatten(0, 1), decoder, cross_entropy=cross_entropy)
         embedded = self.input_embedder(decoder)
         hidden = self._read(embedded, decoder)
-        return {**self.scores(hidden.flatten(0, 1), decoder), **embedded.targets(decoder)}
+        scores = self.scores(hidden.flatten(0, 1), decoder, cross_entropy=cross_entropy)
+        return {**scores, **embedded.targets(decoder)}
 
-    def scores(self, hidden: Tensor, batch: TokenBatch) -> dict[str, Tensor]:
-        """Answers of the heads, by modality, from the hidden states (B * N, dim) of a table.
+    def scores(self, hidden: Tensor, batch: TokenBatch, *, cross_entropy: bool = False) -> dict[str, Tensor]:
+        """Answers of the heads, by modality, from the hidden states (B * N, dim) of a table; see `forward`.
 
         Raises:
             ConfigError: if vectors are asked for which there is no head.
         """
-        found = self.heads.scores(hidden, {n: r for n, r in batch.target_rows.items() if n in self.heads.map.rows})
+        rows = {n: r for n, r in batch.target_rows.items() if n in self.heads.map.rows}
+        if cross_entropy:
+            found = self.heads.cross_entropy(hidden, rows, {name: batch.targets(name) for name in rows})
+        else:
+            found = self.heads.scores(hidden, rows)
         for name in batch.target_rows.keys() - found.keys():
             if name not in self.vector_heads:
                 raise ConfigError(
                     f"the objective asks for vectors of '{name}', for which the model has no head: set "
                     f"model.vector_head, and modalities.{name}.direction to both"
                 )
-            rows = batch.target_rows[name]
-            found[name] = self.vector_heads[name](hidden[rows], batch.position.flatten()[rows])
+            own = batch.target_rows[name]
+            found[name] = self.vector_heads[name](hidden[own], batch.position.flatten()[own])
         return found
 
     @property

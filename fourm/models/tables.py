@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.modality import Modality, ModalitySet
+from fourm.nn.cross_entropy import Asked, linear_cross_entropy
 from fourm.nn.init import fill_normal, fill_xavier
 from fourm.nn.position import sincos
 
@@ -136,6 +137,14 @@ class TokenTable(nn.Module):
         """(vocab_size, dim) weights of one modality."""
         return self.weight[self.map.slice(name)]
 
+    def parts(self) -> dict[str, Tensor]:
+        """(vocab_size, dim) weights of each modality, split at once.
+
+        Each slice of its own would have a gradient as large as the whole table, zero but for its rows.
+        """
+        sizes = [stop - start for start, stop in self.map.rows.values()]
+        return dict(zip(self.map.rows, self.weight.split(sizes)))
+
 
 class CodeTable(TokenTable):
     """Ids embedded by frozen codes and one learned matrix, which all of them share (DeLVM, Guo et al. 2024).
@@ -174,7 +183,7 @@ class Heads(TokenTable):
         own_std: deviation of the other rows; None: Xavier-uniform.
     """
 
-    forward_methods = ("scores", "logits")
+    forward_methods = ("scores", "cross_entropy", "logits")
     """Besides `forward`, what uses the weights: where they are spread over ranks, they are gathered around these."""
 
     def __init__(
@@ -205,9 +214,15 @@ class Heads(TokenTable):
         """(B * N, dim) hidden states and modality -> (n_m,) rows of them -> modality -> (n_m, vocab_size) logits."""
         if not rows:
             return {}
-        # Split once: each slice of its own would have a gradient as large as the whole table, zero but for its rows.
-        weights = dict(zip(self.map.rows, self.weight.split([b - a for a, b in self.map.rows.values()])))
+        weights = self.parts()
         return {name: F.linear(hidden[own], weights[name]) for name, own in rows.items()}
+
+    def cross_entropy(
+        self, hidden: Tensor, rows: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """As `scores`, but of (n_m,) asked ids the (n_m,) cross-entropy, without holding all logits."""
+        asked = [Asked(*self.map.rows[name], own, targets[name]) for name, own in rows.items()]
+        return dict(zip(rows, linear_cross_entropy(hidden, self.weight, asked)))
 
     def logits(self, name: str, hidden: Tensor) -> Tensor:
         """(..., dim) -> (..., vocab_size) of one modality."""

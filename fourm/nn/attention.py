@@ -136,14 +136,6 @@ def _attend_in_runs(query: Tensor, key: Tensor, value: Tensor, runs: Runs) -> Te
     )
 
 
-def score_dtype(x: Tensor) -> torch.dtype:
-    """Type of the attention scores of (..., dim) features: autocast's where it is on."""
-    device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
-
-
 @lru_cache
 def _flex_kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention

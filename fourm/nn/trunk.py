@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fourm.nn.attention import Attention, AttentionMask, score_dtype
+from fourm.nn.attention import Attention, AttentionMask
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.position import RelativeBias, Rotary, places
+from fourm.nn.precision import product_dtype
 from fourm.patterns import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
@@ -217,7 +218,7 @@ class Trunk(nn.Module):
         """
         if cache is None and layers is None and self._goes_in_runs(x, attention, context, cross):
             return self._forward_runs(x, cast(AttentionPattern, attention), context, cross)
-        dtype = score_dtype(x)
+        dtype = product_dtype(x)
         patterns = attention if isinstance(attention, Sequence) else [attention] * len(self.blocks)
         # Blocks mostly share a pattern, which is made ready once.
         ready = {id(p): AttentionMask.prepare(p, self.config.backend, dtype) for p in patterns}

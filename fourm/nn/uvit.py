@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.nn.attention import Attention, AttentionMask, score_dtype
+from fourm.nn.attention import Attention, AttentionMask
 from fourm.nn.configs import TrunkConfig, UViTConfig
 from fourm.nn.position import resize_table, sincos_map
+from fourm.nn.precision import product_dtype
 from fourm.nn.trunk import Mlp
 from fourm.nn.unet import check_size
 from fourm.patterns import AttentionPattern
@@ -148,11 +149,11 @@ class _Middle(nn.Module):
             context = condition.flatten(2).transpose(1, 2)
             shown = torch.ones_like(context[..., 0], dtype=torch.bool) if keep is None else keep.flatten(1)
             everywhere = torch.ones_like(x[..., 0], dtype=torch.bool)
-            cross_mask = AttentionMask.prepare(AttentionPattern.cross(everywhere, shown), "auto", score_dtype(x))
+            cross_mask = AttentionMask.prepare(AttentionPattern.cross(everywhere, shown), "auto", product_dtype(x))
         # The two published forms of the network resize their tables differently.
         table = resize_table(self.pos_emb, height, width, "bicubic" if self.adds else "nearest")
         x = x + table.flatten(2).transpose(1, 2).to(x.dtype)
-        mask = AttentionMask.prepare(None, "auto", score_dtype(x))
+        mask = AttentionMask.prepare(None, "auto", product_dtype(x))
         outputs: list[Tensor] = []
         for block in self.blocks:
             x = block(x, time, mask, context, cross_mask, outputs.pop() if block.skip is not None else None)

@@ -88,10 +88,15 @@ class Asking:
 
     def loss(self, model: nn.Module, batch: Example) -> Loss:
         """The scores of the model's answers."""
-        return self.score(model(batch), batch)
+        return self.score(model(batch, cross_entropy=True), batch)
 
     def score(self, answers: Mapping[str, Tensor], batch: Example) -> Loss:
-        """Cross-entropy of the asked ids, squared error of the asked vectors, part by part."""
+        """Cross-entropy of the asked ids, squared error of the asked vectors, part by part.
+
+        Args:
+            answers: logits, or the cross-entropy itself, and vectors, as the model gives them.
+            batch: what was asked.
+        """
         counts = batch.decoder.num_targets
         parts = {}
         for name in self.parts:
@@ -103,7 +108,7 @@ class Asking:
     def _error(self, name: str, answers: Tensor, targets: Tensor) -> Tensor:
         """Sum over the tokens of one modality; of vectors, the mean over their numbers."""
         if self.modalities[name].is_discrete:
-            return F.cross_entropy(answers, targets, reduction="sum")
+            return answers.sum() if answers.ndim == 1 else F.cross_entropy(answers, targets, reduction="sum")
         return (answers - targets).square().mean(-1).sum()
 
     def _by_modality(self, key: str, mapping: Mapping[str, T]) -> dict[str, T]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import ConfigError
-from fourm.nn.attention import Attention, AttentionMask, attend, score_dtype
+from fourm.nn.attention import Attention, AttentionMask, attend
+from fourm.nn.precision import product_dtype
 from fourm.patterns import AttentionPattern
 from fourm.transfer.backbone import Backbone
 from fourm.transfer.head_configs import AttentiveConfig, LinearConfig
@@ -137,4 +138,4 @@ def _mask(tokens: Tokens, hidden: Tensor, num_queries: int) -> AttentionMask:
     if tokens.valid is not None:
         everyone = torch.ones((len(hidden), num_queries), dtype=torch.bool, device=hidden.device)
         pattern = AttentionPattern.cross(everyone, tokens.valid)
-    return AttentionMask.prepare(pattern, "auto", score_dtype(hidden))
+    return AttentionMask.prepare(pattern, "auto", product_dtype(hidden))
