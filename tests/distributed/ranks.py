@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.unit.train.toy_job"])
+# diffusers too, which some of the jobs import when they make their model.
+_CONTEXT.set_forkserver_preload(["tests.unit.train.toy_job", "diffusers.models.unets.unet_2d_condition"])
 
 
 def start_ranks(output: Path, num_ranks: int = 2, **options: Any) -> list[BaseProcess]:
@@ -68,6 +69,7 @@ def _run(rank: int, num_ranks: int, port: int, options: dict[str, Any]) -> None:
 
     from tests.unit.train import toy_job
 
+    os.setsid()  # a signal to its group reaches its loader processes, and no others
     multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a program of its own
     if sys.platform == "linux":  # not to outlive a test run that is ended from outside
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

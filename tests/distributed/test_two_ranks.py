@@ -1,11 +1,6 @@
 """Two processes on one machine train exactly as one."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +8,11 @@ import pytest
 import torch
 
 from fourm.train.tracking import read_log
+from tests.distributed.ranks import messages, run_ranks, start_ranks, wait
 from tests.unit.train import toy_job
 from tests.unit.train.toy_tokenizer import KINDS
 
 pytestmark = pytest.mark.slow
-JOB = "tests.unit.train.toy_job"
-
-
-def environment(**more: str) -> dict[str, str]:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, "OMP_NUM_THREADS": "1", **more}
-
-
-def torchrun(checkout: Path, output: Path, **options: Any) -> None:
-    """Run the toy job on two ranks."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", JOB]
-    command = [sys.executable, "-m", *launcher, json.dumps({"output": str(output), **options})]
-    done = subprocess.run(
-        command, cwd=checkout, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def numbers(output: Path) -> torch.Tensor:
@@ -61,54 +40,33 @@ def numbers(output: Path) -> torch.Tensor:
     ],
     ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan", "estimates", "documents"],
 )
-def test_two_ranks_give_the_losses_of_one(checkout: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_two_ranks_give_the_losses_of_one(tmp_path: Path, options: dict[str, Any]) -> None:
     toy_job.run({"output": str(tmp_path / "1"), **options})
-    torchrun(checkout, tmp_path / "2", **options)
+    run_ranks(tmp_path / "2", **options)
     assert len(numbers(tmp_path / "1")) == 20
     torch.testing.assert_close(numbers(tmp_path / "2"), numbers(tmp_path / "1"), rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(checkout: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     def config(steps: int) -> dict[str, Any]:
         return {"max_steps": steps, "schedule": {"kind": "constant"}}
 
     toy_job.run({"output": str(tmp_path / "one"), "config": config(12)})
     toy_job.run({"output": str(tmp_path / "parts"), "config": config(4)})
-    torchrun(checkout, tmp_path / "parts", config=config(8))
+    run_ranks(tmp_path / "parts", config=config(8))
     toy_job.run({"output": str(tmp_path / "parts"), "config": config(12)})
     torch.testing.assert_close(numbers(tmp_path / "parts"), numbers(tmp_path / "one"), rtol=1e-4, atol=1e-6)
 
 
-def start_ranks(checkout: Path, output: Path, **options: Any) -> list[subprocess.Popen[str]]:
-    """Two ranks without torchrun, whose exit statuses can be seen."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = []
-    for rank in ("0", "1"):
-        env = environment(
-            RANK=rank,
-            LOCAL_RANK=rank,
-            WORLD_SIZE="2",
-            LOCAL_WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-        )
-        command = [sys.executable, "-m", JOB, json.dumps({"output": str(output), **options})]
-        pipe = subprocess.PIPE
-        ranks.append(subprocess.Popen(command, cwd=checkout, env=env, stdout=pipe, stderr=pipe, text=True))
-    return ranks
-
-
-def test_a_signal_to_one_rank_stops_both_with_a_checkpoint(checkout: Path, tmp_path: Path) -> None:
-    ranks = start_ranks(checkout, tmp_path, stop_rank=1, stop_at=6)
-    assert [rank.wait(timeout=300) for rank in ranks] == [128 + signal.SIGTERM] * 2
+def test_a_signal_to_one_rank_stops_both_with_a_checkpoint(tmp_path: Path) -> None:
+    ranks = start_ranks(tmp_path, 2, stop_rank=1, stop_at=6)
+    assert wait(ranks) == [128 + signal.SIGTERM] * 2, messages(tmp_path)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
 
 
-def test_a_failure_of_the_main_rank_is_an_error_on_both(checkout: Path, tmp_path: Path) -> None:
-    ranks = start_ranks(checkout, tmp_path, config={"save_every_steps": 4}, die_in="publish", die_step=4, fail=True)
-    assert [rank.wait(timeout=300) for rank in ranks] == [1, 1]
+def test_a_failure_of_the_main_rank_is_an_error_on_both(tmp_path: Path) -> None:
+    ranks = start_ranks(tmp_path, 2, config={"save_every_steps": 4}, die_in="publish", die_step=4, fail=True)
+    assert wait(ranks) == [1, 1], messages(tmp_path)
     for rank in (0, 1):
         assert "No space left on device" in (tmp_path / f"error-{rank}.txt").read_text()
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -1,19 +1,18 @@
 """A run that is killed and started again is the run that was never killed, bit for bit."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fourm.train.tracking import read_log
+from tests.distributed.ranks import messages, start_ranks, wait
 from tests.unit.train import toy_job
 from tests.unit.train.toy_tokenizer import KINDS
 
@@ -21,11 +20,8 @@ pytestmark = pytest.mark.slow
 CONFIG = {"max_steps": 40, "save_every_steps": 7, "log_every_steps": 1, "ema_decay": 0.9}
 
 
-def start(checkout: Path, output: Path, **options: Any) -> subprocess.Popen[str]:
-    given = {"output": str(output), "config": CONFIG, "dropout": 0.5, **options}
-    command = [sys.executable, "-m", "tests.unit.train.toy_job", json.dumps(given)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=checkout, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def start(output: Path, **options: Any) -> BaseProcess:
+    return start_ranks(output, 1, **{"config": CONFIG, "dropout": 0.5, **options})[0]
 
 
 def finish(output: Path, model: str = "linear") -> None:
@@ -33,10 +29,10 @@ def finish(output: Path, model: str = "linear") -> None:
     toy_job.run({"output": str(output), "config": CONFIG, "dropout": 0.5, "model": model})
 
 
-def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(output: Path, step: int, process: BaseProcess) -> None:
     deadline = time.monotonic() + 300
     while not any(record["step"] >= step for record in read_log(output / "log.jsonl")):
-        assert process.poll() is None, process.communicate()[1]
+        assert process.is_alive(), messages(output)
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -67,25 +63,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Los
 
 
 @pytest.mark.parametrize("model", ["linear", "transfer", "detection", "vqgan", "documents", "estimates", *KINDS])
-def test_killed_twice_between_checkpoints(
-    checkout: Path, tmp_path: Path, undisturbed: Callable[[str], Losses], model: str
-) -> None:
+def test_killed_twice_between_checkpoints(tmp_path: Path, undisturbed: Callable[[str], Losses], model: str) -> None:
     for step in (11, 24):
-        process = start(checkout, tmp_path, sleep=0.02, model=model)
+        process = start(tmp_path, sleep=0.02, model=model)
         wait_for_step(tmp_path, step, process)
         process.kill()
-        process.communicate()
+        assert wait([process]) == [-signal.SIGKILL], messages(tmp_path)
         assert not (tmp_path / "completed.json").exists()
     finish(tmp_path, model)
     assert losses(tmp_path) == undisturbed(model)
 
 
 @pytest.mark.parametrize("stage", ["write", "publish", "retention"])
-def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undisturbed: Any, stage: str) -> None:
+def test_killed_in_the_middle_of_a_save(tmp_path: Path, undisturbed: Any, stage: str) -> None:
     # keep_checkpoints is 2: the save of step 28 is the one that deletes step 14.
-    process = start(checkout, tmp_path, die_in=stage, die_step=14 if stage == "retention" else 21)
-    process.communicate(timeout=300)
-    assert process.returncode == -signal.SIGKILL
+    process = start(tmp_path, die_in=stage, die_step=14 if stage == "retention" else 21)
+    assert wait([process]) == [-signal.SIGKILL], messages(tmp_path)
     finish(tmp_path)
     assert losses(tmp_path) == undisturbed("linear")
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -95,14 +88,14 @@ def test_killed_in_the_middle_of_a_save(checkout: Path, tmp_path: Path, undistur
 @pytest.mark.parametrize(
     ("number", "status", "model"), [(signal.SIGTERM, 143, "linear"), (signal.SIGINT, 130, "linear"), (15, 143, "divae")]
 )
-def test_asked_to_stop(checkout: Path, tmp_path: Path, undisturbed: Any, number: int, status: int, model: str) -> None:
+def test_asked_to_stop(tmp_path: Path, undisturbed: Any, number: int, status: int, model: str) -> None:
     # As from a terminal or a scheduler: the loader's process gets the signal too.
-    process = start(checkout, tmp_path, sleep=0.02, num_workers=1, model=model)
+    process = start(tmp_path, sleep=0.02, num_workers=1, model=model)
     wait_for_step(tmp_path, 9, process)
+    assert process.pid is not None
     os.killpg(process.pid, number)
-    _, messages = process.communicate(timeout=300)
-    assert process.returncode == status, messages
-    assert "the same command goes on from there" in messages
-    assert "Traceback" not in messages
+    assert wait([process]) == [status], messages(tmp_path)
+    assert "the same command goes on from there" in messages(tmp_path)
+    assert "Traceback" not in messages(tmp_path)
     finish(tmp_path, model)
     assert losses(tmp_path) == undisturbed(model)
