@@ -5,46 +5,53 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Benchmark = Callable[..., dict[str, float]]
 
-def run(checkout: Path, script: str, *arguments: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, checkout / "benchmarks" / script, *arguments, "--json"],
-        capture_output=True, text=True, check=True, cwd=checkout, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin"},
-        timeout=300,
-    )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+
+@pytest.fixture
+def benchmark(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Benchmark:
+    """A function that runs a script of the folder, in this process, and gives its figures."""
+
+    def run(script: str, *arguments: str) -> dict[str, float]:
+        monkeypatch.setattr(sys, "argv", [script, *arguments, "--json"])
+        capsys.readouterr()
+        runpy.run_path(str(checkout / "benchmarks" / script), run_name="__main__")
+        found: dict[str, float] = json.loads(capsys.readouterr().out)
+        return found
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modalities", ["4m7", "4m21"])
-def test_the_reference_gives_the_same_losses(checkout: Path, modalities: str) -> None:
+def test_the_reference_gives_the_same_losses(benchmark: Benchmark, modalities: str) -> None:
     options = ["--preset", "tiny", "--modalities", modalities, "--batch", "2", "--budget", "64"]
-    assert run(checkout, "pretrain_step.py", *options, "--compare")["largest_difference"] < 1e-5
+    assert benchmark("pretrain_step.py", *options, "--compare")["largest_difference"] < 1e-5
 
 
 @pytest.mark.slow
-def test_a_step_of_both_is_measured(checkout: Path) -> None:
+def test_a_step_of_both_is_measured(benchmark: Benchmark) -> None:
     options = ["--batch", "2", "--budget", "32", "--steps", "2", "--warmup", "1"]
     for reference in ((), ("--reference",)):
-        figures = run(checkout, "pretrain_step.py", *options, *reference)
+        figures = benchmark("pretrain_step.py", *options, *reference)
         assert figures["seconds_per_step"] >= figures["seconds_forward_backward"] > 0
         assert figures["tokens_per_second"] > 0
         assert figures["peak_rss_gb"] > 0
 
 
 @pytest.mark.slow
-def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(checkout: Path, tmp_path: Path) -> None:
+def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(benchmark: Benchmark, tmp_path: Path) -> None:
     options = ["--modalities", "rgb,tok_rgb,caption,det", "--budget", "64", "--seconds", "0.5"]
-    made = run(checkout, "data_pipeline.py", str(tmp_path), *options, "--make", "64")
+    made = benchmark("data_pipeline.py", str(tmp_path), *options, "--make", "64")
     assert made["samples_per_second"] > 0
-    assert run(checkout, "data_pipeline.py", str(tmp_path), *options)["samples"] > 0
+    assert benchmark("data_pipeline.py", str(tmp_path), *options)["samples"] > 0
 
 
 def test_the_page_of_the_scaling_study_is_written_from_its_numbers(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fourm.data.source import open_source
+from tests.end_to_end.conftest import run
 from tests.end_to_end.pages import blocks, small, words
 
 pytestmark = pytest.mark.slow
@@ -29,16 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photographs")
     with Image.open(next(STAMPS.rglob("fox*.png"), next(STAMPS.rglob("*.png")))) as image:
         image.convert("RGB").save(root / "photo.jpg")
-    for command in COMMANDS:
-        done = run(root, small(command))
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for command in COMMANDS:
+            assert run(*small(command)) == 0, command
     return root
-
-
-def run(root: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "fourm", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment, timeout=600)
 
 
 def test_every_photograph_is_there_with_all_that_belongs_to_it(folder: Path) -> None:
@@ -80,15 +74,13 @@ def test_the_page_shows_photographs(folder: Path) -> None:
     assert "caption" in text
 
 
-def test_a_damaged_tar_is_named(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_a_damaged_tar_is_named(folder: Path, tmp_path: Path, fourm: Any) -> None:
     copy = tmp_path / "stamps"
     shutil.copytree(folder / "data" / "stamps", copy)
     tar = copy / "mask" / "shard-00003.tar"
     content = bytearray(tar.read_bytes())
     content[600] ^= 0xFF  # in the first file, behind its header
     tar.write_bytes(bytes(content))
-    done: Any = run(tmp_path, ["prepare", "verify", str(copy)])
-    assert done.returncode == 1
-    assert "mask/shard-00003.tar" in done.stdout + done.stderr
+    done = fourm("prepare", "verify", copy)
+    assert done.status == 1
+    assert "mask/shard-00003.tar" in done.out + done.err

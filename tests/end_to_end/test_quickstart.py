@@ -18,6 +18,7 @@ import pytest
 from fourm.paths import recipe_folder
 from fourm.pipeline.schema import command_words, load
 from fourm.tokenizers.configs import QUANTIZERS
+from tests.end_to_end.conftest import run
 from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
 
 pytestmark = pytest.mark.slow
@@ -41,10 +42,10 @@ def start(pipeline: str, root: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(run: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str]) -> str:
     """What it wrote, once it has ended well."""
-    _, written = run.communicate(timeout=1500)
-    assert run.returncode == 0, written
+    _, written = process.communicate(timeout=1500)
+    assert process.returncode == 0, written
     return written
 
 
@@ -52,13 +53,13 @@ def finish(run: subprocess.Popen[str]) -> str:
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `outputs/quickstart`, made in two runs: the first is stopped while it trains."""
     root = tmp_path_factory.mktemp("quickstart")
-    run = start("quickstart", root)
+    first = start("quickstart", root)
     log = root / "outputs" / "quickstart" / "model" / "log.jsonl"
-    while run.poll() is None and not log.is_file():
+    while first.poll() is None and not log.is_file():
         time.sleep(0.5)
-    run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=300)
-    assert run.returncode == 128 + signal.SIGTERM
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=300)
+    assert first.returncode == 128 + signal.SIGTERM
     assert not (root / "outputs" / "quickstart" / "metrics.json").exists()
     written = finish(start("quickstart", root))
     assert "tokenize: complete" in written
@@ -129,13 +130,24 @@ def test_python_of_the_readme(quickstart: Path, monkeypatch: Any) -> None:
     assert tuple(names["logits"].shape) == (1, 64, 512)
 
 
+def run_here(root: Path, pipeline: str, *overrides: str) -> None:
+    """All stages of a small pipeline in this process: so small ones spend most of their time on starting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        loaded = load(pipeline, ["scale=small", *overrides])
+        for stage in loaded.stages:
+            for command in stage.run:
+                assert run(*command_words(command)[1:]) == 0, command
+            assert all((loaded.output / name).exists() for name in stage.outputs), stage.name
+
+
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of the small pipeline."""
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
     root = tmp_path_factory.mktemp("fashion")
-    finish(start("fashion", root))
+    run_here(root, "fashion")
     return root / "outputs" / "fashion"
 
 
@@ -151,15 +163,9 @@ def test_fashion(fashion: Path) -> None:
     [("emu", ["emu_1", "emu_instruct", "emu2_2", "emu2_chat"], ["emu_1", "emu2_2", "emu2_gen"])],
 )
 def test_all_stages_of_a_system_on_that_encoder(
-    fashion: Path, tmp_path: Path, fourm: Any, system: str, captioned: list[str], painted: list[str]
+    fashion: Path, tmp_path: Path, system: str, captioned: list[str], painted: list[str]
 ) -> None:
-    """In this process, since most of the time of so small stages is that of starting them."""
-    pipeline = load(system, ["scale=small", f"output={tmp_path}", f"variables.fashion={fashion}"])
-    for stage in pipeline.stages:
-        for command in stage.run:
-            outcome = fourm(*command_words(command)[1:])
-            assert outcome.status == 0, f"{command}: {outcome.err}"
-        assert all((tmp_path / name).exists() for name in stage.outputs), stage.name
+    run_here(tmp_path, system, f"output={tmp_path}", f"variables.fashion={fashion}")
 
     for name in {*captioned, *painted}:
         metrics = json.loads((tmp_path / "judged" / name / "metrics.json").read_text())
@@ -171,7 +177,7 @@ def test_a_tokenizer_of_every_family(tmp_path: Path) -> None:
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")
 
-    finish(start("tokenizers", tmp_path))
+    run_here(tmp_path, "tokenizers", "variables.limit=train.max_steps=4")
 
     trained = tmp_path / "outputs" / "tokenizers" / "tokenizers"
     families = {folder.name: json.loads((folder / "model" / "config.json").read_text()) for folder in trained.iterdir()}
