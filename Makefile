@@ -40,9 +40,9 @@ quickstart fashion: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal -q $(ARGS) $(TESTS)
 
-# One process: these tests start their own.
+# File by file, since the tests of a file share what it takes long to make, and those with the most work first.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow -q --durations=10 $(ARGS) $(TESTS)
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile --no-loadscope-reorder -q --durations=10 $(ARGS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
