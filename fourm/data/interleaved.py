@@ -13,7 +13,7 @@ import numpy as np
 
 from fourm.data import decode as decoding
 from fourm.data import geometry as geometries
-from fourm.data import transforms
+from fourm.data import subjects, transforms
 from fourm.data.augment import draw_augmentation
 from fourm.data.configs import CacheConfig, DatasetConfig
 from fourm.data.interleaved_configs import InterleavedConfig
@@ -165,7 +165,10 @@ class InterleavedDocuments:
         if modality is None:
             raise DataError(f"{config.path} holds images, but data set '{self.name}' has no modality of images")
         size = modality.image_size
-        pixels = decoding.decode(self.documents.image(image), modality, lambda: f"{config.path}, image '{image.name}'")
+        data = self.documents.image(image)
+        pixels = decoding.decode(data, modality, lambda: f"{config.path}, image '{image.name}'")
+        if not image.asked and (self.rules.subject_background or self.rules.subject_crop < 1):
+            pixels = subjects.vary(data, pixels, self.rules.subject_background, self.rules.subject_crop, rng)
         geometry = geometries.draw(config.crop, config.hflip, rng, pixels.shape[:2], size)
         pixels = transforms.apply(
             pixels, modality, geometry, rng,

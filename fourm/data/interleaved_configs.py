@@ -66,6 +66,9 @@ class InterleavedConfig:
         drop_trailing_image: leave out images that no text follows.
         drop_given_image: probability of leaving out an image that is not the last of its document (Emu2-Gen, whose
             boxes and subjects are dropped at random).
+        subject_background: probability of putting a subject, which is an image with transparency that is not asked, on
+            a ground of one random colour, and not on what its file holds there (Emu2-Gen).
+        subject_crop: smallest share of the area that is cut out of such a subject at random; 1: all of it.
         placeholders: names that must not count as special tokens where data holds them literally: their letters change
             between small and capital. The names of tokens given above are never left out of these.
         chat: what stands between the turns of a conversation.
@@ -98,13 +101,16 @@ class InterleavedConfig:
     drop_single_image: float = 0.0
     drop_trailing_image: bool = False
     drop_given_image: float = 0.0
+    subject_background: float = 0.0
+    subject_crop: float = 1.0
     placeholders: tuple[str, ...] = ("<image>", "[IMG]", "[/IMG]", "[USER]", "[ASSISTANT]")
     chat: ChatConfig = field(default_factory=ChatConfig)
 
     def __post_init__(self) -> None:
         check_range(self, "num_tokens", "group", "open_rows", "max_text_tokens", least=1)
         check_range(self, "min_images", "max_images", least=0)
-        check_range(self, "image_first", "drop_single_image", "drop_given_image", least=0, most=1)
+        check_range(self, "image_first", "drop_single_image", "drop_given_image", "subject_background", least=0, most=1)
+        check_range(self, "subject_crop", above=0, most=1)
         if self.max_images is not None and self.max_images < self.min_images:
             raise ConfigError(
                 f"packing.max_images is {self.max_images}, less than min_images {self.min_images}: no document remains"

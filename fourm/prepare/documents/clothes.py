@@ -6,6 +6,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,11 @@ class Clothes:
             "text_to_image": self._text_to_image(),
             "names": self._few_shot(),
         }
-        placed: dict[str, Callable[[Album], Iterator[Line]]] = {"boxes": self._boxes, "subjects": self._subjects}
+        placed: dict[str, Callable[[Album], Iterator[Line]]] = {
+            "boxes": self._boxes,
+            "subjects": self._subjects,
+            "cut_outs": partial(self._subjects, cut_out=True),
+        }
         albums = {name: Album(self.out, name) for name in (*plain, *placed)}
         return {name: (plain.get(name) or placed[name](album), album) for name, album in albums.items()}
 
@@ -98,12 +103,16 @@ class Clothes:
             shown = [album.add(pictures.drawn_box(box, min(self._image(n, "silhouette").size)))]
             yield self._composed(n, self.rng("boxes", n), shown)
 
-    def _subjects(self, album: Album) -> Iterator[Line]:
-        """A caption, behind its piece how that looks, half of them behind its place, and the photograph (Emu2-Gen)."""
+    def _subjects(self, album: Album, cut_out: bool = False) -> Iterator[Line]:
+        """A caption, behind its piece how that looks, half of them behind its place, and the photograph (Emu2-Gen).
+
+        Cut out, what is around the piece is transparent.
+        """
         for n, box in self._places():
             rng, photograph = self.rng("subjects", n), self._image(n, "image")
             shown = [album.add(pictures.drawn_box(box, min(photograph.size)))] if rng.random() < 0.5 else []
-            shown.append(album.add(pictures.enlarged(photograph, box)))
+            mask = self._image(n, "silhouette") if cut_out else None
+            shown.append(album.add(pictures.enlarged(photograph, box, mask)))
             yield self._composed(n, rng, shown)
 
     def _places(self) -> Iterator[tuple[int, pictures.Box]]:

@@ -95,7 +95,7 @@ def _of_rooms(
     missing = [task for task in todo if not task.path.is_file()]
     with progress_bar("rooms", sum(task.stop - task.start for task in missing), visible=progress) as advance:
         run_tasks(facts.start, missing, workers, advance)
-    scene = Scene([room for task in todo for room in facts.read_facts(task.path)], out, seed)
+    scene = Scene([room for task in todo for room in facts.read_facts(task.path)], data, out, seed)
     albums = {name: Album(out, name) for name in TASKS}
     return {name: (task(scene, albums[name]), albums[name]) for name, task in TASKS.items()}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fourm.data.interleaved_files import read_image
@@ -36,11 +37,13 @@ class Scene:
 
     Args:
         rooms: their facts.
+        data: folder of the rooms.
         out: folder of the documents.
         seed: of everything that is drawn.
     """
 
     rooms: Sequence[Room]
+    data: Path
     out: Path
     seed: int
 
@@ -51,6 +54,11 @@ class Scene:
     def picture(self, room: Room) -> Image.Image:
         """The picture of a room."""
         return Image.open(io.BytesIO(read_image(self.out, room.image))).convert("RGB")
+
+    def labels(self, room: Room) -> NDArray[np.uint8]:
+        """(H, W) the class of every pixel of a room."""
+        name = "/".join(("semseg", *Path(room.image).parts[2:]))  # in place of images/rgb
+        return np.asarray(Image.open(io.BytesIO(read_image(self.data, name))))
 
     @cached_property
     def questions(self) -> Sequence[Question]:
@@ -166,9 +174,19 @@ def boxes(scene: Scene, album: Album) -> Iterator[Line]:
 
 def subjects(scene: Scene, album: Album) -> Iterator[Line]:
     """Some things as they look, half of them behind their places, and the room that has them (Emu2-Gen)."""
+    return _with_subjects(scene, album, lambda room: None)
+
+
+def cut_outs(scene: Scene, album: Album) -> Iterator[Line]:
+    """The same with things cut out: what is around them is transparent, for `packing.subject_background`."""
+    return _with_subjects(scene, album, scene.labels)
+
+
+def _with_subjects(scene: Scene, album: Album, labels: Callable[[Room], NDArray[np.uint8] | None]) -> Iterator[Line]:
     for n, room in enumerate(scene.rooms):
-        rng, picture = scene.rng("subjects", n), scene.picture(room)
-        shown = [(item, data) for item in _single(room) if (data := pictures.alone(item, picture)) is not None]
+        rng, picture, classes = scene.rng("subjects", n), scene.picture(room), labels(room)
+        found = ((item, pictures.alone(item, picture, classes)) for item in _single(room))
+        shown = [(item, data) for item, data in found if data is not None]
         parts: list[Any] = [{"text": "a room with", "asked": False}]
         for i in rng.permutation(len(shown))[: int(rng.integers(1, _BOXES + 1))]:
             item, data = shown[i]
@@ -246,6 +264,7 @@ TASKS: Mapping[str, Task] = {
     "text_to_image": text_to_image,
     "boxes": boxes,
     "subjects": subjects,
+    "cut_outs": cut_outs,
     "names": names,
     "frames": frames,
 }

@@ -219,6 +219,32 @@ def test_subjects_are_shown_before_the_room_that_has_them(made: Path) -> None:
         assert sum("text" in part for part in line["parts"]) - 1 <= sum("image" in part for part in line["parts"]) - 1
 
 
+def test_cut_outs_are_the_same_subjects_with_transparency_around_them(made: Path) -> None:
+    plain, cut = lines(made, "subjects"), lines(made, "cut_outs")
+    assert len(plain) == len(cut) > 0
+    facts = [json.loads(line) for path in sorted((made / "out" / "facts").iterdir()) for line in path.open()]
+    by_image = {fact["image"]: fact["seen"] for fact in facts}
+    shares = []
+    for before, after in zip(plain, cut):
+        for number, (one, other) in enumerate(zip(before["parts"], after["parts"], strict=True)):
+            if "text" in one or number == len(before["parts"]) - 1:
+                assert one == other
+                continue
+            first, second = (Image.open(io.BytesIO(read_image(made / "out", part["image"]))) for part in (one, other))
+            np.testing.assert_array_equal(np.asarray(first.convert("RGB")), np.asarray(second.convert("RGB")))
+            if second.mode == "RGB":  # a box
+                continue
+            words = next(part["text"] for part in reversed(after["parts"][:number]) if "text" in part)
+            (item,) = (i for i in by_image[after["parts"][-1]["image"]] if words.endswith(i["kind"]))
+            x1, y1, x2, y2 = item["box"]
+            around = [max(x1 - (x2 - x1) / 10, 0), min(x2 + (x2 - x1) / 10, 1)]
+            around += [max(y1 - (y2 - y1) / 10, 0), min(y2 + (y2 - y1) / 10, 1)]
+            area = (around[1] - around[0]) * (around[3] - around[2])
+            shares.append(np.asarray(second)[..., 3].mean() / 255 * area / item["share"])
+    assert shares
+    assert np.median(shares) == pytest.approx(1, abs=0.1)
+
+
 def test_an_interrupted_run_goes_on_and_gives_the_same(made: Path, tmp_path: Path) -> None:
     prepare_documents(made / "rooms", tmp_path, tasks=["captions", "boxes"], progress=False)
     (tmp_path / "boxes.jsonl").unlink()
@@ -280,7 +306,7 @@ def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clothes_become_documents_too(clothes: Path) -> None:
     summary = json.loads((clothes / SUMMARY).read_bytes())
     assert sorted(summary) == [
-        "boxes", "captions", "chat", "names", "questions", "subjects", "text", "text_to_image"
+        "boxes", "captions", "chat", "cut_outs", "names", "questions", "subjects", "text", "text_to_image"
     ]  # fmt: skip
     for task, facts in summary.items():
         documents = LineDocuments(str(clothes / f"{task}.jsonl"), InterleavedConfig(reader=facts["reader"]))
@@ -288,6 +314,22 @@ def test_clothes_become_documents_too(clothes: Path) -> None:
             for part in documents.read(0, n):
                 if isinstance(part, Shown):
                     assert documents.image(part).startswith(b"\x89PNG")
+
+
+def test_cut_out_clothes_are_opaque_where_their_silhouette_is(clothes: Path) -> None:
+    subjects, cut = (
+        [json.loads(line) for line in (clothes / f"{task}.jsonl").read_text().splitlines()]
+        for task in ("subjects", "cut_outs")
+    )
+    for before, after in zip(subjects, cut, strict=True):
+        one, other = (
+            Image.open(io.BytesIO(read_image(clothes, [p for p in line["parts"] if "image" in p][-2]["image"])))
+            for line in (before, after)
+        )
+        np.testing.assert_array_equal(np.asarray(one.convert("L")), np.asarray(other.convert("L")))
+        alpha = np.asarray(other.getchannel("A"))
+        assert {0, 255} <= {*alpha.flatten().tolist()}
+        np.testing.assert_array_equal(alpha > 128, np.asarray(one.convert("L")) > 128)
 
 
 @pytest.mark.parametrize("task", ["boxes", "subjects"])
