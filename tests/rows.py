@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fourm.config import build
+from fourm.generate.interleaved_prompts import Interleaved
 from fourm.layouts import Continuous, Discrete, Grid, Sequence, Slots
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MultimodalConfig
+from fourm.models.folder import save_model
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
 from fourm.tokenizers.visual_decoder import VisualDecoder
@@ -53,3 +59,30 @@ def bundle(tokenizer: TextTokenizer) -> Any:
 
 def image(seed: int = 0) -> torch.Tensor:
     return torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def folder(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as a folder `model`, and two images beside it."""
+    root = tmp_path_factory.mktemp("model")
+    bundle.text.save(root / "text.json")
+    bundle.tokenizers["image"].save(root / "decoder")
+    save_model(bundle.model, root / "model", {"text": root / "text.json", "image": root / "decoder"})
+    for seed in range(2):
+        pixels = ((image(seed).permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(root / f"{seed}.png")
+    return root
+
+
+def written(talk: Interleaved, document: Any) -> str:
+    """A prompt as one line, images by their numbers."""
+    names = {image(seed).numpy().tobytes(): f"<{seed}>" for seed in range(5)}
+
+    def parts() -> Iterator[str]:
+        for segment in document:
+            if segment.modality == "text":
+                yield " ".join(talk.tokenizer.token(int(i)) for i in segment.value)
+            else:
+                yield names.get(segment.value.tobytes(), "<?>")
+
+    return " ".join(parts())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-_PATH = click.Path(path_type=Path)
+from fourm.cli import options as shared
 
 
 @click.command()
 @click.argument("model")
-@click.option("--image", "images", multiple=True, type=_PATH, help="What is seen, in order. May be repeated.")
+@click.option("--image", "images", multiple=True, type=shared.PATH, help="What is seen, in order. May be repeated.")
 @click.option("--question", default=None, help="[text and images] About the images.")
 @click.option("--text", default=None, help="[text and images] Read as it is; <image> stands where an image belongs.")
 @click.option(
@@ -21,22 +22,30 @@ _PATH = click.Path(path_type=Path)
     metavar="TEXT",
     help="[text and images] Paint this; with --image a changed one, with several what they have in common.",
 )
+@shared.painting
 @click.option(
     "--example",
     "examples",
     multiple=True,
-    type=(_PATH, str, str),
+    type=(shared.PATH, str, str),
     metavar="IMAGE QUESTION ANSWER",
     help="[text and images] Shown before the question. May be repeated.",
 )
 @click.option(
-    "--retrieve", type=click.IntRange(1), default=None, help="Examples that are shown, the most alike. [default: all]"
+    "--examples",
+    "many_examples",
+    type=shared.PATH,
+    default=None,
+    metavar="PLACE",
+    help="[text and images] Many examples: a folder of images, each with its answer in a .txt, or a file of lines such "
+    'as {"image": "b.png", "question": "What is it?", "answer": "a chair"}.',
 )
 @click.option(
-    "--phrases",
-    type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]),
+    "--retrieve",
+    type=click.IntRange(1),
     default=None,
-    help="How questions are put. [default: as the model was trained]",
+    metavar="NUMBER",
+    help="Show so many of the examples, those most like the first --image. [default: all; 4 of --examples]",
 )
 @click.option(
     "--turn",
@@ -48,28 +57,24 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Of the search for a likely text.")
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
-@click.option(
-    "--start", default=None, metavar="TOKEN", help="Token before the prompt, such as <s>. [default: the model's]"
-)
+@shared.form("[text and images] ")
 @click.option(
     "--bare-images/--image-tokens",
     default=None,
     help="Whether images stand without [IMG] and [/IMG] around them. [default: as the model was trained]",
 )
-@click.option("--guided", is_flag=True, help="Move images away from that of the empty prompt, as Emu.")
-@click.option("--painter", type=_PATH, default=None, help="Visual decoder to paint with. [default: that of MODEL]")
 @click.option(
     "--pair",
     "pairs",
     multiple=True,
     nargs=2,
-    type=_PATH,
+    type=shared.PATH,
     help="[images] An example: a question and its answer; --image is then the question.",
 )
-@click.option("--out", type=_PATH, default=None, help="Folder for images.")
+@click.option("--out", type=shared.PATH, default=None, help="Folder for images.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="[images] Images to generate.")
-@click.option("--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers of different seeds.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@shared.num_samples
+@shared.seed
 @click.option(
     "--temperature", type=click.FloatRange(0), default=None, help="0 takes the likeliest. [default: text 0, images 1]"
 )
@@ -88,8 +93,17 @@ _PATH = click.Path(path_type=Path)
     help="[images] Id before the prompt, as 8192 of LVM. [default: none]",
 )
 @click.option("--modality", default=None, help="[images] Of the row. [default: the only one]")
-@click.option("--device", default="auto", show_default=True)
-def prompt(model: str, device: str, painter: Path | None, **options: Any) -> None:
+@shared.decoding
+def prompt(
+    model: str,
+    device: str,
+    bf16: bool,
+    decoder_steps: int | None,
+    decoder_scheduler: str | None,
+    painter: Path | None,
+    text_tokenizer: Path | None,
+    **options: Any,
+) -> None:
     """Go on with what MODEL is shown.
 
     A model of text and images (Emu, Emu2, VL-GPT, VILA) answers with text, or paints:
@@ -97,9 +111,12 @@ def prompt(model: str, device: str, painter: Path | None, **options: Any) -> Non
     \b
       fourm prompt vila --image a.png --question "How many chairs are there?"
       fourm prompt vila --image a.png --question "What is it?" --example b.png "What is it?" "a chair"
+      fourm prompt vila --image a.png --question "What is it?" --examples FOLDER --retrieve 4
       fourm prompt vila --image a.png --turn "What is it?" "a chair" --question "Of which colour?"
       fourm prompt emu --draw "a red chair" --out answers
       fourm prompt emu --image a.png --draw "make the chair blue" --out answers
+      fourm prompt emu --draw "a room with a red chair" --subject "a red chair=a.png@0.1,0.2,0.5,0.9" --out answers
+      fourm prompt emu --autoencode a.png --out answers
 
     A model of sentences of images (LVM, DeLVM) answers with images:
 
@@ -107,18 +124,23 @@ def prompt(model: str, device: str, painter: Path | None, **options: Any) -> Non
       fourm prompt lvm --pair photo1.png depth1.png --pair photo2.png depth2.png --image photo3.png --out answers
       fourm prompt lvm --image frame1.png --image frame2.png --count 4 --out film
     """
-    from fourm.generate.bundle import move, with_painter
-    from fourm.machine import choose_device
+    import torch
+
+    from fourm.generate.bundle import get_ready, with_painter
     from fourm.recipe.bundle import load_bundle
 
-    bundle: Any = load_bundle(model)
+    bundle: Any = load_bundle(model, text_tokenizer)
     if painter is not None:
         bundle = with_painter(bundle, painter)
-    move(bundle, choose_device(device))
-    asks = any(options[name] is not None for name in ("text", "question", "draw"))
+    made = dict.fromkeys(bundle.model.modalities)
+    chosen = get_ready(
+        bundle, made, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler
+    )
+    asks = any(options[name] is not None for name in ("text", "question", "draw", "autoencode"))
     is_mixed = asks or any(m.is_slots for m in bundle.model.modalities.values())
-    for line in (_mixed if is_mixed else _sentence)(bundle, options):
-        click.echo(line)
+    with torch.autocast(chosen.type, torch.bfloat16, enabled=bf16):
+        for line in (_mixed if is_mixed else _sentence)(bundle, options):
+            click.echo(line)
 
 
 def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
@@ -126,7 +148,7 @@ def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
     from fourm.generate.interleaved_job import Asked
     from fourm.generate.interleaved_job import prompt as run
 
-    asks, form = ("text", "question", "draw", "images", "examples", "turns"), ("phrases", "start", "bare_images")
+    asked = Asked(**{field.name: options[field.name] for field in fields(Asked)})
     writing = RowWriting(
         temperature=options["temperature"] or 0.0,
         top_k=options["top_k"],
@@ -134,7 +156,6 @@ def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
         num_beams=options["beams"],
         max_tokens=options["max_tokens"],
     )
-    asked = Asked(**{key: options[key] for key in (*asks, *form, "retrieve", "guided")})
     return run(bundle, asked, options["out"], num_samples=options["num_samples"], seed=options["seed"], writing=writing)
 
 

@@ -7,11 +7,7 @@ from typing import Any
 
 import click
 
-_TEXT_TOKENIZER = click.option(
-    "--text-tokenizer", type=click.Path(path_type=Path), default=None, help="As in `fourm generate`."
-)
-_DEVICE = click.option("--device", default="auto", show_default=True)
-_BF16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+from fourm.cli import options as shared
 
 
 @click.group()
@@ -25,9 +21,9 @@ def retrieve() -> None:
 @click.option("--feature", required=True, metavar="NAME", help="Target that decodes to features: tok_dinov2_global.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the index.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@_TEXT_TOKENIZER
-@_BF16
-@_DEVICE
+@shared.text_tokenizer()
+@shared.bf16
+@shared.device
 def index(model: str, text_tokenizer: Path | None, **options: Any) -> None:
     """Turn everything in DATA (as in `fourm generate --prompts`: rgb=FOLDER, rgb=DATA, captions.txt) into vectors.
 
@@ -45,9 +41,9 @@ def index(model: str, text_tokenizer: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for hits.json and hits.png.")
 @click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Most hits.")
 @click.option("--model", default=None, help="Where the model is now. [default: where it was]")
-@_TEXT_TOKENIZER
-@_BF16
-@_DEVICE
+@shared.text_tokenizer()
+@shared.bf16
+@shared.device
 def query(folder: Path, model: str | None, text_tokenizer: Path | None, **options: Any) -> None:
     """Show what of an INDEX is nearest to what is given: caption='a red sofa', rgb=photo.jpg, depth=depth.png."""
     from fourm.generate.retrieve import Index

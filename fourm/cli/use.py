@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _decoding(command: _Command) -> _Command:
-    """How and where a model answers: the options that `generate` and `serve` share."""
-    options = (
-        click.option("--bf16", is_flag=True, help="Compute in bfloat16."),
-        click.option(
-            "--decoder-steps",
-            type=click.IntRange(1),
-            default=None,
-            help="Steps of diffusion decoders. [default: as saved]",
-        ),
-        click.option(
-            "--decoder-scheduler",
-            type=click.Choice(["ddim", "dpm", "unipc"]),
-            default=None,
-            help="Scheduler of diffusion decoders. [default: as saved]",
-        ),
-        click.option(
-            "--text-tokenizer",
-            type=click.Path(path_type=Path),
-            default=None,
-            help="File to speak through. [default: the model's own, or FOURM_TEXT_TOKENIZER for published models]",
-        ),
-        click.option("--device", default="auto", show_default=True),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+from fourm.cli import options as shared
 
 
 @click.command()
@@ -48,7 +18,7 @@ def _decoding(command: _Command) -> _Command:
 )
 @click.option("--source", default=None, help="Name of the tokens' folder. [default: tok_ and the modality's name]")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@shared.device
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [default: GPUs, or else cores]")
 @click.option("--overwrite", is_flag=True, help="Replace tokens that another tokenizer made.")
 @click.option(
@@ -73,18 +43,14 @@ def tokenize(tokenizer: Path, root: Path, **options: Any) -> None:
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--modality", default=None, help="Which texts. [default: the only ones that MODEL reads]")
 @click.option("--source", default=None, help="[models of documents] Folder of the texts. [default: caption]")
-@click.option("--start", default=None, metavar="TOKEN", help="[models of documents] As in `fourm prompt`.")
-@click.option(
-    "--phrases", type=click.Choice(["plain", "vila", "emu2", "vl_gpt"]), default=None,
-    help="[models of documents] As in `fourm prompt`.",
-)  # fmt: skip
+@shared.form("[models of documents] ")
 @click.option("--out", default="text_vectors", show_default=True, help="Name of the new folder in ROOT.")
 @click.option(
     "--num-tokens", type=click.IntRange(1), default=None,
     help="Vectors of each text; those behind its end are zeros. [default: as many as the modality has tokens]",
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@shared.device
 def embed(model: str, root: Path, **options: Any) -> None:
     """Store what MODEL says of the texts of the data set ROOT with it, for visual decoders to attend to.
 
@@ -138,24 +104,24 @@ def embed(model: str, root: Path, **options: Any) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 @click.option("--plan", default=None, help="YAML with the steps of the chain, or the name of a shipped one.")
-@click.option(
-    "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Answers, each with its own seed."
-)
+@shared.num_samples
 @click.option(
     "--ensemble", is_flag=True, help="One answer from all: means and votes, with maps of where they disagree."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@shared.seed
 @click.option(
     "--expected", is_flag=True, help="One-step grids: decode the mean code under the probabilities, not the drawn one."
 )
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
-@_decoding
+@shared.painting
+@shared.decoding
 def generate(
     model: str,
     given: tuple[str, ...],
     targets: str,
     prompts: str | None,
     models: tuple[str, ...],
+    painter: Path | None,
     text_tokenizer: Path | None,
     **options: Any,
 ) -> None:
@@ -167,10 +133,12 @@ def generate(
 
     A model of text and images answers one row: --given image=a.png --given text="What is it?" --to text, or --to image.
     """
+    painted = {name: options.pop(name) for name in ("subjects", "autoencode", "guided")}
     if not targets and options["plan"] is None:
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
-    if not given and prompts is None:
+    if not given and prompts is None and painted["autoencode"] is None:
         raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
+    from fourm.generate.bundle import with_painter
     from fourm.generate.interleaved import writes_rows
     from fourm.generate.reading import parse_given
     from fourm.recipe.bundle import load_bundle, with_others
@@ -178,12 +146,16 @@ def generate(
     places = parse_given(models, "--model", "large=outputs/large/model")
     opened = load_bundle(model, text_tokenizer)
     options.update(given=given, targets=[n for n in targets.split(",") if n])
+    if painter is not None:
+        opened = with_painter(opened, painter)
     if writes_rows(opened.model):
         from fourm.generate.interleaved_given import run as answer
 
-        for path in answer(opened, prompts=prompts, model=places, **{**options, "batch_size": 0}):
+        for path in answer(opened, prompts=prompts, model=places, **{**options, **painted, "batch_size": 0}):
             click.echo(path)
         return
+    if any(painted.values()):
+        raise click.UsageError("--subject, --autoencode and --guided are for models of text and images: leave them out")
     bundle = with_others(opened, options["plan"], places, text_tokenizer)
     if prompts is None:
         from fourm.generate.job import run
@@ -217,7 +189,7 @@ def generate(
     "--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="[text and images] Of an answer."
 )
 @click.option("--max-samples", type=click.IntRange(1), default=8, show_default=True, help="Answers of a request.")
-@_decoding
+@shared.decoding
 def serve(
     model: str,
     text_tokenizer: Path | None,

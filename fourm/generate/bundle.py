@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from fourm.errors import ConfigError, did_you_mean
+from fourm.machine import choose_device
 from fourm.modality import Modality
 from fourm.models.multimodal import Multimodal
 from fourm.tokenizers.base import load_tokenizer
@@ -47,6 +48,9 @@ class Bundle(Protocol):
     def place(self) -> str: ...
 
 
+_Bundle = TypeVar("_Bundle", bound=Bundle)
+
+
 def home(bundle: Bundle, model: str | None) -> Bundle:
     """The bundle that makes a step: a further one by its name, or the one that is asked.
 
@@ -60,7 +64,7 @@ def home(bundle: Bundle, model: str | None) -> Bundle:
     return bundle.others[model]
 
 
-def with_painter(bundle: Bundle, painter: Path) -> Bundle:
+def with_painter(bundle: _Bundle, painter: Path) -> _Bundle:
     """The same model with a saved visual decoder that paints its vectors.
 
     Raises:
@@ -71,7 +75,7 @@ def with_painter(bundle: Bundle, painter: Path) -> Bundle:
     if not names:
         raise ConfigError(f"a painter is given ({painter}), but the model has no images of vectors: leave it out")
     own: Any = bundle
-    changed: Bundle = replace(own, tokenizers={**bundle.tokenizers, names[0]: load_tokenizer(painter)})
+    changed: _Bundle = replace(own, tokenizers={**bundle.tokenizers, names[0]: load_tokenizer(painter)})
     return changed
 
 
@@ -147,3 +151,34 @@ def set_decoding(bundle: Bundle, targets: Mapping[str, str | None], *, sampling:
     for tokenizer in tokenizers if bf16 else ():
         if hasattr(tokenizer, "for_decoding"):
             tokenizer.for_decoding(precision="bf16")
+
+
+def get_ready(
+    bundle: Bundle,
+    targets: Mapping[str, str | None],
+    device: str,
+    *,
+    bf16: bool = False,
+    decoder_steps: int | None = None,
+    decoder_scheduler: str | None = None,
+    local_rank: int = 0,
+) -> torch.device:
+    """Bring a bundle to its device and set how it decodes.
+
+    Args:
+        bundle: model and tokenizers.
+        targets: see `set_decoding`.
+        device: auto, cuda, mps or cpu.
+        bf16: decode in bfloat16.
+        decoder_steps, decoder_scheduler: of those that decode by diffusion; None: as each was saved.
+        local_rank: which of several GPUs.
+
+    Returns:
+        the device.
+    """
+    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
+    set_decoding(bundle, targets, sampling=sampling, bf16=bf16)
+    chosen = choose_device(device, local_rank)
+    move(bundle, chosen)
+    return chosen

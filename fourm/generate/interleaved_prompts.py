@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fourm.data.box_images import box_image
 from fourm.data.document_form import DocumentForm
@@ -23,6 +21,7 @@ from fourm.generate.interleaved import Row, RowWriting, write_rows
 from fourm.generate.painter import painter
 from fourm.generate.phrases import IMAGE, Phrases, asks_in_turns, phrases_of
 from fourm.generate.reading import read_image
+from fourm.generate.subjects import check_box, with_places
 from fourm.generate.turns import Turns, known_id
 from fourm.tokens import Document, Segment
 
@@ -168,14 +167,33 @@ class Interleaved:
         Raises:
             ConfigError: if the decoder paints without guidance.
         """
+        self._check_guided(guided)
+        empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
+        return self.paint(self.vectors(prompts, seeds), seeds, null=empty)
+
+    def rebuild(self, images: Sequence[Tensor], seeds: Tensor, *, guided: bool = False) -> Tensor:
+        """(B, C, H, W) images in natural units, painted from the vectors of given ones alone (Emu2's autoencoding).
+
+        Args:
+            images: (C, H, W) each, as the model reads them.
+            seeds: (B,) of what the decoder draws.
+            guided: guidance moves away from the vectors of an image of zeros (Emu2's code), and not from what the
+                decoder itself knows as no condition.
+
+        Raises:
+            ConfigError: as of `draw`.
+        """
+        self._check_guided(guided)
+        nothing = self.encode([torch.zeros_like(images[0])]) if guided else None
+        return self.paint(self.encode(images), seeds, null=nothing)
+
+    def _check_guided(self, guided: bool) -> None:
         decoder = painter(self.bundle, self._image_modality())
         if guided and getattr(getattr(decoder, "sampling", None), "guidance", None) == 1.0:
             raise ConfigError(
-                "guided moves images away from that of the empty prompt, but the decoder's sampling.guidance is 1: "
+                "guided moves images away from what nothing is asked with, but the decoder's sampling.guidance is 1: "
                 "load it with a larger one, for instance 3, or leave guided out"
             )
-        empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
-        return self.paint(self.vectors(prompts, seeds), seeds, null=empty)
 
     def paint(self, vectors: Tensor, seeds: Tensor, *, null: Tensor | None = None) -> Tensor:
         """(B, C, H, W) images of vectors (B, slots, content.dim).
@@ -232,28 +250,16 @@ class Interleaved:
         """Asks for an image of given subjects in given places (Emu2, sec. 2.3.3).
 
         Args:
-            subjects: a phrase of `text`, an image of its box (`box_image`), and one of its subject; None: not given.
+            subjects: words of `text`, an image of their box (`box_image`), and one of how they look; None: not given.
             text: of all.
 
         Raises:
-            DataError: if a phrase is not in the text, or less often than it is given.
+            DataError: if words are not in the text, or less often than they are given.
         """
-        found: list[tuple[int, list[Tensor]]] = []
-        for phrase, box, subject in subjects:
-            taken = {end for end, _ in found}
-            literal = re.escape(phrase)
-            places = (*re.finditer(rf"(?<!\w){literal}(?!\w)", text), *re.finditer(literal, text))  # whole words first
-            end = next((place.end() for place in places if place.end() not in taken), None)
-            if end is None:
-                raise DataError(
-                    f"'{phrase}' is no part of the text '{text}', or is given more often than it stands there: name "
-                    "subjects in the words of the text"
-                )
-            found.append((end, [image for image in (box, subject) if image is not None]))
-        found.sort(key=lambda subject: subject[0])  # images stand in the order of the text
-        for end, own in reversed(found):
-            text = text[:end] + IMAGE * len(own) + text[end:]
-        return self.prompt(text, [image for _, own in found for image in own], draw=True)
+        given = [(words, box is not None, looks is not None) for words, box, looks in subjects]
+        written, order = with_places(text, given, self.phrases)
+        images = [image for number in order for image in subjects[number][1:] if image is not None]
+        return self.prompt(written, images, draw=True)
 
     def chat(self, turns: Sequence[tuple[str, str]], images: Sequence[Tensor] = ()) -> list[Segment]:
         """Goes on with a conversation.
@@ -276,17 +282,8 @@ class Interleaved:
         Raises:
             DataError: if it is no box.
         """
-        left, top, right, bottom = box
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise DataError(f"a box is {list(box)}; expected left, top, right, bottom between 0 and 1")
-        drawn = torch.from_numpy(box_image(box, self._image_modality().image_size)).permute(2, 0, 1)
+        drawn = torch.from_numpy(box_image(check_box(box), self._image_modality().image_size)).permute(2, 0, 1)
         return self.images(drawn[None, : self._image_modality().channels].float() / 255)[0]
-
-    def nearest(self, query: Tensor, images: Sequence[Tensor], count: int) -> list[int]:
-        """Which examples are most like an image, the most similar one last (RICES, Yang et al. 2022)."""
-        means = F.normalize(self.encode([query, *images]).float().mean(1), dim=1)
-        best = (means[1:] @ means[0]).topk(min(count, len(images))).indices
-        return list(reversed(best.tolist()))
 
     def _with_places(self, phrase: str, num_images: int) -> str:
         """A phrase that is about one image, with the places of several."""

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fourm.generate.answer import check_counts, follow, read_all
-from fourm.generate.bundle import Bundle, move, set_decoding
+from fourm.generate.bundle import Bundle, get_ready
 from fourm.generate.chain import sample_seeds
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.planning import Sees, plan_for
 from fourm.generate.reading import parse_given
 from fourm.generate.results import check_folder
-from fourm.machine import choose_device
 
 
 def run(
@@ -67,7 +66,7 @@ def run(
     check_folder(out)
     arguments, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
     steps, names, kept = plan_for(bundle, [name.strip() for name in targets], arguments, parts, plan, parse_sees(sees))
-    get_ready(bundle, steps, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
+    get_ready(bundle, steps.makers, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
     values = read_all(bundle, arguments, parts, kept, take_text)
     seeds = sample_seeds(seed, num_samples)
     with _progress(len(steps.steps) * -(-num_samples // batch_size)) as watch:
@@ -86,23 +85,6 @@ def parse_sees(items: Sequence[str]) -> Sees:
     """
     parsed = parse_given(items, "--sees", "rgb=semseg,caption")
     return {target: [name.strip() for name in names.split(",") if name.strip()] for target, names in parsed.items()}
-
-
-def get_ready(
-    bundle: Bundle,
-    plan: GenerationPlan,
-    device: str,
-    *,
-    bf16: bool,
-    decoder_steps: int | None,
-    decoder_scheduler: str | None,
-    local_rank: int = 0,
-) -> None:
-    """Bring a bundle to its device and set how it decodes; see `run`."""
-    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
-    sampling = {key: value for key, value in sampling.items() if value is not None}
-    set_decoding(bundle, {step.target: step.model for step in plan.steps}, sampling=sampling, bf16=bf16)
-    move(bundle, choose_device(device, local_rank))
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from fourm.errors import ConfigError
 from fourm.files import leftovers, publish, temporary_name
 from fourm.generate.answer import check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
-from fourm.generate.bundle import Bundle, identity
-from fourm.generate.job import get_ready, parse_sees
+from fourm.generate.bundle import Bundle, get_ready, identity
+from fourm.generate.job import parse_sees
 from fourm.generate.plan import GenerationPlan
 from fourm.generate.planning import make_plan
 from fourm.generate.prompts import Prompt, open_prompts, split_prompts
@@ -79,7 +79,7 @@ def run_many(
         )
     first, _ = make_plan(bundle, names, None, plan, wanted)
     get_ready(
-        bundle, first, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler,
+        bundle, first.makers, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler,
         local_rank=local_place().index,
     )  # fmt: skip
     source = open_prompts(bundle, prompts)

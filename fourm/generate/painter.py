@@ -19,7 +19,7 @@ def painter(bundle: Bundle, modality: Modality) -> Any:
     if modality.name not in bundle.tokenizers:
         raise ConfigError(
             f"the model has nothing that paints the vectors of '{modality.name}': name a visual decoder in its recipe, "
-            f"tokenizers: {{{modality.name}: FOLDER}}"
+            f"tokenizers: {{{modality.name}: FOLDER}}, or give one with --painter FOLDER"
         )
     decoder: Any = bundle.tokenizers[modality.name]
     check_painter(modality, decoder, "the decoder of the model")

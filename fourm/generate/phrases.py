@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fourm import config as configs
@@ -24,6 +24,9 @@ class Phrases:
         join: between examples.
         draw: asks for an image.
         edit: asks for another image like a given one.
+        compose: asks for an image of subjects that are shown or have places.
+        subject: the words of such a subject.
+        place: its place, drawn as an image.
         user, assistant: before the turns of a conversation.
     """
 
@@ -33,17 +36,27 @@ class Phrases:
     join: str = " "
     draw: str = "{text}"
     edit: str = f"{IMAGE} {{text}}"
+    compose: str = "{text}"
+    subject: str = "{text}"
+    place: str = IMAGE
     user: str = "[USER]: "
     assistant: str = " [ASSISTANT]: "
 
 
+_EMU2 = Phrases(
+    question=f"{IMAGE} based on the picture, {{text}} short answer:",
+    example=f"{IMAGE} based on the picture, {{text}} short answer: {{answer}}",
+    join=". ",
+)
 PHRASES: dict[str, Phrases] = {
     "plain": Phrases(),
     "vila": Phrases(caption=f"{IMAGE}\n", question=f"{IMAGE}\n{{text}}", example=f"{IMAGE}\n{{text}} {{answer}}"),
-    "emu2": Phrases(
-        question=f"{IMAGE} based on the picture, {{text}} short answer:",
-        example=f"{IMAGE} based on the picture, {{text}} short answer: {{answer}}",
-        join=". ",
+    "emu2": _EMU2,
+    "emu2_gen": replace(
+        _EMU2,
+        compose="<grounding>{text}",
+        subject="<phrase>{text}</phrase>",
+        place=f"<object>{IMAGE}</object>",
     ),
     "vl_gpt": Phrases(
         caption=f"{IMAGE} Please describe this image in detail in one sentence. It shows",

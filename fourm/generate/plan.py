@@ -189,6 +189,11 @@ class GenerationPlan:
     def targets(self) -> list[str]:
         return [step.target for step in self.steps]
 
+    @property
+    def makers(self) -> dict[str, str | None]:
+        """Target -> the further model that generates it; None: the model that is asked."""
+        return {step.target: step.model for step in self.steps}
+
     def resolve(self, modalities: ModalitySet, others: Mapping[str, ModalitySet] | None = None) -> GenerationPlan:
         """The same plan with the full names of the models' modalities.
 

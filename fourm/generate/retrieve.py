@@ -21,10 +21,9 @@ from fourm.errors import ConfigError, DataError
 from fourm.files import publish, replacing
 from fourm.generate.answer import any_to_any, check_counts
 from fourm.generate.asking import SETTINGS, Common, Done, Run, report_path, settle
-from fourm.generate.bundle import Bundle, identity, raw_modality
+from fourm.generate.bundle import Bundle, get_ready, identity, raw_modality
 from fourm.generate.files import png
 from fourm.generate.inputs import GivenValue
-from fourm.generate.job import get_ready
 from fourm.generate.names import resolve
 from fourm.generate.natural import take_text
 from fourm.generate.plan import GenerationPlan, Step
@@ -112,9 +111,7 @@ def build(
     check_folder(out)
     part = part or part_from_environment()
     plan = feature_plan(bundle, feature)
-    get_ready(
-        bundle, plan, device, bf16=bf16, decoder_steps=None, decoder_scheduler=None, local_rank=local_place().index
-    )
+    get_ready(bundle, plan.makers, device, bf16=bf16, local_rank=local_place().index)
     written, source = _absolute(prompts), open_prompts(bundle, prompts)
     make_folder(out)
     settings = {
@@ -253,7 +250,7 @@ def query(
     check_folder(out)
     arguments = parse_given(given)
     plan = feature_plan(bundle, index.feature)
-    get_ready(bundle, plan, device, bf16=bf16, decoder_steps=None, decoder_scheduler=None)
+    get_ready(bundle, plan.makers, device, bf16=bf16)
     source = open_prompts(bundle, index.prompts)
     if len(source) != index.num_prompts:
         raise DataError(

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fourm.errors import ConfigError, MissingExtraError
-from fourm.generate.bundle import Bundle, move, set_decoding
+from fourm.generate.bundle import Bundle, get_ready
 from fourm.generate.interleaved import writes_rows
-from fourm.machine import choose_device
 from fourm.serve.fields import input_fields, target_names
 from fourm.serve.limits import Limits
 
@@ -56,11 +55,8 @@ def serve(
         MissingExtraError: without gradio.
         ConfigError: if the port is taken, or an option is wrong.
     """
-    sampling = {"num_steps": decoder_steps, "scheduler": decoder_scheduler}
-    sampling = {key: value for key, value in sampling.items() if value is not None}
     targets = dict.fromkeys(modality.name for modality in bundle.model.modalities.outputs)
-    set_decoding(bundle, targets, sampling=sampling, bf16=bf16)
-    move(bundle, choose_device(device))
+    get_ready(bundle, targets, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
     with running(
         bundle, title=title, host=host, port=port, limits=limits or Limits(), examples=examples, bf16=bf16
     ) as url:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,30 +20,15 @@ from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import PHRASES
-from fourm.models.folder import save_model
 from fourm.tokens import Segment
-from tests.rows import SIZE, bundle, image, tokenizer
+from tests.rows import SIZE, bundle, folder, image, tokenizer, written
 
-__all__ = ["bundle", "tokenizer"]
+__all__ = ["bundle", "folder", "tokenizer"]
 
 
 @pytest.fixture(scope="module")
 def talk(bundle: Any) -> Interleaved:
     return Interleaved(bundle)
-
-
-def written(talk: Interleaved, document: Any) -> str:
-    """A prompt as one line, images by their numbers."""
-    names = {image(seed).numpy().tobytes(): f"<{seed}>" for seed in range(5)}
-
-    def parts() -> Iterator[str]:
-        for segment in document:
-            if segment.modality == "text":
-                yield " ".join(talk.tokenizer.token(int(i)) for i in segment.value)
-            else:
-                yield names.get(segment.value.tobytes(), "<?>")
-
-    return " ".join(parts())
 
 
 def test_images_stand_where_the_text_says_between_their_tokens(talk: Interleaved):
@@ -187,13 +171,6 @@ def test_boxes_are_drawn_as_white_rectangles_on_black(talk: Interleaved):
         talk.box_image([0.5, 0, 0.2, 1])
 
 
-def test_the_examples_most_alike_are_found_the_best_last(talk: Interleaved):
-    near = image(0) + 0.01
-    found = talk.nearest(image(0), [image(1), near, image(2), image(0)], 2)
-    assert found == [1, 3]
-    assert len(talk.nearest(image(0), [image(1)], 4)) == 1
-
-
 def test_images_are_drawn_painted_and_rebuilt(talk: Interleaved):
     seeds = torch.tensor([3, 4])
     prompts = [talk.drawing("a red chair"), talk.editing(image(0), "a blue sofa")]
@@ -224,18 +201,6 @@ def test_models_of_other_kinds_are_refused(bundle: Any):
         Interleaved(other).draw([Interleaved(other).drawing("red")], torch.arange(1))
     with pytest.raises(ConfigError, match="without a text tokenizer"):
         Interleaved(SimpleNamespace(**{**vars(bundle), "text": None}))
-
-
-@pytest.fixture(scope="module")
-def folder(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    bundle.text.save(root / "text.json")
-    bundle.tokenizers["image"].save(root / "decoder")
-    save_model(bundle.model, root / "model", {"text": root / "text.json", "image": root / "decoder"})
-    for seed in range(2):
-        pixels = ((image(seed).permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8)
-        Image.fromarray(pixels).resize((40, 32)).save(root / f"{seed}.png")
-    return root
 
 
 def run(folder: Path, *arguments: Any) -> Any:
