@@ -73,7 +73,7 @@ def make_entries(fields: Sequence[Field], limits: Limits) -> list[Entry]:
                         entries.append(Entry(field, "_painting", _easel(field)))
                 with gr.Tab("Mask"):
                     gr.HTML(f'<div class="fourm-hint">{_MASK}</div>', padding=False)
-                    parts.append(Entry(field, "_known", _handed_on(_picture(f"{field.name}: mask"))))
+                    parts.append(Entry(field, "_known", image_upload(f"{field.name}: mask")))
             else:
                 entries.append(Entry(field, "", _upload(field)))
     return entries + parts
@@ -81,11 +81,13 @@ def make_entries(fields: Sequence[Field], limits: Limits) -> list[Entry]:
 
 def _upload(field: Field) -> Any:
     """A place for a file. What it hands on are the bytes that came, not what a library made of them."""
-    return _handed_on(_picture(field.name) if field.is_photograph else gr.File(label=field.name, height=110))
+    return image_upload(field.name) if field.is_photograph else _handed_on(gr.File(label=field.name, height=110))
 
 
-def _picture(label: str) -> Any:
-    return gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", height=220)
+def image_upload(label: str, **options: Any) -> Any:
+    """A place for an image, which hands on the bytes that came."""
+    shape = {"label": label, "height": 220, **options}
+    return _handed_on(gr.Image(sources=["upload", "clipboard"], type="filepath", **shape))
 
 
 def _handed_on(upload: Any) -> Any:

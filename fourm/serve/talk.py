@@ -19,13 +19,16 @@ from fourm.generate.interleaved_prompts import Interleaved
 from fourm.report.pictures import draw
 from fourm.serve.limits import Limits
 from fourm.serve.one_by_one import Busy, Finished, Line, OneByOne
-from fourm.serve.request import check_image, check_seed, check_text, whole
+from fourm.serve.request import check_seed, check_text, whole
+from fourm.serve.subjects import Subjects, check_file, check_subjects, images_of
 from fourm.serve.worker import enlarged, pack
 from fourm.tokenizers.units import to_natural
 from fourm.tokens import Segment
 
-Kind = Literal["ask", "continue", "paint"]
-KINDS: tuple[Kind, ...] = ("ask", "continue", "paint")
+Kind = Literal["ask", "continue", "paint", "rebuild"]
+KINDS: tuple[Kind, ...] = ("ask", "continue", "paint", "rebuild")
+PAINTED: tuple[Kind, ...] = ("paint", "rebuild")
+"""What is answered with images."""
 _MOST_TURNS = 50
 _HOTTEST = 10.0
 
@@ -57,7 +60,7 @@ class TalkRequest:
     """One order.
 
     Args:
-        kind: a question is answered, a text is continued, or an image is painted.
+        kind: a question is answered, a text is continued, an image is painted, or one is painted anew.
         text: words.
         images: (C, H, W) as the model reads them.
         before: the conversation that goes on.
@@ -65,6 +68,7 @@ class TalkRequest:
         seed: of all answers.
         writing: how words are chosen.
         guided: see `Interleaved.draw`.
+        subjects: of what is painted.
     """
 
     kind: Kind
@@ -75,6 +79,12 @@ class TalkRequest:
     seed: int = 0
     writing: RowWriting = RowWriting()
     guided: bool = False
+    subjects: Subjects = ()
+
+    @property
+    def shown(self) -> tuple[Tensor, ...]:
+        """All images that were given."""
+        return (*self.images, *images_of(self.subjects))
 
 
 def check_talk(
@@ -90,6 +100,7 @@ def check_talk(
     temperature: Any = 0,
     max_tokens: Any = 64,
     guided: Any = False,
+    subjects: Sequence[Any] = (),
 ) -> TalkRequest:
     """A request from values of unknown origin, but for `before`, which is ours; its images are read.
 
@@ -97,13 +108,16 @@ def check_talk(
         ConfigError: for choices and numbers that are wrong.
         DataError: for files and texts that are too large or of another kind.
     """
-    if kind not in KINDS or (kind == "paint" and not model.paints):
-        can = KINDS if model.paints else KINDS[:-1]
+    can = [known for known in KINDS if model.paints or known not in PAINTED]
+    if kind not in can:
         raise ConfigError(f"this model cannot do '{kind!s:.40}'; expected {', '.join(can)}")
     words = "" if text is None else check_text("the text", text, limits)
-    shown = _images(model, limits, images, sum(len(turn.images) for turn in before))
+    parts = _subjects(model, limits, kind, words, images, subjects)
+    shown = _images(model, limits, images, sum(len(turn.images) for turn in before) + len(images_of(parts)))
     if not words and not shown:
         raise ConfigError("nothing is asked: write something, or give an image to describe")
+    if kind == "rebuild" and (words or len(shown) != 1):
+        raise ConfigError("one image is painted anew, from what the model sees in it: give one image and no words")
     if kind == "continue" and not words:
         raise ConfigError("there is no text to go on with: write its beginning")
     said = sum(len(turn.text) + len(turn.answers[0] if turn.answers else "") for turn in before)
@@ -116,7 +130,7 @@ def check_talk(
     return TalkRequest(
         kind, words, shown, before,
         whole("the number of samples", num_samples, 1, limits.samples), check_seed(seed),
-        RowWriting(heat, max_tokens=tokens), guided is True,
+        RowWriting(heat, max_tokens=tokens), guided is True, parts,
     )  # fmt: skip
 
 
@@ -129,15 +143,21 @@ def _images(model: Interleaved, limits: Limits, images: Any, already: int) -> tu
             f"{already + len(files)} images in this conversation; expected at most {limits.images}: begin a new one, "
             "or give fewer"
         )
-    read = []
-    for number, data in enumerate(files, 1):
-        where = f"image {number}"
-        if len(data) > limits.upload_bytes:
-            most = limits.upload_bytes / 2**20
-            raise DataError(f"{where}: a file of {len(data) / 2**20:.1f} MB; expected at most {most:g} MB")
-        check_image(where, data, limits)
-        read.append(model.read_bytes(data, where))
-    return tuple(read)
+    return tuple(check_file(model, limits, data, f"image {number}") for number, data in enumerate(files, 1))
+
+
+def _subjects(
+    model: Interleaved, limits: Limits, kind: Kind, words: str, images: Any, values: Sequence[Any]
+) -> Subjects:
+    given = [value for value in values if any(part not in (None, "") for part in value)]
+    if not given:
+        return ()
+    if kind != "paint" or not words or images:
+        raise ConfigError(
+            "subjects are of what is painted: choose to paint, write a text that has their words, and give images as "
+            "theirs alone"
+        )
+    return check_subjects(model, limits, words, values)
 
 
 def _number(what: str, value: Any, most: float) -> float:
@@ -155,7 +175,7 @@ def document(model: Interleaved, request: TalkRequest) -> list[Segment]:
         return model.chat([*turns, (now, "")], [*(i for turn in asked for i in turn.images), *request.images])
     key = {"ask": "question", "continue": "text", "paint": "draw"}[request.kind]
     words: dict[str, Any] = {key: None if request.kind == "ask" and not request.text else request.text}
-    return write_prompt(model, images=request.images, **words)
+    return write_prompt(model, images=request.images, subjects=request.subjects, **words)
 
 
 class Talker(OneByOne[TalkRequest]):
@@ -177,14 +197,18 @@ class Talker(OneByOne[TalkRequest]):
 
     def generate(self, request: TalkRequest, out: Path, line: Line) -> None:
         """All answers of a request."""
-        line.news.put(Busy("image" if request.kind == "paint" else "answer", 0, 1))
+        line.news.put(Busy("image" if request.kind in PAINTED else "answer", 0, 1))
         seeds = torch.arange(request.seed, request.seed + request.num_samples)  # as `fourm prompt`
-        prompts = [document(self.model, request)] * request.num_samples
         with torch.autocast(device_of(self.bundle.model).type, torch.bfloat16, enabled=self.bf16):
-            if request.kind != "paint":
-                line.news.put(Finished(None, [], texts=self.model.answer(prompts, seeds, request.writing)))
-                return
-            values = self.model.draw(prompts, seeds, guided=request.guided)
+            if request.kind == "rebuild":
+                images = [*request.images] * request.num_samples
+                values = self.model.rebuild(images, seeds, guided=request.guided)
+            else:
+                prompts = [document(self.model, request)] * request.num_samples
+                if request.kind != "paint":
+                    line.news.put(Finished(None, [], texts=self.model.answer(prompts, seeds, request.writing)))
+                    return
+                values = self.model.draw(prompts, seeds, guided=request.guided)
         raw: Any = self.bundle.tokenizers[self.model.row.image or ""].modality
         written = [p for n, value in enumerate(values) for p in files.write(raw, value, out, f"painted_{n}")]
         shown = [out / f"shown_{n}.png" for n in range(len(values))]

@@ -15,14 +15,24 @@ from PIL import Image
 
 from fourm.errors import FourmError
 from fourm.generate.interleaved_prompts import Interleaved
+from fourm.serve.entries import image_upload
 from fourm.serve.limits import Limits
 from fourm.serve.look import busy, fetch_nothing, named, status, told
 from fourm.serve.one_by_one import Busy, Finished, Stopped
-from fourm.serve.talk import Talk, Talker, TalkRequest, Turn, check_talk, picture
+from fourm.serve.talk import PAINTED, Talk, Talker, TalkRequest, Turn, check_talk, picture
 
 _AN_HOUR = 3600
-_NAMES = ["images", "text", "kind", "samples", "seed", "temperature", "max_tokens", "guided", "conversation"]
-_KINDS = {"ask": "Ask", "continue": "Go on with a text", "paint": "Paint"}
+_SUBJECTS = (
+    "Words of the text that is painted: how they look, where they are to be, or both. A place is left, top, right and "
+    "bottom as shares of the image."
+)
+_NUM_SUBJECTS = 4
+_NAMES = [
+    *("images", "text", "kind", "samples", "seed", "temperature", "max_tokens", "guided"),
+    *(f"subject_{number}{part}" for number in range(1, _NUM_SUBJECTS + 1) for part in ("", "_image", "_place")),
+    "conversation",
+]
+_KINDS = {"ask": "Ask", "continue": "Go on with a text", "paint": "Paint", "rebuild": "Paint anew"}
 
 
 def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
@@ -44,9 +54,10 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
                     label="Text", lines=3, max_lines=12, max_length=limits.text, elem_id="text",
                     placeholder="a question, or a text; with an image and no words, what it shows is told",
                 )  # fmt: skip
-                kinds = [(label, kind) for kind, label in _KINDS.items() if kind != "paint" or model.paints]
+                kinds = [(label, kind) for kind, label in _KINDS.items() if kind not in PAINTED or model.paints]
                 kind = gr.Radio(kinds, value="ask", label="What to do", elem_id="kind", info=_hint(model))
-                settings = _settings(limits, guided=model.paints)
+                subjects = _subjects(limits, visible=model.paints)
+                settings = [*_settings(limits, guided=model.paints), *subjects]
                 with gr.Row():
                     start = gr.Button("Send", variant="primary", elem_id="generate", min_width=100)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
@@ -65,7 +76,10 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
             concurrency_limit=1, concurrency_id="model", show_progress="minimal", show_progress_on=[line],
             trigger_mode="once",
         )  # fmt: skip
-        event.success(lambda: (None, ""), None, [images, text], show_progress="hidden", api_visibility="private")
+        event.success(
+            lambda: (None, "", *[None] * len(subjects)), None, [images, text, *subjects], show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
         stop.click(
             lambda: status("Stopped."), None, line, cancels=[event], queue=False, show_progress="hidden",
             api_visibility="private",
@@ -124,16 +138,41 @@ def _settings(limits: Limits, *, guided: bool) -> list[Any]:
     return [samples, seed, heat, tokens, away]
 
 
+def _subjects(limits: Limits, *, visible: bool) -> list[Any]:
+    """Words, an image and a place of some subjects, one behind the other."""
+    found = []
+    with gr.Accordion("Subjects and places", open=False, visible=visible, elem_id="subjects"):
+        gr.HTML(f'<div class="fourm-hint">{_SUBJECTS}</div>', padding=False)
+        for number in range(1, _NUM_SUBJECTS + 1):
+            with gr.Row(equal_height=True):
+                with gr.Column(scale=3, min_width=180):
+                    words = gr.Textbox(
+                        label=f"Words {number}", max_length=limits.text, elem_id=f"subject-{number}",
+                        placeholder="a red chair",
+                    )  # fmt: skip
+                    place = gr.Textbox(
+                        label="Place",
+                        max_length=limits.text,
+                        elem_id=f"place-{number}",
+                        placeholder="0.1, 0.2, 0.5, 0.9",
+                    )
+                with gr.Column(scale=2, min_width=140):
+                    image = image_upload("Looks", height=170, elem_id=f"looks-{number}")
+            found += [words, image, place]
+    return found
+
+
 def _run(worker: Talker, limits: Limits, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """What the page shows while a request is worked on: status, conversation, answers, files, and what is kept."""
     model, began, same = worker.model, time.monotonic(), gr.skip()
-    images, text, kind, samples, seed, heat, tokens, guided, talk = values
+    images, text, kind, samples, seed, heat, tokens, guided, *parts, talk = values
     try:
         wanted = check_talk(
             model, limits, kind=kind, text=text, images=images, before=talk or (), num_samples=samples, seed=seed,
             temperature=heat, max_tokens=tokens, guided=guided,
+            subjects=[tuple(parts[n : n + 3]) for n in range(0, len(parts), 3)],
         )  # fmt: skip
-        asked = Turn(wanted.kind, wanted.text, wanted.images)
+        asked = Turn(wanted.kind, wanted.text, wanted.shown)
         yield status("Waiting ..."), _as_html(model, (*wanted.before, asked)), same, None, same
         for news in worker.follow(wanted):
             if isinstance(news, Busy):
@@ -150,7 +189,7 @@ def _run(worker: Talker, limits: Limits, values: Sequence[Any]) -> Iterator[tupl
 
 def _answered(request: TalkRequest, news: Finished) -> Talk:
     painted = tuple(path.read_bytes() for paths in news.pictures.values() for path in paths)
-    turn = Turn(request.kind, request.text, request.images, tuple(news.texts), painted)
+    turn = Turn(request.kind, request.text, request.shown, tuple(news.texts), painted)
     return (*request.before, turn)
 
 
@@ -161,7 +200,7 @@ def _as_html(model: Interleaved, talk: Talk) -> str:
     lines = []
     for turn in talk:
         images = "".join(_img(_png(picture(model, image)), "image") for image in turn.images)
-        label = "" if turn.kind == "ask" else f"<b>{_KINDS[turn.kind]}:</b> "
+        label = "" if turn.kind == "ask" else f"<b>{_KINDS[turn.kind]}{':' * bool(turn.text)}</b> "
         shown = f"<div>{images}</div>" if images else ""
         lines.append(f'<div class="user">{shown}{label}{html.escape(turn.text)}</div>')
         # The likeliest words are the same for every seed.

@@ -90,6 +90,22 @@ def test_images_are_asked_about_and_painted_in_a_browser(address: str, photo: Pa
         assert page.locator("#talk .model img").count() == 2
         assert "painted_1.png" in page.locator("#files").inner_text().replace("\n", "")
 
+        page.locator("#text textarea").fill("a red chair and a sofa")
+        page.locator("#subjects button").first.click()
+        page.locator("#subject-1 textarea").fill("a red chair")
+        page.locator("#place-1 textarea").fill("0.1, 0.2, 0.5, 0.9")
+        page.set_input_files("#looks-1 input[type=file]", photo)
+        page.wait_for_selector("#looks-1 img")
+        send(page)
+        assert page.locator("#talk .user").last.locator("img").count() == 2  # the drawn place, and the looks
+        page.wait_for_function("document.querySelector('#subject-1 textarea').value == ''")
+
+        page.get_by_label("Paint anew", exact=True).click()
+        page.set_input_files("#images input[type=file]", [photo])
+        page.wait_for_function("document.querySelectorAll('#images img').length == 1")
+        send(page)
+        assert page.locator("#talk .model").last.locator("img").count() == 2
+
         page.click("#new")
         says(page, "A new conversation.")
         assert page.locator("#talk .model").count() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved import RowWriting, writes_rows
 from fourm.generate.interleaved_job import Asked, prompt
+from fourm.generate.subjects import Subject
 from fourm.serve.limits import Limits
 from fourm.serve.one_by_one import Busy, Finished
 from fourm.serve.talk import Talker, Turn, check_talk, document
@@ -86,6 +88,36 @@ def test_paintings_are_those_of_the_command(talker: Talker, tmp_path: Path) -> N
     assert list(talker.folder.iterdir()) == []
 
 
+PAINT = {"kind": "paint", "text": "a red chair"}
+CHAIR = ("a red chair", file(1), "0.1, 0.2, 0.5, 0.9")
+
+
+def test_subjects_are_those_of_the_command(talker: Talker, tmp_path: Path) -> None:
+    (tmp_path / "chair.png").write_bytes(file(1))
+    chair = Subject("a red chair", tmp_path / "chair.png", (0.1, 0.2, 0.5, 0.9))
+    asked = Asked(draw="a red chair and a sofa", subjects=(chair, Subject("sofa", None, (0, 0, 1, 1))))
+    (expected,) = prompt(talker.bundle, asked, tmp_path / "out", num_samples=1, seed=3, writing=RowWriting())
+
+    subjects = [CHAIR, (None, None, None), ("sofa", None, "0,0,1,1"), ("", None, "")]
+    roomy = replace(LIMITS, images=3)
+    options = {"num_samples": 1, "seed": 3, "max_tokens": 4, "subjects": subjects}
+    request = check_talk(talker.model, roomy, kind="paint", text=" a red chair and a sofa ", images=[], **options)
+
+    assert [image is None for _, *images in request.subjects for image in images] == [False, False, False, True]
+    for news in talker.follow(request):
+        if isinstance(news, Finished):
+            assert news.files[1].read_bytes() == Path(expected).read_bytes()
+
+
+def test_an_image_is_painted_anew_as_by_the_command(talker: Talker, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(file())
+    asked = Asked(autoencode=tmp_path / "photo.png")
+    written = prompt(talker.bundle, asked, tmp_path / "out", num_samples=2, seed=1, writing=RowWriting())
+    for news in talker.follow(check(talker, kind="rebuild", images=[file()], num_samples=2, seed=1)):
+        if isinstance(news, Finished):
+            assert [path.read_bytes() for path in news.files[1:]] == [Path(path).read_bytes() for path in written]
+
+
 def words(talker: Talker, request: Any) -> list[str]:
     return [
         " ".join(talker.model.tokenizer.token(int(i)) for i in segment.value)
@@ -126,6 +158,28 @@ def test_for_other_models_every_question_stands_for_itself(talker: Talker) -> No
         ({"images": [file(), b"0" * 20_001]}, DataError, "image 2: a file of 0.0 MB; expected at most"),
         ({"images": [encoded(np.zeros((101, 100), np.uint8))]}, DataError, "image 1: the image is too large"),
         ({"images": [file()] * 3}, DataError, "3 images in this conversation; expected at most 2"),
+        ({"kind": "rebuild", "text": "a", "images": [file()]}, ConfigError, "give one image and no words"),
+        ({"kind": "rebuild", "images": [file()] * 2}, ConfigError, "give one image and no words"),
+        ({"text": "a red chair", "subjects": [CHAIR]}, ConfigError, "choose to paint, write a text"),
+        ({"kind": "paint", "images": [file()], "subjects": [CHAIR]}, ConfigError, "choose to paint, write a text"),
+        ({**PAINT, "images": [file()], "subjects": [CHAIR]}, ConfigError, "images as theirs alone"),
+        ({**PAINT, "subjects": [("a sofa", None, "0,0,1,1")]}, DataError, "'a sofa' is no part of the text"),
+        ({**PAINT, "subjects": [("chair", None, "0,0,2,1")]}, DataError, "subject 1, 'chair': a box is '0,0,2,1'"),
+        ({**PAINT, "subjects": [("chair", None, "there")]}, DataError, "subject 1, 'chair': a box is 'there'"),
+        (
+            {**PAINT, "subjects": [("chair", None, "")]},
+            DataError,
+            "subject 1: expected words of the text with an image",
+        ),
+        ({**PAINT, "subjects": [("", file(), "")]}, DataError, "subject 1: expected words of the text with an image"),
+        ({**PAINT, "subjects": [("chair", b"no", "")]}, DataError, "subject 1: the image: this is not an image"),
+        ({**PAINT, "subjects": [("chair", "a.png", "")]}, DataError, "the image: a value of type str; expected a file"),
+        ({**PAINT, "subjects": [CHAIR, CHAIR]}, DataError, "is given more often than it stands there"),
+        (
+            {"kind": "paint", "text": "a red chair and sofa", "subjects": [CHAIR, ("sofa", file(), None)]},
+            DataError,
+            "3 images in this conversation; expected at most 2",
+        ),
         ({"text": "a", "num_samples": 4}, ConfigError, "number of samples is 4"),
         ({"text": "a", "seed": -1}, ConfigError, "the seed is -1"),
         ({"text": "a", "temperature": float("nan")}, ConfigError, "the temperature is nan"),
@@ -194,7 +248,7 @@ def test_the_page_keeps_a_conversation_and_fetches_nothing(conversing: Talker, m
     page = build_talk_page(conversing, Limits(), title="toy")
     event = next(function for function in page.fns.values() if function.api_name == "ask")
     address = {"path": "http://localhost:1/photo.png", "meta": {"_type": "gradio.FileData"}}
-    values: list[Any] = [[{"image": address, "caption": None}], "a", "ask", 1, 0, 0, 4, False, ()]
+    values: list[Any] = [[{"image": address, "caption": None}], "a", "ask", 1, 0, 0, 4, False, *[None] * 12, ()]
     with pytest.raises(gradio.Error, match="this page fetches nothing from other hosts"):
         asyncio.run(page.preprocess_data(event, values, None))
 
