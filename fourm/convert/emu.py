@@ -33,6 +33,8 @@ from fourm.nn.init import adopt_weights
 from fourm.nn.vision_configs import RESAMPLERS, AveragePoolerConfig, ResamplerConfig, TimmTowerConfig
 
 Version = Literal["emu", "emu2"]
+_BESIDE_DECODER = "multimodal_encoder"
+"""The folder of a language model that is published with its image decoder."""
 _TOWERS = {"emu": ("eva_giant_patch14_clip_224", 88), "emu2": ("eva02_enormous_patch14_clip_224", 112)}
 """Version -> network of timm, and numbers of a head of attention."""
 _LLAMA_HEAD = 128
@@ -87,9 +89,9 @@ def from_emu(
     loaded = load_emu(source, version, num_tokens)
     chats = loaded.network.modalities[llama.TEXT].vocab_size > _WORDS[version]
     chat = ChatConfig("", "[USER]: ", " [ASSISTANT]: ", "</s>") if chats else None
-    form = DocumentForm(
-        "<s>", "[IMG]", "[/IMG]", chat=chat, phrases="emu2" if version == "emu2" and not chats else None
-    )
+    paints = (local_folder(source) / _BESIDE_DECODER).is_dir()
+    phrases = None if chats or version == "emu" else "emu2_gen" if paints else "emu2"
+    form = DocumentForm("<s>", "[IMG]", "[/IMG]", chat=chat, phrases=phrases)
     copies = {} if text_tokenizer is None else {llama.TEXT: text_tokenizer}
     folders.save_model(loaded.network, out, copies, form)
     return told(loaded, out, text_tokenizer)
@@ -128,7 +130,7 @@ def load_emu(source: str | Path, version: Version, num_tokens: int = 64) -> Load
 
 def _place(path: Path) -> Path:
     """Where the weights are."""
-    inner = path / "multimodal_encoder"
+    inner = path / _BESIDE_DECODER
     path = inner if inner.is_dir() else path
     bare = path / PICKLED_WEIGHTS
     return bare if bare.is_file() and not (path / CONFIG_FILE).is_file() else path

@@ -17,7 +17,7 @@ from fourm.generate.bundle import Bundle
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import phrases_of
-from fourm.generate.shots import Example, nearest, open_shots
+from fourm.generate.shots import Example, nearest, one_of_each, open_shots
 from fourm.generate.subjects import Subject
 from fourm.tokens import Segment
 
@@ -36,7 +36,7 @@ class Asked:
         autoencode: file of an image that is painted anew from its vectors alone.
         images: files.
         examples: file, question and answer, which are shown before a question.
-        many_examples: file or folder of further ones, see `open_shots`.
+        many_examples: file or folder of further ones, see `open_shots`; of every image one is shown.
         retrieve: show so many of the examples, those whose images are most like the first one; None: all that are
             given one by one, and of many 4.
         phrases: name of the phrases that questions are put in; None: those of the model.
@@ -195,10 +195,11 @@ def write_prompt(
 def _examples(model: Interleaved, asked: Asked, images: Sequence[Tensor]) -> list[Example]:
     """Those that are shown before a question, in the order in which they are shown."""
     shown = [(model.read(path), question, answer) for path, question, answer in asked.examples]
-    many = [] if asked.many_examples is None else open_shots(asked.many_examples)
+    question = asked.question or ""
+    many = [] if asked.many_examples is None else one_of_each(open_shots(asked.many_examples), question)
     most = asked.retrieve if asked.retrieve is not None or not many else _RETRIEVED
     if most is None or not images or not (shown or many):
         return shown
     looks = chain((image for image, _, _ in shown), (shot.read(model) for shot in many))
     chosen = nearest(model, images[0], looks, most)
-    return [shown[n] if n < len(shown) else many[n - len(shown)].shown(model, asked.question or "") for n in chosen]
+    return [shown[n] if n < len(shown) else many[n - len(shown)].shown(model, question) for n in chosen]

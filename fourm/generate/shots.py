@@ -114,6 +114,16 @@ def _only_image(parts: Any) -> Any:
     return image
 
 
+def one_of_each(shots: Iterable[Shot], question: str) -> list[Shot]:
+    """One example of every image: of several the first that asks the same, or else the first."""
+    found: dict[tuple[Path, str], Shot] = {}
+    for shot in shots:
+        kept = found.setdefault((shot.root, shot.image), shot)
+        if shot.question == question != kept.question:
+            found[shot.root, shot.image] = shot
+    return list(found.values())
+
+
 def nearest(model: Interleaved, query: Tensor, images: Iterable[Tensor], count: int) -> list[int]:
     """Which examples are most like an image, the most similar one last (RICES, Yang et al. 2022).
 

@@ -56,12 +56,12 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
                 )  # fmt: skip
                 kinds = [(label, kind) for kind, label in _KINDS.items() if kind not in PAINTED or model.paints]
                 kind = gr.Radio(kinds, value="ask", label="What to do", elem_id="kind", info=_hint(model))
-                subjects = _subjects(limits, visible=model.paints)
-                settings = [*_settings(limits, guided=model.paints), *subjects]
+                settings = _settings(limits, guided=model.paints)
                 with gr.Row():
                     start = gr.Button("Send", variant="primary", elem_id="generate", min_width=100)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
                     anew = gr.Button("Begin anew", elem_id="new", min_width=130)
+                subjects = _subjects(limits, visible=model.paints)
             with gr.Column(scale=7, min_width=420):
                 line = gr.HTML(status("Nothing asked yet."), elem_classes="fourm-status", elem_id="status")
                 shown = gr.HTML(_as_html(model, ()), elem_id="talk")
@@ -72,7 +72,7 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
                 )  # fmt: skip
         event = start.click(
             named(lambda *values: _run(worker, limits, values), _NAMES),
-            [images, text, kind, *settings, talk], [line, shown, answers, files, talk], api_name="ask",
+            [images, text, kind, *settings, *subjects, talk], [line, shown, answers, files, talk], api_name="ask",
             concurrency_limit=1, concurrency_id="model", show_progress="minimal", show_progress_on=[line],
             trigger_mode="once",
         )  # fmt: skip
@@ -101,7 +101,8 @@ def _greeting(model: Interleaved) -> str:
 
 def _hint(model: Interleaved) -> str:
     kept = "Questions go on with the conversation" if model.converses else "Every question stands for itself"
-    return f"{kept}. <image> in a text stands where an image belongs; without, images come first."
+    anew = " Paint anew takes one image, and paints it from what the model sees in it." if model.paints else ""
+    return f"{kept}. <image> in a text stands where an image belongs; without, images come first.{anew}"
 
 
 def _images(*, visible: bool) -> Any:

@@ -195,11 +195,15 @@ def test_a_converted_model_makes_and_predicts_the_published_numbers(theirs: Publ
 
 
 def test_a_converted_model_knows_how_its_documents_are_written(theirs: Published, tmp_path: Path) -> None:
-    convert(theirs.version, write(theirs, tmp_path / "published"), tmp_path / "model")
+    published = write(theirs, tmp_path / "published")
+    convert(theirs.version, published, tmp_path / "gen")
+    convert(theirs.version, published / "multimodal_encoder", tmp_path / "base")
 
-    form = load_bundle(tmp_path / "model").documents
+    gen, base = (load_bundle(tmp_path / name).documents for name in ("gen", "base"))
 
-    assert form == DocumentForm("<s>", "[IMG]", "[/IMG]", phrases="emu2" if theirs.version == "emu2" else None)
+    is_second = theirs.version == "emu2"
+    assert gen == DocumentForm("<s>", "[IMG]", "[/IMG]", phrases="emu2_gen" if is_second else None)
+    assert base == DocumentForm("<s>", "[IMG]", "[/IMG]", phrases="emu2" if is_second else None)
 
 
 def test_older_names_and_wrappers_are_known(theirs: Published, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_job import Asked, prompt
 from fourm.generate.interleaved_prompts import Interleaved
-from fourm.generate.shots import Shot, nearest, open_shots
+from fourm.generate.shots import Shot, nearest, one_of_each, open_shots
 from tests.rows import bundle, folder, image, tokenizer
 
 __all__ = ["bundle", "folder", "tokenizer"]
@@ -68,6 +68,19 @@ def test_a_file_holds_lines_or_the_questions_of_documents(tmp_path: Path):
         Shot(tmp_path, "b.png", None, "a sofa"),
         Shot(tmp_path, "rgb/shard-00000.tar/1.png", "how many?", "two"),
     ]
+
+
+def test_of_every_image_one_example_is_left_if_possible_with_the_same_question():
+    root = Path("root")
+    shots = [
+        Shot(root, "a.png", "what is it?", "a chair"),
+        Shot(root, "b.png", "which colour?", "red"),
+        Shot(root, "a.png", "how many?", "two"),
+        Shot(root, "a.png", "how many?", "three"),
+        Shot(root, "b.png", "what is it?", "a sofa"),
+    ]
+    assert one_of_each(shots, "how many?") == [shots[2], shots[1]]
+    assert one_of_each(shots, "where?") == [shots[0], shots[1]]
 
 
 @pytest.mark.parametrize(
