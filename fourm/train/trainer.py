@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fourm.errors import CheckpointError, DataError, FourmError
+from fourm.errors import DataError, FourmError
 from fourm.objectives.base import Objective
 from fourm.rng import torch_seed
 from fourm.train.checkpoint import CheckpointStore
@@ -23,12 +23,14 @@ from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
 from fourm.train.feed import Feed, Loader, Portion
 from fourm.train.freeze import Freezer
+from fourm.train.journal import Journal
 from fourm.train.ledger import LossLedger, NotFiniteError
 from fourm.train.meter import Meter
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
 from fourm.train.parallel import parallelise
 from fourm.train.progress import Progress
 from fourm.train.publish import write_folder
+from fourm.train.saving import Saving
 from fourm.train.schedule import schedule_of
 from fourm.train.signals import Interrupted, StopRequest
 from fourm.train.snapshot import Snapshot
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _LOG = logging.getLogger(__name__)
-_GOES_ON = "Training goes on, as train.on_failed_save says"
 
 
 class Trainer:
@@ -96,7 +97,6 @@ class Trainer:
         self._schedule = schedule_of(config)
         self._meter = Meter(self.world, config.batch_size, flops_per_sample, config.peak_tflops)
         self._tracker: Tracker | None = None
-        self._rollbacks = 0
 
     @property
     def progress(self) -> int:
@@ -150,6 +150,7 @@ class Trainer:
                 Progress(c.unit, c.length, self.progress, shown=shown) as self._display,
                 Watch(c.timeout_minutes, self.world.tell) as self._watch,
             ):
+                self._saving = Saving(self._snapshot, self._ledger, c, self._watch)
                 if self.progress < c.length:
                     self._run_until(stop)
                 self._finish()
@@ -184,6 +185,7 @@ class Trainer:
     def _run_until(self, stop: StopRequest) -> None:
         """Run to the end, or to the request to stop."""
         self._feed = Feed(self.loader, self.objective, self.config, self.world, self.state, self._watch)
+        self._journal = Journal(self._feed, self._meter, self._display, self._tracker)
         try:
             self._run(stop)
         except (RuntimeError, DataError) as error:
@@ -201,7 +203,7 @@ class Trainer:
     def _run(self, stop: StopRequest) -> None:
         if self.config.on_nan == "rollback" and not self.state.step:
             self._save()  # so that there is something to go back to
-        self._begin_record()
+        self._journal.begin(self.state)
         while self.progress < self.config.length:
             portion = self._feed.next(self.state, stop)
             if portion.stop_for or portion.failed:
@@ -216,15 +218,10 @@ class Trainer:
                     raise
                 self._roll_back(found)
 
-    def _begin_record(self) -> None:
-        """What the next record of the log says of speed begins here."""
-        self._mark, self._marked_tokens, self._feed.waited = time.perf_counter(), self.state.tokens, 0.0
-        self._meter.start(self.state)
-
     def _end(self, portion: Portion) -> None:
         """Save, then end before the run does: for a signal, or because a rank has no data to go on with."""
         self._save(needed=True)
-        self._finish_saving()
+        self._saving.finish()
         if portion.stop_for:
             _LOG.warning("stopped after step %d; the same command goes on from there", self.state.step)
             raise Interrupted(portion.stop_for)
@@ -235,18 +232,10 @@ class Trainer:
 
     def _roll_back(self, error: NotFiniteError) -> None:
         """Go back to the newest checkpoint, and on with the data that comes now."""
-        self._store.finish()
-        path = self._store.latest()
-        self._rollbacks += 1
-        if path is None or self._rollbacks > self.config.max_nan:
-            raise error
         cursor, step = self.state.cursor, self.state.step
-        self.state, pending = self._snapshot.restore(path)
+        self.state = self._saving.go_back(error)
         self.state.cursor = cursor
-        self._ledger.forget(pending)
-        self._begin_record()
-        if self._tracker is not None:
-            self._tracker.rewind(self.state.step)
+        self._journal.rewind(self.state)
         _LOG.warning("%s. Back to step %d, with the data after step %d", error, self.state.step, step)
 
     def _step(self, batches: list[Any], totals: dict[str, float], tokens: int) -> None:
@@ -279,52 +268,24 @@ class Trainer:
         self._display.advance(self.progress)
         if self._due(c.log_every_steps):
             self._log()
-        before = time.perf_counter()
-        if self._due(c.eval_every_steps):
-            self._evaluate()
-        if self._due(c.pictures_every_steps):
-            self._draw()
-        if self._due(c.save_every_steps):
-            self._save()
-        self._mark += time.perf_counter() - before  # so that tokens per second are those of training
+        with self._journal.apart():
+            if self._due(c.eval_every_steps):
+                self._evaluate()
+            if self._due(c.pictures_every_steps):
+                self._draw()
+            if self._due(c.save_every_steps):
+                self._save()
 
     def _due(self, every: int | None) -> bool:
         """Whether something that is done every so many steps, and at the end, is done now."""
         return self.progress >= self.config.length or (every is not None and self.state.step % every == 0)
 
-    def _read_losses(self) -> None:
-        """Fetch the losses of the steps since the last time; every rank at the same step."""
-        try:
-            self._ledger.read(self.state.step)
-        except NotFiniteError as error:
-            try:
-                last = self._store.latest()
-                kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
-            except CheckpointError as problem:
-                kept = str(problem)
-            raise NotFiniteError(
-                f"{error}. {kept}; the same command goes on from there. Set a smaller train.optimizer.lr (peak now "
-                f"{self.config.peak_lr:g}), train.optimizer.clip_grad=1, a longer warm-up or train.precision=fp32, "
-                "or check the data"
-            ) from None
-
     def _log(self) -> None:
-        self._read_losses()
-        record = self._ledger.record()
-        now = time.perf_counter()
-        seconds, tokens = max(now - self._mark, 1e-9), self.state.tokens
+        self._saving.read_losses(self.state.step)
+        figures = self._ledger.record()
         if self._norm is not None:
-            record["grad_norm"] = float(self._norm)
-        record |= {"lr": self._lr, "tokens": tokens}
-        record |= {
-            "tokens_per_second": (tokens - self._marked_tokens) / seconds,
-            "data_wait": self._feed.waited / seconds,
-        }
-        self._mark, self._marked_tokens, self._feed.waited = now, tokens, 0.0
-        self._display.record(self.state.step, self.progress, record)
-        if self._tracker is not None:
-            figures = self._meter.figures(self.state, record["tokens_per_second"])
-            self._tracker.write("train", self.state.step, record | figures)
+            figures["grad_norm"] = float(self._norm)
+        self._journal.trained(self.state, self.progress, {**figures, "lr": self._lr})
 
     @contextlib.contextmanager
     def _as_exported(self) -> Iterator[None]:
@@ -341,22 +302,18 @@ class Trainer:
             return
         with self._as_exported():
             metrics = self.evaluate()
-        state = self.state
-        state.evaluated(metrics, self.config.best_metric)
-        if self._tracker is not None:
-            self._tracker.write("eval", state.step, {"tokens": state.tokens, **metrics})
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:8])
-            _LOG.info("evaluation at step %d: %s", state.step, shown)
+        self.state.evaluated(metrics, self.config.best_metric)
+        self._journal.evaluated(self.state, metrics)
 
     def _draw(self) -> None:
         if self.pictures is not None:
             with self._as_exported():
-                if self._tracker is not None:
-                    self._tracker.pictures(self.state.step, self.pictures(self.state.step))
+                if self.world.is_main:
+                    self._journal.drew(self.state, self.pictures(self.state.step))
 
     def _finish(self) -> None:
         """Export the finished model and mark the run as complete; evaluated and saved it is already."""
-        self._finish_saving()
+        self._saving.finish()
         if self.export is not None:
             export = self.export
             with self._as_exported():
@@ -365,28 +322,7 @@ class Trainer:
 
     def _save(self, needed: bool = False) -> None:
         """Save a checkpoint; `needed`: the run ends here, so that it must not fail."""
-        self._read_losses()
+        self._saving.read_losses(self.state.step)
         if self._tracker is not None:
             self._tracker.sync()
-        needed = needed or self.progress >= self.config.length
-        may_fail = self.config.on_failed_save == "continue"
-        try:
-            self._finish_saving()
-        except CheckpointError as error:
-            if not (needed or may_fail):
-                raise
-            self._snapshot.saved_step = -1  # it may have been this step's
-            _LOG.warning("%s. %s", error, "The present state is saved now" if needed else _GOES_ON)
-        try:
-            with self._watch.over("busy with a checkpoint"):
-                self._snapshot.save(self.state, self._ledger.pending)
-            self._rollbacks = 0
-        except CheckpointError as error:
-            if needed or not may_fail:
-                raise
-            _LOG.warning("%s. %s", error, _GOES_ON)
-
-    def _finish_saving(self) -> None:
-        """Wait for the checkpoint that is written in the background, if there is one."""
-        with self._watch.over("busy with a checkpoint"):
-            self._store.finish()
+        self._saving.save(self.state, needed=needed or self.progress >= self.config.length)
