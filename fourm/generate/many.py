@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fourm.errors import ConfigError
 from fourm.files import leftovers, publish, temporary_name
@@ -69,14 +70,8 @@ def run_many(
     check_counts(num_samples, batch_size)
     check_folder(out)
     part = part or part_from_environment()
-    shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
+    shared, parts = _for_all(given, known)
     names, wanted = [name.strip() for name in targets], parse_sees(sees)
-    # Mistakes that concern all prompts are told at once, and not once for each.
-    stray = [name for name in parts if name not in shared]
-    if stray:
-        raise ConfigError(
-            f"known {stray[0]}: with --prompts, a mask belongs to a --given, or to a line of a .jsonl file"
-        )
     first, _ = make_plan(bundle, names, None, plan, wanted)
     get_ready(
         bundle, first.makers, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler,
@@ -85,15 +80,12 @@ def run_many(
     source = open_prompts(bundle, prompts)
     common = Common(bundle, shared, parts)
     make_folder(out)
-    settings = {
-        "prompts": str(Path(split_prompts(prompts)[1]).resolve()), "model": identity(bundle),
-        "models": {name: identity(other) for name, other in bundle.others.items()},
-        "text": None if bundle.text is None else bundle.text.hash, "given": shared, "known": parts, "to": names,
-        "sees": wanted, "seed": seed, "num_samples": num_samples,
+    asked = {
+        "given": shared, "known": parts, "to": names, "sees": wanted, "seed": seed, "num_samples": num_samples,
         "ensemble": ensemble, "expected": expected, "bf16": bf16, "decoder_steps": decoder_steps,
         "decoder_scheduler": decoder_scheduler, "plan": None if plan is None else as_yaml(first).decode(),
     }  # fmt: skip
-    settle(out / SETTINGS, settings)
+    settle(out / SETTINGS, {**_sources(bundle, prompts), **asked})
 
     options = {"ensemble": ensemble, "expected": expected, "bf16": bf16, "batch_size": batch_size}
     run = Run(
@@ -104,6 +96,27 @@ def run_many(
         sees=wanted,
     )  # fmt: skip
     return run.all(part, max(1, batch_size // num_samples), options)
+
+
+def _for_all(given: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What all prompts are given, and their masks, by modality. Mistakes in it are told at once, not once for each."""
+    shared, parts = parse_given(given), parse_given(known, "--known", "rgb=mask.png")
+    stray = [name for name in parts if name not in shared]
+    if stray:
+        raise ConfigError(
+            f"known {stray[0]}: with --prompts, a mask belongs to a --given, or to a line of a .jsonl file"
+        )
+    return shared, parts
+
+
+def _sources(bundle: Bundle, prompts: str) -> dict[str, Any]:
+    """What answers in one folder all come from."""
+    return {
+        "prompts": str(Path(split_prompts(prompts)[1]).resolve()),
+        "model": identity(bundle),
+        "models": {name: identity(other) for name, other in bundle.others.items()},
+        "text": None if bundle.text is None else bundle.text.hash,
+    }
 
 
 def _is_done(out: Path, prompt: Prompt) -> bool:
