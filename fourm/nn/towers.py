@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fourm.errors import CheckpointError, ConfigError
 from fourm.nn.init import fill_normal, fill_xavier
+from fourm.nn.patches import PatchConv2d
 from fourm.nn.pretrained import timm_model
 from fourm.nn.vision_configs import TimmTowerConfig
 
@@ -145,27 +145,6 @@ class TimmTower(Tower):
         return torch.cat([extra, patches], 1)
 
 
-class PatchProjection(nn.Conv2d):
-    """A convolution whose kernel is its stride, as one product: convolutions cannot be traced without data.
-
-    Args:
-        conv: whose parameters are taken.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        size = cast(tuple[int, int], conv.kernel_size)
-        super().__init__(conv.in_channels, conv.out_channels, size, size, bias=conv.bias is not None)
-        self.weight, self.bias = conv.weight, conv.bias
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, C, H, W) -> (n, dim, rows, columns); pixels beyond the last whole patch are left out."""
-        height, width = cast(tuple[int, int], self.kernel_size)
-        rows, columns = (int(side) // patch for side, patch in zip(images.shape[2:], (height, width)))
-        cut = images[:, :, : rows * height, : columns * width]
-        patches = cut.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-
-
 def _timm(image: ImageFacts, config: TimmTowerConfig, *, loads: bool) -> Any:
     """The network of timm for images of this size."""
     options = {"img_size": (image.height, image.width), "in_chans": image.channels, **config.options}
@@ -193,7 +172,7 @@ def _timm(image: ImageFacts, config: TimmTowerConfig, *, loads: bool) -> Any:
             f"{near[1]}, or tower.cut to true"
         )
     if isinstance(conv := model.patch_embed.proj, nn.Conv2d):
-        model.patch_embed.proj = PatchProjection(conv)
+        model.patch_embed.proj = PatchConv2d.of(conv)  # a convolution cannot be traced without data
     return model.requires_grad_(True).train()
 
 

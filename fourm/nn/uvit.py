@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fourm.nn.attention import Attention, AttentionMask
 from fourm.nn.configs import TrunkConfig, UViTConfig
+from fourm.nn.patches import PatchConv2d, PatchConvTranspose2d
 from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.precision import product_dtype
 from fourm.nn.trunk import Mlp
@@ -39,7 +40,7 @@ class UViT(nn.Module):
         self.config = config
         first, last = config.widths[0], config.widths[-1]
         time_dim = 4 * first
-        self.conv_in = nn.Conv2d(channels, first, config.patch_size, stride=config.patch_size)
+        self.conv_in = PatchConv2d(channels, first, config.patch_size)
         self.time_proj: Any = Timesteps(first, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding: Any = TimestepEmbedding(first, time_dim)
 
@@ -73,7 +74,7 @@ class UViT(nn.Module):
             self.upsample: Any = Upsample2D(last, use_conv=True)
         self.middle = _Middle(config, last, condition_dim, time_dim)
         self.conv_norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
-        self.conv_out = nn.ConvTranspose2d(first, channels, config.patch_size, stride=config.patch_size)
+        self.conv_out = PatchConvTranspose2d(first, channels, config.patch_size)
         self._close_branches()
 
     @torch.no_grad()

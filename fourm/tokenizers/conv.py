@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourm.layouts import Grid
+from fourm.nn.patches import PatchConv2d, PatchConvTranspose2d
 from fourm.tokenizers.network_configs import ConvConfig
 
 
@@ -44,10 +45,10 @@ class Encoder(nn.Module):
     def __init__(self, config: ConvConfig, channels: int, grid: Grid) -> None:
         super().__init__()
         self.out_dim = config.widths[-1]
-        layers: list[nn.Module] = [nn.Conv2d(channels, config.widths[0], config.stem, stride=config.stem)]
+        layers: list[nn.Module] = [PatchConv2d(channels, config.widths[0], config.stem)]
         for level, (width, count) in enumerate(zip(config.widths, config.num_blocks)):
             if level:
-                layers.append(nn.Conv2d(config.widths[level - 1], width, 2, stride=2))
+                layers.append(PatchConv2d(config.widths[level - 1], width, 2))
             layers += _blocks(width, count, config.groups)
         self.layers = nn.Sequential(*layers)
 
@@ -73,9 +74,9 @@ class Decoder(nn.Module):
             width = config.widths[level]
             layers += _blocks(width, config.num_blocks[level], config.groups)
             if level:
-                layers.append(nn.ConvTranspose2d(width, config.widths[level - 1], 2, stride=2))
+                layers.append(PatchConvTranspose2d(width, config.widths[level - 1], 2))
         layers += [nn.GroupNorm(config.groups, config.widths[0]), nn.ReLU()]
-        layers.append(nn.ConvTranspose2d(config.widths[0], channels, config.stem, stride=config.stem))
+        layers.append(PatchConvTranspose2d(config.widths[0], channels, config.stem))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:

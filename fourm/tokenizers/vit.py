@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fourm.layouts import Grid
 from fourm.nn.configs import TrunkConfig
+from fourm.nn.patches import PatchConv2d
 from fourm.nn.position import resize_table, sincos_map
 from fourm.nn.trunk import Trunk
 from fourm.tokenizers.network_configs import ViTConfig
@@ -91,7 +92,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ViTConfig, channels: int, grid: Grid) -> None:
         super().__init__()
         self.out_dim = config.dim
-        self.proj = nn.Conv2d(channels, config.dim, config.patch_size, stride=config.patch_size)
+        self.proj = PatchConv2d(channels, config.dim, config.patch_size)
         self.blocks = _Blocks(config, grid)
 
     def forward(self, image: Tensor) -> Tensor:
