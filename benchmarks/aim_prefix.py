@@ -98,7 +98,15 @@ class Setting:
 
 SETTINGS = {
     "coarse": Setting(),
-    "fine": Setting(dim=48, depth=8, num_heads=3, patch_size=4, lr=2e-3, num_test=5000),
+    "fine": Setting(
+        depth=8,
+        patch_size=4,
+        steps=1000,
+        lr=2e-3,
+        num_probe=2000,
+        num_test=3000,
+        probe_steps=300,
+    ),
 }
 
 
