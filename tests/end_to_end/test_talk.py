@@ -90,6 +90,7 @@ def test_images_are_asked_about_and_painted_in_a_browser(address: str, photo: Pa
         assert page.locator("#talk .model img").count() == 2
         assert "painted_1.png" in page.locator("#files").inner_text().replace("\n", "")
 
+        page.wait_for_function("document.querySelector('#text textarea').value == ''")  # what was said is cleared
         page.locator("#text textarea").fill("a red chair and a sofa")
         page.locator("#subjects button").first.click()
         page.locator("#subject-1 textarea").fill("a red chair")
@@ -100,9 +101,9 @@ def test_images_are_asked_about_and_painted_in_a_browser(address: str, photo: Pa
         assert page.locator("#talk .user").last.locator("img").count() == 2  # the drawn place, and the looks
         page.wait_for_function("document.querySelector('#subject-1 textarea').value == ''")
 
-        page.get_by_label("Paint anew", exact=True).click()
         page.set_input_files("#images input[type=file]", [photo])
         page.wait_for_function("document.querySelectorAll('#images img').length == 1")
+        page.get_by_label("Paint anew", exact=True).click()
         send(page)
         assert page.locator("#talk .model").last.locator("img").count() == 2
 
