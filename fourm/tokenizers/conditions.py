@@ -150,6 +150,14 @@ class Conditions(nn.Module):
                 found[name] = torch.zeros(1, *self.sizes[name], device=device)
         return found
 
+    def heard(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """name -> (B, N, d), what the U-Net attends to: the vectors, or what they add to none."""
+        gains = {name: c.gain for name, c in self.configs.items() if c.gain is not None}
+        if not gains:
+            return dict(vectors)
+        null = self.nulls(next(iter(vectors.values())).device)
+        return {n: (v - null[n]) * gains[n] if n in gains else v for n, v in vectors.items()}
+
     def _encode(self, name: str, image: Tensor) -> Tensor:
         size = self.configs[name].size
         if size is not None and image.shape[-2:] != (size, size):

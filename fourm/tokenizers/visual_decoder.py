@@ -113,7 +113,7 @@ class VisualDecoder(Painting):
             for name, share in dropped.items():
                 shown[name] = shown[name] & (uniform(seeds, stream(f"drop {name}")) >= share)
             rows = {name: torch.where(shown[name][:, None, None], value, null[name]) for name, value in rows.items()}
-        return Painted(self.decoder(noised.values, noised.timestep, rows), noised.target)
+        return Painted(self.decoder(noised.values, noised.timestep, self.conditions.heard(rows)), noised.target)
 
     @torch.no_grad()
     def encode(self, image: Tensor, given: Mapping[str, Tensor] | None = None) -> Vectors:
@@ -187,7 +187,8 @@ class VisualDecoder(Painting):
 
     def _predict(self, noisy: Tensor, timestep: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         noisy = self._as_decoder(noisy)
-        return self.decoder(noisy, timestep, {name: value.to(noisy.dtype) for name, value in rows.items()}).float()
+        heard = self.conditions.heard(rows)
+        return self.decoder(noisy, timestep, {name: value.to(noisy.dtype) for name, value in heard.items()}).float()
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         latents = self.config.latents

@@ -143,6 +143,9 @@ class ConditionConfig:
         empty: what stands for no condition: `zeros`; `black`, what the encoder makes of an image of zeros (Emu2); or
             `file`, the vectors of `empty_file` (Emu: those generated for the empty prompt).
         empty_file: safetensors with `vectors` (num_tokens, dim).
+        gain: the U-Net attends to what vectors differ by from those for no condition, times this; None: to the vectors
+            themselves. A small language model that is trained to say vectors lets them differ little around large
+            means, which a U-Net does not hear.
         attends: `joint`: the U-Net attends to the vectors of all such conditions at once, one row behind the other.
             `apart`: by keys and values of their own, whose outputs are added (IP-Adapter, Ye et al. 2023).
         dropout: share of the training images that are shown `empty` instead of this condition alone. Of two that say
@@ -156,12 +159,14 @@ class ConditionConfig:
     source: str | None = None
     empty: Literal["zeros", "black", "file"] = "zeros"
     empty_file: Path | None = None
+    gain: float | None = None
     attends: Literal["joint", "apart"] = "joint"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_range(self, "num_tokens", "dim", "size", least=1)
         check_range(self, "dropout", least=0, below=1)
+        check_range(self, "gain", above=0)
         sizes, is_map = (self.num_tokens, self.dim), hasattr(self.encoder, "patch_size")
         if (None in sizes) != is_map or (is_map and sizes != (None, None)):
             raise ConfigError(

@@ -150,6 +150,20 @@ def test_the_null_condition_may_come_from_a_file_and_is_saved(tmp_path: Path):
     torch.testing.assert_close(model.decode(torch.randn(1, 5, 8)), expected)
 
 
+def test_a_gain_makes_what_is_added_to_the_null_condition_heard(tmp_path: Path):
+    null, said = torch.randn(5, 8), torch.randn(2, 5, 8) / 100
+    save_file({"vectors": null}, tmp_path / "null.safetensors")
+    given = {**GIVEN["generated"], "empty": "file", "empty_file": str(tmp_path / "null.safetensors"), "gain": 100.0}
+    amplified, plain = make({"generated": given}).eval(), make(GIVEN).eval()  # of which none is zeros
+    plain.load_state_dict(amplified.state_dict(), strict=False)
+    seeds = torch.arange(2)
+    expected = plain.decode(said * 100, seeds=seeds, raw=True)
+    torch.testing.assert_close(amplified.decode(null + said, seeds=seeds, raw=True), expected, rtol=1e-3, atol=1e-3)
+    x = images()
+    expected = plain(x, seeds, {"generated": said * 100}).output
+    torch.testing.assert_close(amplified(x, seeds, {"generated": null + said}).output, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("normalization", ["half", "imagenet"])
 def test_what_is_painted_does_not_depend_on_what_the_encoder_reads(normalization: str):
     modality = replace(RGB, normalization=normalization)
