@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fourm.paths import recipe_folder
-from fourm.pipeline.schema import command_words, load
+from fourm.pipeline import Pipeline, Stage, load, run_pipeline
+from fourm.pipeline.schema import command_words
 from fourm.tokenizers.configs import QUANTIZERS
 from tests.end_to_end.conftest import run
 from tests.end_to_end.test_readme import TEST_BLOCKS, commands, small
@@ -49,10 +50,31 @@ def finish(process: subprocess.Popen[str]) -> str:
     return written
 
 
+class Reached(Exception):
+    """A stage begins that is not to be run here."""
+
+
+def prepare_here(root: Path, pipeline: str, until: str) -> None:
+    """The stages of a small pipeline before this one, in this process: they spend most of their time on starting."""
+
+    def run_commands(pipeline: Pipeline, stage: Stage, *rest: Any) -> None:
+        if stage.name == until:
+            raise Reached
+        for command in stage.run:
+            assert run(*command_words(command)[1:]) == 0, command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr("fourm.pipeline.run.run_commands", run_commands)
+        with pytest.raises(Reached):
+            run_pipeline(load(pipeline, ["scale=small"]))
+
+
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `outputs/quickstart`, made in two runs: the first is stopped while it trains."""
+    """A folder with `outputs/quickstart`; the run that trains is stopped while it does, and goes on in another."""
     root = tmp_path_factory.mktemp("quickstart")
+    prepare_here(root, "quickstart", until="pretrain")
     first = start("quickstart", root)
     log = root / "outputs" / "quickstart" / "model" / "log.jsonl"
     while first.poll() is None and not log.is_file():
