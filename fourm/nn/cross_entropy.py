@@ -94,8 +94,10 @@ class _CrossEntropy(torch.autograd.Function):
             for piece in pieces:
                 x = hidden[rows[piece]].to(ctx.dtype)
                 logits = F.linear(x, head) if kept[n] is None else kept[n]
-                change = logits.softmax(-1)
+                # In bfloat16, 1 - p of an answer that is nearly sure would be rounded to nothing.
+                change = logits.softmax(-1, dtype=torch.float32)
                 change.scatter_add_(-1, targets[piece, None], change.new_full((len(x), 1), -1.0))
+                change = change.to(ctx.dtype)
                 factor = gradients[n][piece, None]
                 of_hidden.index_add_(0, rows[piece], ((change @ head) * factor).to(hidden.dtype))
                 if of_weight is not None:

@@ -90,6 +90,15 @@ def test_autocast_is_as_near_to_float32_as_the_plain_one(pieces: int) -> None:
         assert ours < 1.5 * theirs + 1e-3
 
 
+def test_an_answer_that_is_nearly_sure_is_still_learned_in_bf16(pieces: int) -> None:
+    hidden, weight = torch.ones(8, 1), torch.tensor([[7.0], [0.0]], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (losses,) = linear_cross_entropy(hidden, weight, [Asked(0, 2, torch.arange(8), torch.zeros(8).long())])
+    losses.mean().backward()
+    unsure = 1 - torch.sigmoid(torch.tensor(7.0))  # 0.0009, where bfloat16's numbers below 1 are 0.004 apart
+    torch.testing.assert_close(weight.grad, torch.stack([-unsure, unsure])[:, None], atol=0, rtol=1e-2)
+
+
 def test_nothing_of_the_size_of_all_logits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "MAX_LOGITS", 100)
     hidden, weight, asked = made({"b": 20}, torch.float32)
