@@ -12,7 +12,7 @@ from fourm.nn.attention import Attention, AttentionMask, attend
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import Backend
 from fourm.nn.init import initialise
-from fourm.patterns import AttentionPattern
+from fourm.patterns import AttentionPattern, Runs
 
 BACKENDS: list[Backend] = ["math", "sdpa", "flex"]
 
@@ -222,3 +222,17 @@ def test_cached_heads_lie_side_by_side() -> None:
     layer(torch.randn(2, 1, 32), AttentionMask.prepare(None, "auto", torch.float32), torch.randn(2, 5, 32), cache)
     assert cache.all is not None
     assert all(kept.is_contiguous() for kept in cache.all)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(5, 7), (40, 40), (700, 700)], ids=["few", "square", "many"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_run_in_bfloat16_is_attended_as_in_float32(num_queries: int, num_keys: int, causal: bool) -> None:
+    """On CPU, short runs take two products and long ones the fused kernel: both are near."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, num_queries, 16, generator=generator)
+    key, value = (torch.randn(1, 2, num_keys, 16, generator=generator) for _ in range(2))
+    runs = Runs((num_queries,), (num_keys,), (causal and num_queries == num_keys,), (num_queries,), (num_keys,))
+    mask = AttentionMask("runs", runs, None)
+    exact = attend(query, key, value, mask)
+    found = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask)
+    assert (found.float() - exact).norm() < 0.02 * exact.norm()
