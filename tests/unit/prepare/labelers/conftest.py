@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fourm import machine
 from fourm.prepare.labelers.base import Origin, Photo
 
 SIZES = {"a": (64, 48), "b": (48, 64), "c": (64, 48), "d": (100, 20)}
+
+
+@pytest.fixture(autouse=True)
+def float32_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of random weights are compared number by number, also where `precision: auto` would be bfloat16."""
+    monkeypatch.setattr(machine, "has_bf16", lambda device: False)
 
 
 @pytest.fixture
