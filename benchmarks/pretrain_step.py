@@ -190,7 +190,7 @@ def steps_of(
     if options.compile:
         model.compile()
     config = TrainConfig(max_steps=1, optimizer=OptimizerConfig(lr=1e-4), precision=options.precision)
-    updater = Updater(build_optimizer(model, config), None, None)
+    updater = Updater(build_optimizer(model, config), None)
     made = make_batches(objective, options.batch)
     used = [int(b.encoder.valid.sum() + b.decoder.valid.sum()) for b in made]  # type: ignore[union-attr]
     reference = Reference(model, objective, options.budget)

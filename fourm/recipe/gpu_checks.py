@@ -249,7 +249,7 @@ def training(device: torch.device, recipe: PretrainRecipe, batch_size: int, step
     objective, batch = example(recipe, batch_size)
     model = model_of(recipe, device).train()
     config = TrainConfig(max_steps=steps, batch_size=batch_size, optimizer=OptimizerConfig(lr=1e-3))
-    updater = Updater(build_optimizer(model, config), None, None)
+    updater = Updater(build_optimizer(model, config), None)
     batch, counts = batch.to(device), objective.counts(batch)
     losses = []
     for step in range(steps + 2):

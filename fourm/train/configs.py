@@ -47,7 +47,8 @@ class OptimizerConfig:
         eps: added to the root of the second moment.
         weight_decay: of all weights, embeddings included, but of no norm and no bias.
         clip_grad: largest gradient norm; longer gradients are shortened to it.
-        skip_grad: an update whose gradient norm is this large, or not finite, is left out.
+        skip_grad: an update whose gradient norm is this large, or not finite, is left out: `spike.grad_norm` with
+            `on_spike: skip` says the same.
         fused: the fused kernel; None uses it wherever the device has one.
         rules: exceptions by parameter name.
     """
@@ -184,6 +185,29 @@ class ParallelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpikeConfig:
+    """Which steps are spikes: finite, and yet so far from the others that they do harm. Any of these; null: not so.
+
+    Args:
+        grad_norm: the gradient norm is this large.
+        grad_ratio: the gradient norm is more than so many times the median of the `window` steps before.
+        loss_ratio: the loss is more than so many times its median over them.
+        window: steps that a median is taken over; until half of them are done, and again from the end of a stage of
+            `train.stages` on, nothing is a spike by ratio.
+    """
+
+    grad_norm: float | None = None
+    grad_ratio: float | None = None
+    loss_ratio: float | None = None
+    window: int = 128
+
+    def __post_init__(self) -> None:
+        check_range(self, "grad_norm", above=0)
+        check_range(self, "grad_ratio", "loss_ratio", above=1)
+        check_range(self, "window", least=2)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How a job trains.
 
@@ -206,7 +230,10 @@ class TrainConfig:
         on_nan: what to do where the loss or the gradient is not finite. `stop` ends the run, with the last good
             checkpoint. `skip` leaves out the update. `rollback` goes back to the last checkpoint and on with the data
             after the bad step.
-        max_nan: steps skipped in a row, or rollbacks without a checkpoint in between, after which the run ends.
+        on_spike: the same for steps that `spike` or `optimizer.skip_grad` calls spikes.
+        max_nan: steps skipped in a row, or rollbacks without a checkpoint in between, after which the run ends; for
+            either reason.
+        spike: which steps are spikes.
         on_failed_save: where a checkpoint cannot be written, for instance on a full disk: `stop` ends the run;
             `continue` warns, trains on and tries again at the next one. At the end of a run it is an error.
         timeout_minutes: a read, step or save that takes longer ends the process with status 75, with its reason, and
@@ -245,7 +272,9 @@ class TrainConfig:
     freeze_modalities: list[str] = dataclasses.field(default_factory=list)
     stages: list[FreezeStage] = dataclasses.field(default_factory=list)
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    on_spike: Literal["stop", "skip", "rollback"] = "skip"
     max_nan: int = 10
+    spike: SpikeConfig = dataclasses.field(default_factory=SpikeConfig)
     on_failed_save: Literal["stop", "continue"] = "stop"
     timeout_minutes: float | None = 30.0
     checkpoints: str | None = None
@@ -284,6 +313,16 @@ class TrainConfig:
                 f"train.max_steps, train.max_tokens: {state} given; a run needs exactly one (set the other to null)"
             )
         return "steps" if self.max_tokens is None else "tokens"
+
+    @property
+    def grad_limit(self) -> float | None:
+        """Gradient norm from which a step is a spike, by either of its keys."""
+        return self.optimizer.skip_grad if self.spike.grad_norm is None else self.spike.grad_norm
+
+    @property
+    def knows_spikes(self) -> bool:
+        """Whether anything says which steps are spikes."""
+        return any(limit is not None for limit in (self.grad_limit, self.spike.grad_ratio, self.spike.loss_ratio))
 
     @property
     def length(self) -> int:
@@ -337,6 +376,7 @@ class TrainConfig:
         """
         self.micro_batch_size(world_size)
         self.parallel.check(world_size)
+        self._check_spikes()
         warmup, cooldown = self.amount("warmup") or 0, self.amount("cooldown") or 0
         self.amount("timescale")
         if warmup + cooldown > self.length:
@@ -347,4 +387,17 @@ class TrainConfig:
         if self.schedule.min_lr > self.peak_lr:
             raise ConfigError(
                 f"train.schedule.min_lr is {self.schedule.min_lr:g}, above the peak learning rate {self.peak_lr:g}"
+            )
+
+    def _check_spikes(self) -> None:
+        skip_grad = self.optimizer.skip_grad
+        if skip_grad is not None and (self.on_spike != "skip" or self.spike.grad_norm is not None):
+            raise ConfigError(
+                f"train.optimizer.skip_grad={skip_grad:g} is train.spike.grad_norm with train.on_spike=skip; with "
+                f"train.on_spike={self.on_spike} and train.spike.grad_norm={self.spike.grad_norm}, set it to null"
+            )
+        if self.on_spike != "skip" and not self.knows_spikes:
+            raise ConfigError(
+                f"train.on_spike is {self.on_spike}, but nothing says what a spike is; give train.spike.grad_ratio "
+                "(such as 10), train.spike.loss_ratio or train.spike.grad_norm"
             )

@@ -74,6 +74,10 @@ class Freezer:
         number = self._number(state)
         return 1.0 if number is None else self._stages[number].lr_scale
 
+    def differs(self, one: RunState, other: RunState) -> bool:
+        """Whether steps that begin at two points of the run train different parts of the model."""
+        return self._number(one) != self._number(other)
+
     def _number(self, state: RunState) -> int | None:
         for number, stage in enumerate(self._stages):
             if stage.holds(state.step, state.tokens):

@@ -7,12 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from fourm.errors import TrainingError
 from fourm.train.distributed import World
-
-
-class NotFiniteError(TrainingError):
-    """Losses or weights are not finite."""
+from fourm.train.guard import BadStepError, Guard, NotFiniteError
 
 
 class LossLedger:
@@ -23,17 +19,23 @@ class LossLedger:
         capacity: most steps between two readings.
         world: the ranks whose losses add up.
         tolerate: steps in a row whose loss may be not finite. They are left out of means and counted as `skipped`.
+        guard: knows of other steps with which something is wrong.
     """
 
-    def __init__(self, parts: tuple[str, ...], capacity: int, world: World, tolerate: int = 0) -> None:
+    def __init__(
+        self, parts: tuple[str, ...], capacity: int, world: World, tolerate: int = 0, guard: Guard | None = None
+    ) -> None:
         self.parts = parts
         self.world = world
         self.tolerate = tolerate
+        self.guard = guard
         self._in_a_row = 0
         self._device = torch.zeros(capacity, 1 + len(parts), device=world.device)
+        self._found = torch.zeros(capacity, Guard.width, device=world.device)
         self._filled = 0
         self._totals: list[list[float]] = []
         # One row per step since the last record: loss, then each part's sum, then each part's count, over all ranks.
+        # The loss of a step that is skipped is no number.
         self.pending: list[list[float]] = []
 
     def add(self, values: Tensor, totals: list[float]) -> None:
@@ -44,6 +46,8 @@ class LossLedger:
             totals: count per part over all ranks.
         """
         self._device[self._filled].copy_(values)
+        if self.guard is not None:
+            self._found[self._filled].copy_(self.guard.found)
         self._filled += 1
         self._totals.append(totals)
 
@@ -55,19 +59,31 @@ class LossLedger:
 
         Raises:
             NotFiniteError: if more losses in a row than tolerated are not finite, naming the last such step and part.
+            BadStepError: the same for what the guard knows of.
         """
         if not self._filled:
             return
         rows = self.world.sum(self._device[: self._filled].cpu().double()).tolist()
+        found, counts = self._found[: self._filled].tolist(), self._totals
         first = last_step - self._filled + 1
-        self.pending += [row + totals for row, totals in zip(rows, self._totals, strict=True)]
         self._filled, self._totals = 0, []
-        for step, row in enumerate(rows, start=first):
-            self._in_a_row = 0 if _is_finite(row) else self._in_a_row + 1
-            if self._in_a_row > self.tolerate:
-                bad = [part for part, value in zip(self.parts, row[1:], strict=True) if not math.isfinite(value)]
-                value = next(v for v in row if not math.isfinite(v))
-                raise NotFiniteError(f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})")
+        for i, row in enumerate(rows):
+            error, tolerated = self._error(row, found[i], first + i)
+            self._in_a_row = 0 if error is None else self._in_a_row + 1
+            if error is not None and self._in_a_row > tolerated:
+                raise error
+            self.pending.append([row[0] if error is None else math.nan, *row[1:], *counts[i]])
+
+    def _error(self, row: list[float], found: list[float], step: int) -> tuple[BadStepError | None, int]:
+        """What is wrong with a step, and how many such steps in a row there may be."""
+        if not _is_finite(row):
+            bad = [part for part, value in zip(self.parts, row[1:], strict=True) if not math.isfinite(value)]
+            value = next(v for v in row if not math.isfinite(v))
+            text = f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})"
+            return NotFiniteError(text), self.tolerate
+        if self.guard is None:
+            return None, 0
+        return self.guard.error(found, row[0], step), self.guard.tolerates(found)
 
     def forget(self, pending: list[list[float]]) -> None:
         """Go back to what was noted at a checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -109,48 +109,49 @@ class Updater:
     Args:
         optimizer: AdamW or Muon.
         clip_grad: largest gradient norm, or None.
-        skip_grad: gradient norm from which an update is left out, or None; infinity: where it is not finite.
     """
 
-    def __init__(self, optimizer: torch.optim.AdamW, clip_grad: float | None, skip_grad: float | None) -> None:
+    def __init__(self, optimizer: torch.optim.AdamW, clip_grad: float | None) -> None:
         self.optimizer = optimizer
         self.clip_grad = clip_grad
-        self.skip_grad = skip_grad
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.fused = bool(optimizer.defaults["fused"])
 
-    def step(self, lr: float, *, measure: bool = False) -> Tensor | None:
+    def step(
+        self, lr: float, *, measure: bool = False, leaves_out: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor | None:
         """Update the weights and clear the gradients.
 
         Args:
             lr: learning rate before the groups' own factors.
-            measure: compute the gradient norm even if neither clipping nor skipping needs it.
+            measure: compute the gradient norm even if neither clipping nor `leaves_out` needs it.
+            leaves_out: from the () gradient norm before clipping, whether the weights stay as they are: () bool.
 
         Returns:
             () gradient norm before clipping, on the device, if it was computed.
         """
         norm = None
-        if measure or self.clip_grad is not None or self.skip_grad is not None:
+        skip = None
+        if measure or self.clip_grad is not None or leaves_out is not None:
             grads = [p.grad for p in self.parameters if p.grad is not None]
             norm = whole(torch.nn.utils.get_total_norm(grads, foreach=None))
+            skip = None if leaves_out is None else leaves_out(norm)
             if self.clip_grad is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        if not self._skips(norm):
+        if not self._skips(skip):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _skips(self, norm: Tensor | None) -> bool:
-        if self.skip_grad is None or norm is None:
-            return False
-        skip = ~(norm < self.skip_grad)  # also where the norm is not a number
+    def _skips(self, skip: Tensor | None) -> bool:
         if self.fused:
             # The fused kernel leaves weights and moments alone where found_inf is 1, without telling the host.
-            self.optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]
+            found = None if skip is None else skip.to(torch.float32)
+            self.optimizer.found_inf = found  # type: ignore[attr-defined]
             return False
-        return bool(skip)
+        return skip is not None and bool(skip)
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import logging
 
 from fourm.errors import CheckpointError
 from fourm.train.configs import TrainConfig
-from fourm.train.ledger import LossLedger, NotFiniteError
+from fourm.train.guard import BadStepError
+from fourm.train.ledger import LossLedger
 from fourm.train.snapshot import Snapshot
 from fourm.train.state import RunState
 from fourm.train.watch import Watch
@@ -34,17 +35,17 @@ class Saving:
         """Fetch the losses of the steps since the last time.
 
         Raises:
-            NotFiniteError: if they are not finite; names the checkpoint that is left and what to change.
+            BadStepError: if they are not finite, or spikes; names the checkpoint that is left and what to change.
         """
         try:
             self._ledger.read(step)
-        except NotFiniteError as error:
+        except BadStepError as error:
             try:
                 last = self._store.latest()
                 kept = f"The last good checkpoint is {last}" if last else "There is no checkpoint yet"
             except CheckpointError as problem:
                 kept = str(problem)
-            raise NotFiniteError(
+            raise type(error)(
                 f"{error}. {kept}; the same command goes on from there. Set a smaller train.optimizer.lr (peak now "
                 f"{self._config.peak_lr:g}), train.optimizer.clip_grad=1, a longer warm-up or train.precision=fp32, "
                 "or check the data"
@@ -82,14 +83,14 @@ class Saving:
         with self._watch.over("busy with a checkpoint"):
             self._store.finish()
 
-    def go_back(self, error: NotFiniteError) -> RunState:
+    def go_back(self, error: BadStepError) -> RunState:
         """The state of the newest checkpoint, which is taken up again.
 
         Args:
             error: why.
 
         Raises:
-            NotFiniteError: `error`, if there is no checkpoint or the run has gone back as often as it may.
+            BadStepError: `error`, if there is no checkpoint or the run has gone back as often as it may.
         """
         self._store.finish()
         path = self._store.latest()

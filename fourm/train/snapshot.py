@@ -16,7 +16,7 @@ from fourm.errors import CheckpointError, ConfigError
 from fourm.train.checkpoint import CheckpointStore, recipe_differences
 from fourm.train.configs import TrainConfig
 from fourm.train.ema import WeightAverage
-from fourm.train.ledger import NotFiniteError
+from fourm.train.guard import Guard, NotFiniteError
 from fourm.train.optimizer import empty_state, optimizer_state, set_optimizer_state
 from fourm.train.provenance import provenance
 from fourm.train.record import read_record
@@ -43,6 +43,7 @@ class Snapshot:
         metadata: JSON-able, kept with every checkpoint; holds the resolved recipe under `recipe`, and the hashes of
             the tokenizers in use under `tokenizers`.
         read_recipe: a saved recipe as this version writes it; None: as it is.
+        guard: knows what recent steps were like, or None.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Snapshot:
         config: TrainConfig,
         metadata: dict[str, Any],
         read_recipe: Callable[[Any], Any] | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        self.store, self.config = store, config
+        self.store, self.config, self._guard = store, config, guard
         self._model, self._optimizer, self._average = model, optimizer, average
         self._metadata = json.loads(json.dumps(metadata, default=str))
         self._read_recipe = read_recipe or (lambda saved: saved)
@@ -79,6 +81,7 @@ class Snapshot:
         record = {
             **dataclasses.asdict(state),
             "pending_losses": pending_losses,
+            "recent": {} if self._guard is None else self._guard.state(),
             "world_size": self.store.world.size,
             "seed": self.config.seed,
             "metadata": self._metadata,
@@ -117,6 +120,8 @@ class Snapshot:
         set_optimizer_state(self._model, self._optimizer, saved)
         if self._average is not None and not any(k.startswith("ema/") for k in tensors):
             self._average.restart()
+        if self._guard is not None:
+            self._guard.set_state(record.get("recent", {}))
         state = RunState.from_record(record)
         self.saved_step = state.step
         return state, record["pending_losses"]

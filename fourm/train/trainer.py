@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +22,9 @@ from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
 from fourm.train.feed import Feed, Loader, Portion
 from fourm.train.freeze import Freezer
+from fourm.train.guard import BadStepError, Guard, NotFiniteError
 from fourm.train.journal import Journal
-from fourm.train.ledger import LossLedger, NotFiniteError
+from fourm.train.ledger import LossLedger
 from fourm.train.meter import Meter
 from fourm.train.optimizer import Updater, build_optimizer, select_trainable
 from fourm.train.parallel import parallelise
@@ -110,7 +110,7 @@ class Trainer:
             the last state, with the results of the last evaluation.
 
         Raises:
-            TrainingError: if a loss is not finite; the last good checkpoint stays.
+            TrainingError: if a loss is not finite, or a spike; the last good checkpoint stays.
             CheckpointError: if a checkpoint cannot be written, or does not fit the recipe.
             DataError: if the loader ends before the run does.
             Interrupted: after SIGTERM or Ctrl-C, with a checkpoint saved (exit status 143 or 130).
@@ -172,15 +172,17 @@ class Trainer:
         self._parallel = parallelise(self.model, self.objective, c, world)
         trained = self._parallel.model
         optimizer = build_optimizer(trained, c)
-        skip = c.optimizer.skip_grad or (math.inf if c.on_nan == "skip" else None)
-        self._updater = Updater(optimizer, c.optimizer.clip_grad, skip)
+        self._updater = Updater(optimizer, c.optimizer.clip_grad)
+        self._guard = Guard.of(c, world)
         self._freezer = Freezer(trained, c)
         self._average = WeightAverage(trained, c.ema_decay) if c.ema_decay is not None else None
         tolerate = c.max_nan if c.on_nan == "skip" else 0
-        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, tolerate)
+        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, tolerate, self._guard)
         folder = c.checkpoints or self.output / "checkpoints"
         self._store = CheckpointStore(folder, world, c.keep_checkpoints, background=c.save_in_background)
-        self._snapshot = Snapshot(self._store, trained, optimizer, self._average, c, self.metadata, self.read_recipe)
+        self._snapshot = Snapshot(
+            self._store, trained, optimizer, self._average, c, self.metadata, self.read_recipe, self._guard
+        )
 
     def _run_until(self, stop: StopRequest) -> None:
         """Run to the end, or to the request to stop."""
@@ -201,7 +203,7 @@ class Trainer:
             self._feed.close()
 
     def _run(self, stop: StopRequest) -> None:
-        if self.config.on_nan == "rollback" and not self.state.step:
+        if "rollback" in (self.config.on_nan, self.config.on_spike) and not self.state.step:
             self._save()  # so that there is something to go back to
         self._journal.begin(self.state)
         while self.progress < self.config.length:
@@ -213,8 +215,9 @@ class Trainer:
             self.state.cursor = portion.cursor
             try:
                 self._after_step()
-            except NotFiniteError as found:
-                if self.config.on_nan != "rollback":
+            except BadStepError as found:
+                policy = self.config.on_nan if isinstance(found, NotFiniteError) else self.config.on_spike
+                if policy != "rollback":
                     raise
                 self._roll_back(found)
 
@@ -230,7 +233,7 @@ class Trainer:
         said = "; ".join(f"rank {rank}: {reason}" for rank, reason in self.world.told().items())
         raise RankLostError(f"another rank cannot go on after step {self.state.step}: {said}")
 
-    def _roll_back(self, error: NotFiniteError) -> None:
+    def _roll_back(self, error: BadStepError) -> None:
         """Go back to the newest checkpoint, and on with the data that comes now."""
         cursor, step = self.state.cursor, self.state.step
         self.state = self._saving.go_back(error)
@@ -257,11 +260,15 @@ class Trainer:
         self._freezer.before(begun)
         state.step += 1
         state.tokens += tokens
-        self._norm = self._updater.step(self._lr, measure=self._due(c.log_every_steps))
+        guard, loss = self._guard, values[0]
+        leaves_out = None if guard is None else lambda norm: guard.leaves_out(norm, loss, begun.step)
+        self._norm = self._updater.step(self._lr, measure=self._due(c.log_every_steps), leaves_out=leaves_out)
         self._freezer.after(begun)
         if self._average is not None:
             self._average.update(state.step - 1)
         self._ledger.add(values, list(totals.values()))
+        if guard is not None and self._freezer.differs(begun, state):
+            guard.restart()
 
     def _after_step(self) -> None:
         c = self.config

@@ -1,5 +1,6 @@
 """Two processes on one machine train exactly as one."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,31 @@ def test_two_ranks_give_the_losses_of_one(tmp_path: Path, options: dict[str, Any
     run_ranks(tmp_path / "2", **options)
     assert len(numbers(tmp_path / "1")) == 20
     torch.testing.assert_close(numbers(tmp_path / "2"), numbers(tmp_path / "1"), rtol=1e-4, atol=1e-6)
+
+
+SPIKES = {"window": 6, "grad_ratio": 20.0, "loss_ratio": 30.0}
+
+
+@pytest.mark.parametrize("on_spike", ["skip", "rollback"])
+@pytest.mark.parametrize("model", ["linear", "multimodal"])
+def test_two_ranks_know_the_spikes_of_one(tmp_path: Path, on_spike: str, model: str) -> None:
+    config = {"on_spike": on_spike, "spike": SPIKES, "save_every_steps": 4, "log_every_steps": 2}
+    options = {"config": config, "model": model, "spikes": [10]}
+    sharded = {"parallel": {"kind": "fsdp"}} if model == "multimodal" else {}
+    toy_job.run({"output": str(tmp_path / "1"), **options})
+    run_ranks(tmp_path / "2", **{**options, "config": {**config, **sharded}})
+    one, two = (read_log(tmp_path / ranks / "log.jsonl") for ranks in "12")
+    assert sum(r.get("skipped", 0) for r in two) == (1 if on_spike == "skip" else 0)
+    assert ("Back to step 8" in messages(tmp_path / "2")) == (on_spike == "rollback")
+    assert [r.get("skipped") for r in one] == [r.get("skipped") for r in two]
+    torch.testing.assert_close(numbers(tmp_path / "2"), numbers(tmp_path / "1"), rtol=1e-4, atol=1e-6)
+    states = [
+        json.loads((tmp_path / ranks / "checkpoints/step-00000020/state.json").read_text())["recent"] for ranks in "12"
+    ]
+    for name in ("grad_norm", "loss"):
+        one, two = (torch.tensor(state[name]) for state in states)
+        assert len(one) == 6
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from fourm.data.shards import ShardWriter
+from fourm.train.tracking import read_log
 from tests.distributed.ranks import messages, run_ranks, start_ranks, wait
 from tests.fault.test_kill_often import last_step, losses, until
 
@@ -131,4 +133,29 @@ def test_a_preempted_sharded_run_saves_and_ends_within_seconds(tmp_path: Path, n
     assert len(checkpoints(output)) == 1
     run_ranks(output, 2, model="multimodal", config=config)
     run_ranks(tmp_path / "whole", 2, model="multimodal", config=config)
+    assert losses(output) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("on_spike", ["skip", "rollback"])
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_run_with_spikes_that_is_killed_again_and_again_is_the_one_that_never_was(
+    tmp_path: Path, on_spike: str, num_ranks: int
+) -> None:
+    config = {**CONFIG, "on_spike": on_spike, "spike": {"grad_ratio": 20.0, "loss_ratio": 50.0, "window": 6}}
+    options = {"config": {**config, "max_steps": 40}, "dropout": 0.5, "spikes": [10, 18, 27]}
+    run_ranks(tmp_path / "whole", num_ranks, **options)
+    spikes = [r["step"] for r in read_log(tmp_path / "whole" / "log.jsonl") if r.get("skipped")]
+    assert spikes == ([10, 18, 27] if on_spike == "skip" else [])
+    back = [message for message in messages(tmp_path / "whole").splitlines() if "Back to step" in message]
+    assert len(back) == (0 if on_spike == "skip" else 3 * num_ranks)
+    output, chance = tmp_path / "killed", random.Random(num_ranks)
+    for goal in (6, 12, 20, 30):
+        ranks = start_ranks(output, num_ranks, sleep=0.03, **options)
+        until(lambda goal=goal: last_step(output) >= goal, ranks[0], output)
+        time.sleep(chance.uniform(0, 0.1))
+        for rank in ranks:
+            os.kill(rank.pid or 0, signal.SIGKILL)
+        wait(ranks, 60)
+    assert not (output / "completed.json").exists()
+    run_ranks(output, num_ranks, **options)
     assert losses(output) == losses(tmp_path / "whole")

@@ -11,7 +11,8 @@ import torch
 from fourm.errors import CheckpointError
 from fourm.train.checkpoint import CheckpointStore
 from fourm.train.distributed import World
-from fourm.train.ledger import LossLedger, NotFiniteError
+from fourm.train.guard import NotFiniteError
+from fourm.train.ledger import LossLedger
 from fourm.train.optimizer import build_optimizer
 from fourm.train.saving import Saving
 from fourm.train.snapshot import Snapshot

@@ -4,8 +4,9 @@ Its one argument is a JSON object: `output`, `config` (values of `toy_config`), 
 `documents`, `shards`, `transfer`, `detection`, `estimates`, or a kind of tokenizer), `options` of the multimodal one,
 the folder `shards` and `damaged` of the one on shards, `drawn` of the detector, `gradients` (whether those of the first
 step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
-`stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), and `stall_at` (the micro-batch at which the loader of
-`bad_rank` hangs).
+`stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `stall_at` (the micro-batch at which the loader of
+`bad_rank` hangs) and `spikes` (micro-batches with a loss a thousand times too large, on every rank; without
+accumulation).
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from fourm.models.multimodal import Multimodal
 from fourm.objectives.configs import MaskedConfig
 from fourm.objectives.masked import Masked
 from fourm.train import checkpoint
-from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig, TrainConfig
+from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig, SpikeConfig, TrainConfig
 from fourm.train.distributed import World, session
 from fourm.train.shards import whole
 from fourm.train.trainer import Trainer
 from tests.unit.train import toy_detection, toy_estimates, toy_multimodal, toy_tokenizer, toy_transfer
-from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
+from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, scale_losses, toy_config, toy_trainer
 from tests.unit.train.toy_data import DatasetLoader
 
 
@@ -60,9 +61,10 @@ class PartLoader(ToyLoader):
 
 
 class Disturbed:
-    """A loader slow enough to be killed between steps, and able to stop its own process."""
+    """A loader slow enough to be killed between steps, and able to stop its own process; `number`: the last batch's."""
 
     def __init__(self, loader: Any, world: World, options: dict[str, Any]) -> None:
+        self.number = 0
         self.loader, self.world, self.options = loader, world, options
 
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[Any]:
@@ -72,6 +74,7 @@ class Disturbed:
                 os.kill(os.getpid(), signal.SIGTERM)
             if after.get("n") == self.options.get("stall_at", 0) and self.world.rank == self.options.get("bad_rank", 0):
                 time.sleep(3600)
+            self.number = after.get("n", 0)
             yield batch, after
 
 
@@ -205,9 +208,9 @@ def size_of(model: nn.Module) -> float:
 def run(options: dict[str, Any]) -> None:
     """Train as the options say."""
     values = dict(options.get("config", {}))
-    for key, kind in (("optimizer", OptimizerConfig), ("schedule", ScheduleConfig), ("parallel", ParallelConfig)):
-        if key in values:
-            values[key] = kind(**values[key])
+    kinds = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "parallel": ParallelConfig, "spike": SpikeConfig}
+    for key in values.keys() & kinds.keys():
+        values[key] = kinds[key](**values[key])
     config = toy_config(**values)
     sabotage(options)
     with session("cpu", threads=1) as world:
@@ -217,10 +220,12 @@ def run(options: dict[str, Any]) -> None:
         }  # fmt: skip
         make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
+        loader = Disturbed(loader, world, options)
+        scale_losses(objective, lambda: 1000.0 if loader.number in options.get("spikes", ()) else 1.0)
         evaluate = (lambda: {"loss": 1.0, "weights": size_of(model)}) if world.is_main else dict
         output = Path(options["output"])
         trainer = toy_trainer(
-            output, config, world=world, loader=Disturbed(loader, world, options), model=model, objective=objective,
+            output, config, world=world, loader=loader, model=model, objective=objective,
             evaluate=evaluate,
         )  # fmt: skip
         if options.get("gradients"):
