@@ -47,7 +47,7 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of a host tensor over the ranks, in place."""
+        """Sum of a tensor over the ranks, in place; the host does not wait for one of the device."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
