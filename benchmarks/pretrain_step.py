@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fourm import recipes
-from fourm.machine import choose_device
+from fourm.machine import choose_device, keep_freed_memory
 from fourm.models.configs import SIZES
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.base import Loss
@@ -214,6 +214,8 @@ def _move(tables: dict[str, dict[str, Tensor]], device: torch.device) -> dict[st
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as trainings do
     forwards, updater, used = steps_of(options, device)
     whole, passes, on_cores, losses = [], [], [], []
     for n in range(options.warmup + options.steps):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -136,6 +138,23 @@ def num_processes(device: str = "auto") -> int:
         if torch.cuda.is_available():
             return 1 if ":" in device else max(1, torch.cuda.device_count() // place.count)
     return max(1, num_cores() // (place.count if "LOCAL_RANK" in os.environ else 1))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, for what it allocates next, instead of handing it back.
+
+    glibc takes every large block anew from the system, which clears its pages one by one: in a training step on CPU
+    that was a fifth of the time. The process stays as large as it once was. Settings of the environment
+    (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_MAX_ and the like, or GLIBC_TUNABLES) go before; other C libraries are left
+    as they are.
+    """
+    settings = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
+    if settings or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_max = -1, -4  # as <malloc.h> numbers them
+    mallopt(trim_threshold, -1)  # never
+    mallopt(mmap_max, 0)
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fourm.errors import FourmError
-from fourm.machine import choose_device, num_cores
+from fourm.machine import choose_device, keep_freed_memory, num_cores
 
 T = TypeVar("T")
 _A_WEEK = 7 * 24 * 60.0
@@ -148,6 +148,8 @@ def start(device: str = "auto", threads: int | None = None, *, timeout_minutes: 
     torch.set_num_threads(num_threads(threads, local_size))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    elif world.device.type == "cpu":
+        keep_freed_memory()
     if size > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_minutes or _A_WEEK))

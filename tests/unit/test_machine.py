@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -131,3 +134,37 @@ def test_processes_of_one_machine_share_its_cores(environment: dict[str, str], m
     environment.update(torchrun(2, 4, 2, 4))
     assert local_place() == Part(2, 4)
     assert num_processes("cpu") == 2
+
+
+def freed(code: str, **environment: str) -> float:
+    """Share of 128 MB that a new process gives back when it frees them, after running some code."""
+    script = f"""
+import os
+from pathlib import Path
+from fourm.machine import keep_freed_memory
+import torch
+{code}
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+block = torch.zeros(2**25)
+full = megabytes()
+del block
+print((full - megabytes()) / 128)
+"""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return float(said.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator of another kind")
+def test_freed_memory_is_kept_where_a_training_asks_for_it() -> None:
+    assert freed("") > 0.9
+    assert freed("keep_freed_memory()") < 0.1
+    assert freed("from fourm.train.distributed import start; start('cpu')") < 0.1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator of another kind")
+def test_the_allocator_obeys_the_environment_first() -> None:
+    assert freed("keep_freed_memory()", MALLOC_MMAP_THRESHOLD_="65536") > 0.9
