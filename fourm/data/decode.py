@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from fourm.data import facts
-from fourm.data.images import open_image
+from fourm.data.images import open_image, rgb_pixels
 from fourm.data.unpack import read_npy, read_npz, unzip
 from fourm.errors import ConfigError, DataError, did_you_mean
 from fourm.layouts import Continuous, Discrete, Grid
@@ -79,8 +79,7 @@ def decoder_of(modality: Modality) -> Decoder:
 
 def image(data: bytes, modality: Modality) -> NDArray[np.uint8]:
     """RGB image, png or jpg -> (H, W, 3)."""
-    with open_image(data) as file:
-        return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
+    return rgb_pixels(data)
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -7,9 +7,11 @@ import struct
 import subprocess
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError, features
 
+from fourm.data import images
 from fourm.data.decode import DECODERS, decode
 from fourm.data.images import jpeg_size, open_image
 from fourm.errors import DataError
@@ -126,3 +128,54 @@ def test_other_files_have_no_size_as_a_jpeg() -> None:
         b"\xff\xd8\xff\xda" + bytes(99),
     ):
         assert jpeg_size(data) is None
+
+
+JPEGS: list[dict[str, Any]] = [
+    {"quality": 75},
+    {"quality": 95, "subsampling": 0},
+    {"quality": 50, "subsampling": 1},
+    {"progressive": True},
+    {"optimize": True, "exif": b"Exif\0\0" + bytes(99)},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr", "CMYK"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_pixels_of_a_jpeg_are_those_of_pillow(
+    mode: str, options: dict[str, Any], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shades = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(shades).resize((61, 43), Image.Resampling.BICUBIC).convert(mode).save(file, "JPEG", **options)
+    if fast:
+        pytest.importorskip("simplejpeg")
+    else:
+        monkeypatch.setattr(images, "_simplejpeg", lambda: None)
+    with Image.open(file) as image:
+        expected = np.asarray(image.convert("RGB"))
+    found = images.rgb_pixels(file.getvalue())
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_damaged_jpeg_is_pillows_to_judge() -> None:
+    shades = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(shades).save(file, "JPEG")
+    whole = file.getvalue()
+    with pytest.raises(OSError, match="truncated"):
+        images.rgb_pixels(whole[: len(whole) // 2])
+    for end in range(2, 700, 13):
+        with pytest.raises((OSError, SyntaxError)):
+            images.rgb_pixels(whole[:end])
+
+
+def test_a_jpeg_that_says_it_is_huge_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    data = bytearray(file.getvalue())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    with pytest.raises(Image.DecompressionBombError):
+        images.rgb_pixels(bytes(data))
