@@ -214,7 +214,7 @@ def _move(tables: dict[str, dict[str, Tensor]], device: torch.device) -> dict[st
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     device = choose_device(options.device)
-    if device.type == "cpu":
+    if device.type == "cpu" and not options.reference:
         keep_freed_memory()  # as trainings do
     forwards, updater, used = steps_of(options, device)
     whole, passes, on_cores, losses = [], [], [], []

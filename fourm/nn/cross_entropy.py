@@ -90,8 +90,10 @@ class _CrossEntropy(torch.autograd.Function):
                 of_weight[start:stop] = 0
         for n, (start, stop) in enumerate(ctx.spans):
             rows, targets, head = tensors[2 * n], tensors[2 * n + 1], heads[n]
-            pieces, of_head = _pieces(len(rows), stop - start), None
-            for piece in pieces:
+            own = None if of_weight is None else of_weight[start:stop]
+            if own is not None and not len(rows):
+                own.zero_()
+            for number, piece in enumerate(_pieces(len(rows), stop - start)):
                 x = hidden[rows[piece]].to(ctx.dtype)
                 logits = F.linear(x, head) if kept[n] is None else kept[n]
                 # In bfloat16, 1 - p of an answer that is nearly sure would be rounded to nothing.
@@ -100,12 +102,19 @@ class _CrossEntropy(torch.autograd.Function):
                 change = change.to(ctx.dtype)
                 factor = gradients[n][piece, None]
                 of_hidden.index_add_(0, rows[piece], ((change @ head) * factor).to(hidden.dtype))
-                if of_weight is not None:
-                    own = change.T @ (x * factor).to(ctx.dtype)
-                    of_head = own if of_head is None else of_head.float() + own
-            if of_weight is not None:
-                of_weight[start:stop] = 0 if of_head is None else of_head
+                if own is not None:
+                    _add_product(own, change.T, (x * factor).to(ctx.dtype), begin=number == 0)
         return of_hidden, of_weight, None, None, *[None] * (2 * count)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, *, begin: bool) -> None:
+    """Add a product to a sum in place; `begin`: whatever stands there is no part of it yet."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b, beta=0 if begin else 1)
+    elif begin:
+        total.copy_(a @ b)
+    else:
+        total.add_(a @ b)
 
 
 def _pieces(num_rows: int, vocabulary: int) -> list[slice]:
