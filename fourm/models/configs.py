@@ -81,8 +81,15 @@ VECTOR_HEADS = Registry(
 """A config's `target(modality, dim, config)` maps (n, dim) hidden states and (n,) positions to (n, content.dim)."""
 
 
-MODELS = Registry("model", {"multimodal": "fourm.models.configs:MultimodalConfig"})
-"""A config's `target(modalities, config, seed)` is a module that scores an `Example` and keeps both as attributes."""
+MODELS = Registry(
+    "model",
+    {
+        "multimodal": "fourm.models.configs:MultimodalConfig",
+        "contrastive": "fourm.models.contrastive_configs:ContrastiveConfig",
+    },
+)
+"""A config's `target(modalities, config, seed)` is a module that an objective can score, and keeps both as
+attributes."""
 
 
 FEEDERS = Registry(

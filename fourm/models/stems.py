@@ -95,7 +95,8 @@ class Stem(nn.Module):
 
     def located(self, content: Tensor, size: tuple[int, int] | None, valid: Tensor | None = None) -> Embedded:
         """Content (B, n, dim) with its places."""
-        x = content + self.place(size or content.shape[1], content.device)
+        length = int(content.shape[1])  # a tensor while operations are counted
+        x = content + self.place(size or length, content.device)
         return Embedded(x if valid is None else x * valid[..., None], size, valid)
 
     def wrong(self, value: Tensor, expected: str) -> DataError:

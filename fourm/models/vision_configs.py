@@ -35,15 +35,17 @@ class VisionFeederConfig(VisionConfig):
 
 @dataclass
 class ModelTowerConfig:
-    """The trunk of a model of ours that reads patches: an encoder of 4M, or an AIM.
+    """The trunk of a model of ours: an encoder of 4M, or an AIM. It reads patches of an image, or, as a tower of a
+    contrastive model, any modality.
 
     Args:
         path: folder of a trained model, whose weights are taken; what is not given here is found in it. None: random
             weights.
-        modality: the image modality of that model that is read; None: its only one.
+        modality: the modality of that model that is read; None: its only image.
         model: config of the model, for which a recipe can be checked before the model is there.
         image: facts of that modality; empty: those of the model, or else of the catalog.
         layer: whose outputs are read: -1 is the last block; None: the last one, normalised.
+        causal: each token sees itself and those before it, as CLIP's text encoder reads; else all see all.
     """
 
     target: ClassVar[str] = "fourm.models.towers:ModelTower"
@@ -53,6 +55,7 @@ class ModelTowerConfig:
     model: Any = slot(MODELS, optional=True)
     image: dict[str, Any] = field(default_factory=dict)
     layer: int | None = None
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if self.layer is not None and self.layer >= 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -12,3 +14,10 @@ def product_dtype(x: Tensor) -> torch.dtype:
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Leave autocast for a while."""
+    if device.type == "meta":  # which knows no autocast
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -136,6 +136,7 @@ OBJECTIVES = Registry(
     "objective",
     {
         "autoregressive": "fourm.objectives.configs:AutoregressiveConfig",
+        "contrastive": "fourm.objectives.contrastive_config:ContrastiveObjectiveConfig",
         "distill": "fourm.objectives.distill_config:DistillConfig",
         "masked": "fourm.objectives.configs:MaskedConfig",
         "reconstruct": "fourm.objectives.reconstruct_config:ReconstructConfig",

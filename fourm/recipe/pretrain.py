@@ -16,9 +16,11 @@ from fourm.errors import ConfigError
 from fourm.machine import peak_tflops
 from fourm.modality import ModalitySet
 from fourm.models import folder as folders
+from fourm.models.contrastive import Contrastive
 from fourm.models.transplant import copy_weights
 from fourm.nn.lora import add_lora
 from fourm.objectives.asking import Asking
+from fourm.objectives.contrastive import ContrastiveObjective
 from fourm.objectives.distill import Distill
 from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.masked import Masked
@@ -97,7 +99,7 @@ def build_objective(
     if teacher and isinstance(recipe.objective, DistillConfig):
         options["teacher"] = _source(recipe.objective.teacher)
     objective = kind(recipe.objective, modalities, text.special if text else None, **options)
-    if isinstance(objective, Asking | Distill):
+    if isinstance(objective, Asking | Distill | ContrastiveObjective):
         objective.check_data(
             {n: d.modalities or modalities for n, d in recipe.data.train.datasets.items() if d.weight > 0},
             {n: d.modalities or modalities for n, d in recipe.data.val.datasets.items()},
@@ -124,7 +126,9 @@ def build_model(recipe: PretrainRecipe, modalities: ModalitySet, tokenizers: dic
         if not codebooks:
             raise ConfigError("model.codebook_init needs tokenizers with a codebook under `tokenizers:`")
         model.fill_from_codebooks(codebooks, recipe.seed)
-    if source is not None:
+    if source is not None and isinstance(model, Contrastive):
+        model.start_from(source)
+    elif source is not None:
         copy_weights(source, model)
     for name, feeder in getattr(recipe.model, "feeders", {}).items():
         if getattr(feeder, "from_tokenizer", False):

@@ -15,8 +15,10 @@ from fourm.errors import ConfigError, did_you_mean
 from fourm.generate.phrases import phrases_of
 from fourm.modality import Modality, ModalitySet
 from fourm.models.configs import MODELS
+from fourm.models.contrastive_configs import ContrastiveConfig
 from fourm.nn.configs import LoRAConfig
 from fourm.objectives.configs import OBJECTIVES, AutoregressiveConfig, MaskedConfig
+from fourm.objectives.contrastive_config import ContrastiveObjectiveConfig
 from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.reconstruct_config import EstimateConfig, ReconstructConfig
 from fourm.ranges import check_range
@@ -111,8 +113,9 @@ class PretrainRecipe:
         modalities: names from the catalog, or a mapping name -> inline entry; null leaves one out (see
             `fourm.catalog.resolve`).
         data: what to train and evaluate on.
-        model: sizes and options, `kind: multimodal`.
-        objective: what is shown and asked, `kind: masked`, `autoregressive`, or `distill` around one of them.
+        model: sizes and options, `kind: multimodal`, or `kind: contrastive` of towers that are compared.
+        objective: what is shown and asked, `kind: masked`, `autoregressive`, or `distill` around one of them; or
+            `contrastive`, what is compared.
         train: optimizer, schedule, length, checkpoints.
         tokenizers: token modality -> folder of its tokenizer; `text` -> the text tokenizer's file. Needed for texts,
             for pictures, and for an exported model that can read and write images. A text that holds codes, such as
@@ -169,8 +172,13 @@ class PretrainRecipe:
         self.train.check()
 
     def _check_sides(self) -> None:
-        """See that the model has an encoder where the objective shows it something, and only there."""
+        """See that the model has the parts that the objective asks."""
         alone, objective = getattr(self.model, "encoder_depth", None) == 0, asking(self.objective)
+        compares = isinstance(objective, ContrastiveObjectiveConfig)
+        if compares != isinstance(self.model, ContrastiveConfig):
+            raise ConfigError("objective.kind contrastive and model.kind contrastive belong together: set both")
+        if compares and objective.loss == "sigmoid" and self.model.logit_bias is None:
+            raise ConfigError("objective.loss sigmoid needs model.logit_bias, -10 in SigLIP: most pairs do not fit")
         if isinstance(objective, MaskedConfig) and alone:
             raise ConfigError(
                 "objective.kind masked shows tokens to an encoder, but model.encoder_depth is 0: give it blocks, or "
@@ -242,7 +250,12 @@ class TokenizerRecipe:
                 "tokenizer.freeze_encoder keeps the encoder as it is, which here is random: set encoder_from to the "
                 "folder of a trained tokenizer"
             )
-        kinds = {MaskedConfig: "masked", AutoregressiveConfig: "autoregressive", DistillConfig: "distill"}
+        kinds = {
+            MaskedConfig: "masked",
+            AutoregressiveConfig: "autoregressive",
+            DistillConfig: "distill",
+            ContrastiveObjectiveConfig: "contrastive",
+        }
         if type(self.objective) in kinds:
             raise ConfigError(f"objective.kind {kinds[type(self.objective)]} is for `fourm pretrain`; use reconstruct")
         perceptual = getattr(self.objective, "perceptual", None)

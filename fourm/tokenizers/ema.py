@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fourm.nn.precision import full_precision
+from fourm.nn.ranks import rank_and_world_size
 from fourm.rng import torch_seed, uniform
 from fourm.tokenizers.quantize import (
     ROWS_AT_ONCE,
     Quantized,
-    full_precision,
     perplexity,
-    rank_and_world_size,
     sum_over_ranks,
 )
 from fourm.tokenizers.quantizer_configs import EmaConfig

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourm.tokenizers.quantize import Quantized, RecentUsage, full_precision
+from fourm.nn.precision import full_precision
+from fourm.tokenizers.quantize import Quantized, RecentUsage
 from fourm.tokenizers.quantizer_configs import FSQConfig
 
 _LARGEST_TABLE = 1 << 16

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fourm.errors import ConfigError
+from fourm.nn.precision import full_precision
 from fourm.rng import key_hash, uniform
-from fourm.tokenizers.quantize import ROWS_AT_ONCE, Quantized, RecentUsage, full_precision
+from fourm.tokenizers.quantize import ROWS_AT_ONCE, Quantized, RecentUsage
 from fourm.tokenizers.quantizer_configs import MemcodesConfig
 
 _CHOICE = key_hash("memcodes", "choice") & 0x7FFF_FFFF_FFFF_FFFF

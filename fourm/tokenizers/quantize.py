@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
+
+from fourm.nn.ranks import gather_over_ranks, rank_and_world_size
 
 ROWS_AT_ONCE = 1 << 26  # entries of the latent x code matrix held at a time: 256 MB
 _WINDOW = 1 << 16  # places that usage is counted over, as for the published tokenizers
@@ -92,7 +93,7 @@ class RecentUsage:
 
     def add(self, ids: Tensor) -> None:
         """Ids of one batch, (N,), or (n, N) of n vocabularies."""
-        ids = _gather_over_ranks(torch.atleast_2d(ids))
+        ids = gather_over_ranks(torch.atleast_2d(ids).T).T
         recent = ids if self._recent is None else torch.cat([self._recent.to(ids.device), ids], dim=1)
         self._recent = recent[:, -_WINDOW:]
 
@@ -114,20 +115,6 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.exp(-torch.xlogy(share, share).sum())
 
 
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Leave autocast for a while."""
-    if device.type == "meta":  # which knows no autocast
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Number of this process, and of all that train together."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Sums of (V, d_i) tensors over all ranks, in one call."""
     if rank_and_world_size()[1] == 1:
@@ -135,13 +122,3 @@ def sum_over_ranks(*tensors: Tensor) -> tuple[Tensor, ...]:
     joined = torch.cat(tensors, dim=1)
     dist.all_reduce(joined)
     return joined.split([tensor.shape[1] for tensor in tensors], dim=1)
-
-
-def _gather_over_ranks(ids: Tensor) -> Tensor:
-    """(n, N) of every rank side by side."""
-    size = rank_and_world_size()[1]
-    if size == 1:
-        return ids
-    parts = [torch.empty_like(ids, memory_format=torch.contiguous_format) for _ in range(size)]
-    dist.all_gather(parts, ids.contiguous())
-    return torch.cat(parts, dim=1)

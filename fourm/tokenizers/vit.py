@@ -10,9 +10,9 @@ from fourm.layouts import Grid
 from fourm.nn.configs import TrunkConfig
 from fourm.nn.patches import PatchConv2d
 from fourm.nn.position import resize_table, sincos_map
+from fourm.nn.precision import full_precision
 from fourm.nn.trunk import Trunk
 from fourm.tokenizers.network_configs import ViTConfig
-from fourm.tokenizers.quantize import full_precision
 
 
 class _Blocks(nn.Module):

@@ -36,10 +36,21 @@ def numbers(output: Path) -> torch.Tensor:
         {"model": "detection", "drawn": False, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}},
         *(
             {"model": kind, "config": {"accumulation": 2, "optimizer": {"lr": 1e-3}}}
-            for kind in (*KINDS, "vqgan", "estimates", "documents")
+            for kind in (*KINDS, "vqgan", "estimates", "documents", "contrastive")
         ),
     ],
-    ids=["linear", "by part", "muon", "transfer", "detection", *KINDS, "vqgan", "estimates", "documents"],
+    ids=[
+        "linear",
+        "by part",
+        "muon",
+        "transfer",
+        "detection",
+        *KINDS,
+        "vqgan",
+        "estimates",
+        "documents",
+        "contrastive",
+    ],
 )
 def test_two_ranks_give_the_losses_of_one(tmp_path: Path, options: dict[str, Any]) -> None:
     toy_job.run({"output": str(tmp_path / "1"), **options})

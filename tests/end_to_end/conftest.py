@@ -85,6 +85,21 @@ DISTILLED = LVM.replace(
     "{kind: autoregressive}", "{kind: distill, teacher: '${variables.root}/teacher', of: {kind: autoregressive}}"
 )
 """The same beside a teacher."""
+CLIP = (
+    RECIPE[: RECIPE.index("model: {")].replace("  tok_depth@64: ${variables.root}/tokenizers/depth/model\n", "")
+    + """
+model:
+  kind: contrastive
+  dim: 16
+  towers:
+    rgb@64: {encoder: {kind: model, model: TRUNK}, pool: query}
+    tok_depth@64: {encoder: {kind: model, model: TRUNK}}
+    caption: {encoder: {kind: model, model: TRUNK, causal: true}, pool: last}
+objective: {kind: contrastive, pairs: [[rgb@64, caption], [rgb@64, tok_depth@64]]}
+""".replace("TRUNK", "{kind: multimodal, dim: 32, encoder_depth: 1, decoder_depth: 1, num_heads: 2}")
+    + RECIPE[RECIPE.index("train:\n  max_steps") :]
+)
+"""Towers of rooms, their captions and their depth, in one space."""
 TOKENIZER = [
     "train.device=cpu", "train.precision=fp32", "train.tensorboard=false", "train.max_steps=2", "train.batch_size=4",
     "tokenizer.quantizer.codebook_size=512", "train.log_every_steps=1",
@@ -152,7 +167,7 @@ def world(made: Path, tmp_path: Path) -> Path:
     root = tmp_path / "world"
     shutil.copytree(made, root)
     (root / "tiny.yaml").write_text(RECIPE.replace("???", str(root)))
-    recipes = {"aim": AIM, "aimv2": AIMV2, "lvm": LVM, "distilled": DISTILLED}
+    recipes = {"aim": AIM, "aimv2": AIMV2, "lvm": LVM, "distilled": DISTILLED, "clip": CLIP}
     for name, recipe in recipes.items():
         (root / f"{name}.yaml").write_text(recipe.replace("???", str(root)))
     return root

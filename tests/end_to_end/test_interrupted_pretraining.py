@@ -24,7 +24,7 @@ OPTIONS = [
 JITTER = ["data.train.datasets.rooms.jitter=0.2"]
 
 
-RECIPES = {"tiny": JITTER, "aim": JITTER, "aimv2": JITTER, "lvm": [], "distilled": []}
+RECIPES = {"tiny": JITTER, "aim": JITTER, "aimv2": JITTER, "lvm": [], "distilled": [], "clip": JITTER}
 """Recipe -> more of its options."""
 
 
@@ -48,7 +48,8 @@ def records(output: Path) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_killed_run_goes_on_bit_for_bit(world: Path, checkout: Path, tmp_path: Path, recipe: str) -> None:
-    drawn = "model.drop_path=0.2"  # the network's own randomness goes on too
+    network = "model.towers.caption.encoder.model" if recipe == "clip" else "model"
+    drawn = f"{network}.drop_path=0.2"  # the network's own randomness goes on too
     assert run(*command(world, recipe, tmp_path / "undisturbed", drawn)) == 0
 
     arguments = command(world, recipe, tmp_path / "killed", drawn, "data.num_workers=2")

@@ -62,7 +62,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Los
     return run
 
 
-@pytest.mark.parametrize("model", ["linear", "transfer", "detection", "vqgan", "documents", "estimates", *KINDS])
+@pytest.mark.parametrize(
+    "model", ["linear", "transfer", "detection", "vqgan", "documents", "estimates", "contrastive", *KINDS]
+)
 def test_killed_twice_between_checkpoints(tmp_path: Path, undisturbed: Callable[[str], Losses], model: str) -> None:
     for step in (11, 24):
         process = start(tmp_path, sleep=0.02, model=model)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fourm import recipes
-from fourm.recipe.schema import TokenizerRecipe
+from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from fourm.recipe.tokenizer import build_tokenizer
+from fourm.registry import implementation
 
 PUBLISHED = {
     "divae_rgb_b16_224-448": 287_346_000,
@@ -47,3 +48,11 @@ def test_the_number_of_parameters_is_the_published_one(recipe):
 @pytest.mark.parametrize("recipe", NEARLY)
 def test_other_position_tables_change_it_by_less_than_a_hundredth(recipe):
     assert size(recipe) == pytest.approx(NEARLY[recipe], rel=0.01)
+
+
+def test_clip_has_the_published_number_of_parameters() -> None:
+    recipe = recipes.load("clip_b16", PretrainRecipe, folder="pretrain")
+    with torch.device("meta"):
+        model = implementation(recipe.model.target)(recipe.modality_set(), recipe.model)
+
+    assert sum(parameter.numel() for parameter in model.parameters()) == 149_620_737

@@ -1,11 +1,11 @@
 """The toy run as a program of its own, for tests that start, stop and kill processes.
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
-`documents`, `shards`, `transfer`, `detection`, `estimates`, or a kind of tokenizer), `options` of the multimodal one,
-the folder `shards` and `damaged` of the one on shards, `drawn` of the detector, `gradients` (whether those of the first
-step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`,
-`stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `stall_at` (the micro-batch at which the loader of
-`bad_rank` hangs) and `spikes` (micro-batches with a loss a thousand times too large, on every rank; without
+`documents`, `contrastive`, `shards`, `transfer`, `detection`, `estimates`, or a kind of tokenizer), `options` of the
+multimodal one, the folder `shards` and `damaged` of the one on shards, `drawn` of the detector, `gradients` (whether
+those of the first step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`,
+`stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `stall_at` (the micro-batch at which the
+loader of `bad_rank` hangs) and `spikes` (micro-batches with a loss a thousand times too large, on every rank; without
 accumulation).
 """
 
@@ -38,7 +38,7 @@ from fourm.train.configs import OptimizerConfig, ParallelConfig, ScheduleConfig,
 from fourm.train.distributed import World, session
 from fourm.train.shards import whole
 from fourm.train.trainer import Trainer
-from tests.unit.train import toy_detection, toy_estimates, toy_multimodal, toy_tokenizer, toy_transfer
+from tests.unit.train import toy_contrastive, toy_detection, toy_estimates, toy_multimodal, toy_tokenizer, toy_transfer
 from tests.unit.train.toy import ToyLoader, ToyModel, ToyObjective, scale_losses, toy_config, toy_trainer
 from tests.unit.train.toy_data import DatasetLoader
 
@@ -121,6 +121,13 @@ def estimating(config: TrainConfig, world: World, options: dict[str, Any]) -> tu
     model = toy_estimates.detokenizer()
     objective = toy_estimates.estimate(model)
     return model, objective, DatasetLoader(toy_estimates.Told(), config, world, objective, **_workers(options))
+
+
+def contrasting(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The same of towers whose vectors are compared over ranks."""
+    objective = toy_contrastive.objective()
+    loader = DatasetLoader(toy_contrastive.Said(), config, world, objective, **_workers(options))
+    return toy_contrastive.model(options.get("dropout", 0.0)), objective, loader
 
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -216,7 +223,7 @@ def run(options: dict[str, Any]) -> None:
     with session("cpu", threads=1) as world:
         makers = {
             "linear": linear, "multimodal": multimodal, "documents": documents, "shards": from_shards,
-            "transfer": fine_tuning, "detection": detecting, "estimates": estimating,
+            "transfer": fine_tuning, "detection": detecting, "estimates": estimating, "contrastive": contrasting,
         }  # fmt: skip
         make = makers.get(options.get("model", "linear"), image_tokenizer)
         model, objective, loader = make(config, world, options)
