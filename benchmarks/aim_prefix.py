@@ -103,9 +103,8 @@ SETTINGS = {
         patch_size=4,
         steps=1000,
         lr=2e-3,
-        num_probe=2000,
-        num_test=3000,
-        probe_steps=300,
+        num_probe=10_000,
+        probe_steps=2000,
     ),
 }
 

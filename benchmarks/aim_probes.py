@@ -123,7 +123,7 @@ def single(of: Features, data: Photographs) -> dict[str, float]:
     return {"early": sum(shares[:half]) / half, "late": sum(shares[half:]) / (len(shares) - half)}
 
 
-def attentive(model: Any, of: Features, data: Photographs, steps: int = 500, seed: int = 0) -> float:
+def attentive(model: Any, of: Features, data: Photographs, steps: int, seed: int = 0) -> float:
     """Accuracy of AIM's probe, trained with 128 photographs a step.
 
     Args:

@@ -37,7 +37,9 @@ def measure(options: argparse.Namespace, size: str, data: Photographs) -> sizes.
     models = [load_checkpoint(run / "checkpoints" / f"step-{step:08d}") for step in sizes.points(options)]
     return {
         **sizes.record(options, run, size, SIZES[size], "probed_at"),
-        "attentive": [attentive(model, features(model, data, [-3, -2, -1]), data) for model in models],
+        "attentive": [
+            attentive(model, features(model, data, [-3, -2, -1]), data, options.probe_steps) for model in models
+        ],
         "linear": [linear(features(model, data), data) for model in models],
     }
 
@@ -76,6 +78,7 @@ def main() -> None:
         __doc__, "fashion", "folder that holds `data`, of `fourm prepare fashion`", steps=720, batch=64
     )
     parser.add_argument("--num-probe", type=int, default=10_000, help="photographs that probes are fitted on")
+    parser.add_argument("--probe-steps", type=int, default=2000, help="of 128 photographs, of the attentive probe")
     parser.add_argument("--idx", type=Path, default=FASHION_FOLDERS[0], help="folder of the four files they come from")
     options = sizes.parse(parser, EVALUATIONS, points=3)
     for size in SIZES:
