@@ -15,6 +15,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+PACKED_BLOCK = 128
+"""Tokens of the blocks that FlexAttention computes."""
+_PARTS = 16
 _NOBODY = -1
 """Group of padding."""
 _GROUP_STRIDE = 1 << 15
@@ -74,6 +77,8 @@ class AttentionPattern:
         key_group: (B, K) int32, group of each key, -1 for padding; None: the keys are the queries.
         start: (B, Q) int32, first key each query may see; None: 0.
         runs: the same on the host, where it is known and falls apart so.
+        capacity: tokens of all rows that a row without padding has room for, see `packed_capacity`; None: not known.
+        key_capacity: the same of the keys, where they have groups of their own.
     """
 
     reach: Tensor
@@ -81,6 +86,8 @@ class AttentionPattern:
     key_group: Tensor | None = None
     start: Tensor | None = None
     runs: Runs | None = None
+    capacity: int | None = None
+    key_capacity: int | None = None
 
     @classmethod
     def full(cls, valid: Tensor) -> AttentionPattern:
@@ -127,10 +134,10 @@ class AttentionPattern:
         return cls(reach=_where_valid(valid, ends), group=_group_of_valid(valid))
 
     @classmethod
-    def cross(cls, valid_queries: Tensor, valid_keys: Tensor, runs: Runs | None = None) -> AttentionPattern:
-        """Every valid query (B, Q) sees every valid key (B, K)."""
+    def cross(cls, valid_queries: Tensor, valid_keys: Tensor, **known: Any) -> AttentionPattern:
+        """Every valid query (B, Q) sees every valid key (B, K); `known`: what else the host knows of it."""
         reach = _where_valid(valid_queries, valid_keys.shape[1])
-        return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys), runs=runs)
+        return cls(reach=reach, group=_group_of_valid(valid_queries), key_group=_group_of_valid(valid_keys), **known)
 
     def separate(self, by: Tensor, key_by: Tensor | None = None) -> AttentionPattern:
         """Split every group further, for instance by modality (4M's decoder) or document.
@@ -156,7 +163,11 @@ class AttentionPattern:
         """
         if self.key_group is not None:
             raise ValueError("only patterns of one token table can be extended")
-        front = self.group.new_zeros(self.group.shape[0], count)
+        rows, columns = self.group.shape
+        capacity = None
+        if self.capacity is not None:
+            capacity = packed_capacity(self.capacity + rows * count, rows * (columns + count))
+        front = self.group.new_zeros(rows, count)
         reach = torch.where(self.reach > 0, self.reach + count, 0)
         return AttentionPattern(
             reach=torch.cat([front + (count if block else self.group.shape[1] + count), reach], dim=1),
@@ -164,6 +175,7 @@ class AttentionPattern:
             start=None
             if self.start is None
             else torch.cat([front, torch.where(self.start > 0, self.start + count, 0)], dim=1),
+            capacity=capacity,
         )
 
     @property
@@ -203,6 +215,22 @@ class AttentionPattern:
             n: c.to(device, non_blocking=non_blocking) for n, c in columns.items() if isinstance(c, Tensor)
         }
         return replace(self, **moved)
+
+
+def packed_capacity(num_tokens: int, size: int) -> int:
+    """Room for some tokens, in steps of about a sixteenth of the table, so that batches differ in it seldom.
+
+    Args:
+        num_tokens: of all rows, without padding.
+        size: of the table, with padding.
+
+    Returns:
+        a multiple of `PACKED_BLOCK`, at least one.
+    """
+    step = PACKED_BLOCK
+    while 2 * step * _PARTS <= size + step:
+        step *= 2
+    return max(1, -(-num_tokens // step)) * step
 
 
 def _where_valid(valid: Tensor, value: Tensor | int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fourm.errors import DataError
 from fourm.modality import Modality, ModalitySet
-from fourm.patterns import AttentionPattern, Runs
+from fourm.patterns import AttentionPattern, Runs, packed_capacity
 
 PADDING = -1
 
@@ -235,12 +235,15 @@ def collate(
                 raise DataError(f"modality '{name}': {len(value_rows[name])} tokens but {len(values[name])} vectors")
     asked = [m.name for m in modalities.outputs] if targets is None else targets
     runs = Runs.of([row.runs for row in rows], [len(row) for row in rows])
+    num_tokens = sum(map(len, rows))
+    # Where a token of its row is in no group, it is not padding, but its pattern cannot tell.
+    capacity = packed_capacity(num_tokens, flat_modality.size) if int((group >= 0).sum()) == num_tokens else None
     return TokenBatch(
         modality=torch.from_numpy(modality),
         position=torch.from_numpy(position),
         ids=torch.from_numpy(ids),
         target_ids=torch.from_numpy(target_ids),
-        attention=AttentionPattern(torch.from_numpy(reach), torch.from_numpy(group), runs=runs),
+        attention=AttentionPattern(torch.from_numpy(reach), torch.from_numpy(group), runs=runs, capacity=capacity),
         values=values,
         value_rows=value_rows,
         target_rows={name: torch.from_numpy(places[asked_there == modalities.index(name)]) for name in asked},

@@ -162,7 +162,7 @@ class Growing:
         if self.cache is not None:
             self.cache.keep(length)
         if self.context is not None:
-            hidden, valid, _ = self.context
+            hidden, valid = self.context.hidden, self.context.valid
             self.context = Context(hidden[:, :length], None if valid is None else valid[:, :length]) if count else None
 
     def _append(self, model: Multimodal, block: Block) -> None:
@@ -171,7 +171,7 @@ class Growing:
         if self.context is None:
             self.context = model.encode(table, self.encoder)
         else:
-            before, valid, _ = self.context
+            before, valid = self.context.hidden, self.context.valid
             if valid is not None or table.attention is not None:
                 valid = torch.cat([validity(self.context), table.valid], 1)
                 pattern = AttentionPattern.cross(table.valid, valid)

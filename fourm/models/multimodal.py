@@ -29,11 +29,13 @@ class Context(NamedTuple):
         hidden: (B, K, dim).
         valid: (B, K) bool, False on padding; None: there is none.
         runs: of the table it was made of, where they are known.
+        capacity: that of its pattern.
     """
 
     hidden: Tensor
     valid: Tensor | None
     runs: Runs | None = None
+    capacity: int | None = None
 
 
 class Multimodal(nn.Module):
@@ -214,8 +216,10 @@ class Multimodal(nn.Module):
                 attention = AttentionPattern.full(batch.valid)
             attention = None if attention is None else attention.prepend(count, block=self.is_ordered)
         hidden = cast(Tensor, self.encoder(x, attention=attention, cache=cache))
-        runs = attention.runs if isinstance(attention, AttentionPattern) else None
-        return Context(self.context_projection(hidden) + place, valid, runs)
+        context = Context(self.context_projection(hidden) + place, valid)
+        if isinstance(attention, AttentionPattern):
+            context = context._replace(runs=attention.runs, capacity=attention.capacity)
+        return context
 
     def decode(
         self,
@@ -255,9 +259,13 @@ class Multimodal(nn.Module):
         keys = context.valid
         if keys is None:
             keys = torch.ones(context.hidden.shape[:2], dtype=torch.bool, device=context.hidden.device)
-        ours = None if batch.attention is None else batch.attention.runs
-        runs = Runs.cross(ours, context.runs) if ours is not None and context.runs is not None else None
-        return AttentionPattern.cross(batch.valid, keys, runs)
+        ours = batch.attention
+        if ours is None:
+            return AttentionPattern.cross(batch.valid, keys)
+        runs = Runs.cross(ours.runs, context.runs) if ours.runs is not None and context.runs is not None else None
+        return AttentionPattern.cross(
+            batch.valid, keys, runs=runs, capacity=ours.capacity, key_capacity=context.capacity
+        )
 
     def logits(
         self, given: Mapping[str, Mapping[str, Tensor]], asked: Mapping[str, Mapping[str, Tensor]]

@@ -39,13 +39,13 @@ class AttentionMask:
 
         Args:
             pattern: who may attend to whom; None: all to all, for which the fused kernels are fastest everywhere.
-            backend: `auto` is resolved by device.
+            backend: `auto` is resolved by device, and so are those that leave padding out, where it stays.
             dtype: of the attention scores.
         """
         if pattern is None:
             return cls("math" if backend == "math" else "sdpa", None, None)
         device = pattern.reach.device.type
-        if backend == "auto":
+        if backend in ("auto", "runs", "packed"):
             backend = "math" if device in ("cpu", "meta") else "sdpa"
         dense = pattern.dense()[:, None]
         sees = dense.any(-1, keepdim=True)
@@ -95,7 +95,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask) -> Te
         return _attend_in_runs(query.to(value.dtype), key.to(value.dtype), value, mask.allowed)
     query, key = query.to(value.dtype), key.to(value.dtype)  # normalised heads stay in float32 under autocast
     if mask.backend == "flex":
-        out = _flex_kernel(query.is_cuda)(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
+        # What is compiled as a whole needs no kernel that is compiled by itself.
+        kernel = _flex_kernel(query.is_cuda and not torch.compiler.is_compiling())
+        out = kernel(query, key, value, block_mask=mask.allowed, enable_gqa=grouped)
     elif mask.backend == "sdpa" and not _is_single(query, mask):
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.allowed, enable_gqa=grouped)
     else:
@@ -147,12 +149,16 @@ def _attend_in_run(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=grouped)
 
 
-@lru_cache
 def _flex_kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
     kernel: Callable[..., Any] = flex_attention
-    return torch.compile(kernel) if compiled else kernel
+    return _compiled(kernel) if compiled else kernel
+
+
+@lru_cache
+def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(kernel)
 
 
 class Attention(nn.Module):

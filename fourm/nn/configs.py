@@ -11,7 +11,7 @@ from fourm.errors import ConfigError
 from fourm.ranges import check_range, check_widths
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu"]
-Backend = Literal["auto", "math", "sdpa", "flex", "runs"]
+Backend = Literal["auto", "math", "sdpa", "flex", "runs", "packed"]
 Norm = Literal["layernorm", "rmsnorm"]
 
 
@@ -44,7 +44,9 @@ class TrunkConfig:
         activation_checkpointing: recompute activations in the backward pass.
         backend: attention kernel; `auto` takes plain matrix products on CPU, `scaled_dot_product_attention` elsewhere.
             `runs` leaves padding out of every product and attends within each run of tokens that see one another; on
-            CPU, `auto` does so with tables of 256 tokens and more. Where the runs are not known it is `auto`.
+            CPU, `auto` does so with tables of 256 tokens and more. Where the runs are not known it is `auto`. `packed`
+            leaves it out too, with one FlexAttention over the tokens of all rows; with CUDA, `auto` does so in training
+            where there is padding enough. Where the number of tokens is not known it is `auto`.
     """
 
     dim: int

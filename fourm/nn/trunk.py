@@ -13,12 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from fourm.nn.attention import Attention, AttentionMask
 from fourm.nn.cache import LayerCache
 from fourm.nn.configs import TrunkConfig
+from fourm.nn.packing import Packing, Way, has_flex, packed_mask, packed_pattern, way_of
 from fourm.nn.position import RelativeBias, Rotary, places
 from fourm.nn.precision import product_dtype
 from fourm.patterns import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
-_LONG = 256
+_LEAST_HEAD = 16
+"""Fewest channels of a head that FlexAttention takes."""
 
 
 def make_norm(config: TrunkConfig, dim: int | None = None) -> nn.Module:
@@ -216,8 +218,11 @@ class Trunk(nn.Module):
         Returns:
             (B, N, dim), or a list of them.
         """
-        if cache is None and layers is None and self._goes_in_runs(x, attention, context, cross):
+        way = "padded" if cache is not None or layers is not None else self._way(x, attention, context, cross)
+        if way == "runs":
             return self._forward_runs(x, cast(AttentionPattern, attention), context, cross)
+        if way == "packed":
+            return self._forward_packed(x, cast(AttentionPattern, attention), context, cross)
         dtype = product_dtype(x)
         patterns = attention if isinstance(attention, Sequence) else [attention] * len(self.blocks)
         # Blocks mostly share a pattern, which is made ready once.
@@ -258,17 +263,19 @@ class Trunk(nn.Module):
             cache.cross = mask
         return mask
 
-    def _goes_in_runs(self, x: Tensor, attention: Any, context: Tensor | None, cross: AttentionPattern | None) -> bool:
-        """Whether padding is left out, which is faster on CPU and where there is much to leave out."""
-        if not isinstance(attention, AttentionPattern) or attention.runs is None:
-            return False
-        if self.relative is not None or (context is not None and (cross is None or cross.runs is None)):
-            return False
+    def _way(self, x: Tensor, attention: Any, context: Tensor | None, cross: AttentionPattern | None) -> Way:
+        """What is done with padding."""
+        if not isinstance(attention, AttentionPattern) or self.relative is not None:
+            return "padded"
         if self.training and self.config.drop_path:  # which leaves out whole rows
-            return False
-        if self.config.backend == "auto":
-            return x.device.type == "cpu" and x.shape[1] >= _LONG
-        return self.config.backend == "runs"
+            return "padded"
+        shape = int(x.shape[0]), int(x.shape[1])
+        flex = self.config.head_dim >= _LEAST_HEAD and has_flex(x.device)
+        way = way_of(self.config.backend, x.device.type, shape, attention, flex=flex)
+        if context is None or way == "padded":
+            return way
+        known = cross is not None and (cross.runs is not None if way == "runs" else cross.key_capacity is not None)
+        return way if known else "padded"
 
     def _forward_runs(
         self, x: Tensor, attention: AttentionPattern, context: Tensor | None, cross: AttentionPattern | None
@@ -280,13 +287,39 @@ class Trunk(nn.Module):
         if context is not None and cross is not None and cross.runs is not None:
             cross_mask = AttentionMask("runs", cross.runs, None)
             context = _pack(context, cross.runs.key_rows)
-        rotary = self._rotary(x, runs.rows)
+        x = self._blocks(x, mask, context, cross_mask, self._rotary(x, runs.rows))
+        return _unpack(self.norm(x), runs.rows, shape[1])
+
+    def _forward_packed(
+        self, x: Tensor, attention: AttentionPattern, context: Tensor | None, cross: AttentionPattern | None
+    ) -> Tensor:
+        """The same in one row with one attention, which is made on the device."""
+        backend, dtype = self.config.backend, product_dtype(x)
+        queries = Packing.of(attention.group >= 0, cast(int, attention.capacity))
+        mask, cross_mask = packed_mask(packed_pattern(attention, queries, queries), backend, dtype), None
+        if context is not None and cross is not None:
+            keys = Packing.of(cross.keys >= 0, cast(int, cross.key_capacity))
+            cross_mask = packed_mask(packed_pattern(cross, queries, keys), backend, dtype)
+            context = keys.pack(context)
+        theta = self.config.rope_theta
+        rotary = None if theta is None else Rotary.at(queries.column, self.config.head_dim, theta)
+        return queries.unpack(self.norm(self._blocks(queries.pack(x), mask, context, cross_mask, rotary)))
+
+    def _blocks(
+        self,
+        x: Tensor,
+        mask: AttentionMask,
+        context: Tensor | None,
+        cross_mask: AttentionMask | None,
+        rotary: Rotary | None,
+    ) -> Tensor:
+        """All blocks, under masks that they share."""
         for block in self.blocks:
             if self.config.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, x, mask, context, cross_mask, None, rotary, use_reentrant=False)
             else:
                 x = block(x, mask, context, cross_mask, None, rotary)
-        return _unpack(self.norm(x), runs.rows, shape[1])
+        return x
 
 
 def _pack(x: Tensor, rows: Sequence[int]) -> Tensor:

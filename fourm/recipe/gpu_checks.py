@@ -165,12 +165,13 @@ def compiled(device: torch.device) -> str:
 
 
 def flex(device: torch.device) -> str:
-    """FlexAttention beside scaled_dot_product_attention on the decoder's patterns."""
-    found, expected = (
+    """FlexAttention beside scaled_dot_product_attention on the decoder's patterns, with padding and without."""
+    found, packed, expected = (
         score(recipe, model_of(recipe, device), device)
-        for recipe in (tiny("model.backend=flex"), tiny("model.backend=sdpa"))
+        for recipe in (tiny(f"model.backend={backend}") for backend in ("flex", "packed", "sdpa"))
     )
-    return compare("FlexAttention", found, expected, 1e-3)
+    padded = compare("FlexAttention", found, expected, 1e-3)
+    return f"{padded}; {compare('without padding', packed, expected, 1e-3)}"
 
 
 # ------------------------------------------------------------------ several ranks

@@ -54,6 +54,17 @@ def test_the_data_pipeline_is_measured_on_shards_in_the_published_layout(benchma
     assert benchmark("data_pipeline.py", str(tmp_path), *options)["samples"] > 0
 
 
+@pytest.mark.parametrize("budget", [32, 128])
+def test_the_share_of_padding_is_measured(benchmark: Benchmark, budget: int) -> None:
+    budgets = (f"objective.num_input_tokens={budget}", f"objective.num_target_tokens={budget}")
+    found = benchmark("padding.py", "4m_b", "--batch", "32", "--samples", "64", *budgets)
+    for side in ("input", "target"):
+        assert 0 <= found[f"{side}_left_out"] <= found[f"{side}_padding"] < 0.5
+        assert found[f"{side}_padding"] > 0.02
+    # A larger table is harder to fill, from the same samples.
+    assert (found["input_padding"] > 0.12) == (budget == 128)
+
+
 def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
