@@ -13,6 +13,7 @@ from fourm.config import slot
 from fourm.data.configs import CropConfig
 from fourm.data.packing_configs import PACKINGS
 from fourm.evaluate.caption_configs import CaptionsEvaluation, ClassifierConfig
+from fourm.evaluate.retrieval_configs import RetrievalEvaluation
 from fourm.ranges import check_range
 from fourm.registry import Registry
 
@@ -290,11 +291,12 @@ EVALUATIONS = Registry(
         "answers": "fourm.evaluate.configs:AnswersEvaluation",
         "documents": "fourm.evaluate.configs:DocumentsEvaluation",
         "captions": "fourm.evaluate.caption_configs:CaptionsEvaluation",
+        "retrieval": "fourm.evaluate.retrieval_configs:RetrievalEvaluation",
     },
 )
 
 
-ModelEvaluation = EvaluateConfig | AnswersEvaluation | DocumentsEvaluation | CaptionsEvaluation
+ModelEvaluation = EvaluateConfig | AnswersEvaluation | DocumentsEvaluation | CaptionsEvaluation | RetrievalEvaluation
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> ModelEvaluation | TokenizerEvaluation:

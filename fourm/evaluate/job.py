@@ -18,6 +18,7 @@ from fourm.evaluate.configs import (
     TokenizerEvaluation,
 )
 from fourm.evaluate.outcome import Metrics, Outcome
+from fourm.evaluate.retrieval_configs import RetrievalEvaluation
 from fourm.machine import choose_device
 from fourm.report.metrics import meaning
 
@@ -101,6 +102,10 @@ def measure(config: ModelEvaluation, bundle: Bundle) -> Outcome:
         from fourm.evaluate.captions import evaluate_captions
 
         return evaluate_captions(config, bundle, choose_device(config.device))
+    if isinstance(config, RetrievalEvaluation):
+        from fourm.evaluate.retrieval import evaluate_retrieval
+
+        return evaluate_retrieval(config, bundle, choose_device(config.device))
     predictor = Predictor(bundle, choose_device(config.device), config.seed)
     if isinstance(config, AnswersEvaluation):
         from fourm.evaluate.answers import evaluate_answers

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+_ROWS_AT_ONCE = 1024
+
 
 def align_depth(depth: Tensor, truth: Tensor) -> Tensor:
     """The scale and shift of each image that bring `depth` closest to `truth` in least squares, applied.
@@ -248,10 +250,35 @@ def recall_at(queries: Tensor, things: Tensor, counts: Sequence[int]) -> list[fl
         things: (N, D); thing i is what query i is for. Of things that are equally near, the own one counts as last.
         counts: how many of the nearest are looked at.
     """
+    return recall_among(queries, things, torch.eye(len(queries), dtype=torch.bool, device=queries.device), counts)
+
+
+def recall_among(queries: Tensor, things: Tensor, fits: Tensor, counts: Sequence[int]) -> list[float]:
+    """Share of queries with something that fits among the nearest by cosine, for several numbers of these.
+
+    Args:
+        queries: (Q, D).
+        things: (T, D). Of those that are equally near, what fits counts as last.
+        fits: (Q, T) bool, at least one of a row.
+        counts: how many of the nearest are looked at.
+    """
     normed = [nn.functional.normalize(vectors.double(), dim=1) for vectors in (queries, things)]
-    nearness = normed[0] @ normed[1].T
-    before = (nearness >= nearness.diagonal()[:, None]).sum(1) - 1
-    return [float((before < count).double().mean()) for count in counts]
+    before = []
+    for some, own in zip(normed[0].split(_ROWS_AT_ONCE), fits.split(_ROWS_AT_ONCE)):
+        nearness = some @ normed[1].T
+        best = nearness.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
+        before.append(((nearness >= best) & ~own).sum(1))
+    return [float((torch.cat(before) < count).double().mean()) for count in counts]
+
+
+def recall_by_chance(fits: Tensor, counts: Sequence[int]) -> list[float]:
+    """What `recall_among` is on average if things are drawn at random: 1 - C(T - m, k) / C(T, k) where m of T fit."""
+    total, found = fits.shape[1], []
+    missing = total - fits.sum(1).double()
+    for count in counts:
+        left = [((missing - n) / (total - n)).clamp(min=0) for n in range(min(count, total))]
+        found.append(float((1 - torch.stack(left).prod(0)).mean()))
+    return found
 
 
 def accuracy(labels: Tensor, truth: Tensor) -> float:

@@ -22,10 +22,12 @@ _TITLES = {
     "answers": "Predictions out of the box",
     "documents": "Documents of text and pictures",
     "captions": "Captions of pictures and pictures of captions",
+    "retrieval": "What belongs together",
 }
 _REFERENCES = {
     "baseline": "The baseline ignores the input and gives the same, best constant answer every time.",
-    "chance": "Chance is what the same answers get when they are put beside all pictures or captions in turn.",
+    "chance": "Chance is what the same answers get when they are put beside all pictures or captions in turn, or what "
+    "drawing at random finds.",
     "without pictures": "Without pictures, the same model sees the words alone.",
     "bicubic": "Bicubic is the original reduced to one pixel per token and enlarged again.",
     "linear": "The linear model is a ridge regression from a 16 x 16 thumbnail of the image.",
@@ -45,7 +47,7 @@ def build_page(config: ModelEvaluation, bundle: Bundle, outcome: Outcome, second
     rows = meanings.rows(outcome.metrics)
     beaten = [row.beats_all for row in rows if row.beats_all is not None]
     page = Page(
-        f"{_TITLES[config.kind]}: any-to-any model",
+        f"{_TITLES[config.kind]}: {'contrastive' if config.kind == 'retrieval' else 'any-to-any'} model",
         "Measured on data the model has never seen."
         + (f" It is better than every baseline in {sum(beaten)} of {len(beaten)} tasks." if beaten else ""),
     )
@@ -125,7 +127,7 @@ def trained(bundle: Bundle) -> dict[str, str]:
     model = bundle.model
     facts = {"model": f"{_parameters(model)} parameters"}
     config = getattr(model, "config", None)
-    if config is not None:
+    if config is not None and hasattr(config, "encoder_depth"):
         depths = f"{config.encoder_depth} encoder and {config.decoder_depth} decoder layers"
         facts["transformer"] = f"width {config.dim}, {config.num_heads} heads, {depths}"
     facts["modalities"] = ", ".join(model.modalities)

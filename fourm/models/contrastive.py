@@ -65,6 +65,11 @@ class Contrastive(nn.Module):
         if self.logit_scale.device.type != "meta":
             initialise(self, seed, std=config.init_std)
 
+    @property
+    def encoder(self) -> nn.ModuleDict:
+        """What reads: its towers. There is no decoder."""
+        return self.towers
+
     def fill_parameters(self, generator: torch.Generator) -> None:
         """Scale and bias as the config says."""
         self.logit_scale.fill_(math.log(self.config.logit_scale))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fourm import catalog
 from fourm.errors import CheckpointError, ConfigError
-from fourm.modality import Modality, from_dict
+from fourm.modality import Modality, ModalitySet, from_dict
 from fourm.models.configs import MultimodalConfig
 from fourm.models.stems import build_stem
 from fourm.models.vision_configs import ModelTowerConfig
@@ -45,7 +45,8 @@ class ModelTower(Tower):
         if depth + (config.layer or -1) < 0:
             raise ConfigError(f"tower.layer is {config.layer}, but the model has {depth} blocks")
         self.layer = None if config.layer is None else depth + config.layer
-        self.modality, self.causal = modality, config.causal
+        self.modality, self.modalities, self.causal = modality, ModalitySet([modality]), config.causal
+        self.config = model
         self.stem = build_stem(modality, model)
         count, self.std = model.num_register_tokens if model.encoder_depth else 0, model.embedding_std
         self.registers = nn.Parameter(torch.empty(count, model.dim)) if count else None

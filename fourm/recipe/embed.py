@@ -1,8 +1,8 @@
 """`fourm embed`: what a trained model says of the texts of a data set, stored with it as rows of vectors.
 
-Visual decoders attend to such rows: to those of a text encoder (VL-GPT, Zhu et al. 2023, sec. 3.1), for which one of 4M
-serves that has learned from captions what pictures show; or to those that a model of documents generates for a picture
-(Emu, Sun et al. 2023, sec. 2.3).
+Visual decoders attend to such rows: to those of a text encoder (VL-GPT, Zhu et al. 2023, sec. 3.1), which is the tower
+of a contrastive model, or an encoder of 4M that has learned from captions what pictures show; or to those that a model
+of documents generates for a picture (Emu, Sun et al. 2023, sec. 2.3).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fourm.data.decode import decode
@@ -25,6 +26,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, identity
 from fourm.machine import choose_device
 from fourm.modality import Modality
+from fourm.models.contrastive import Contrastive
 from fourm.recipe.bundle import load_bundle
 from fourm.recipe.imagined import Imagined
 from fourm.recipe.schema import TEXT
@@ -36,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class TextReader:
-    """The encoder of a model, reading one modality of text.
+    """The encoder of a model, or the tower of a contrastive one, reading one modality of text.
 
     Args:
         bundle: the model and its text tokenizer.
@@ -52,14 +54,18 @@ class TextReader:
     def __init__(self, bundle: Bundle, name: str | None, num_tokens: int | None, device: str = "auto") -> None:
         self.modality, self.tokenizer = _text(bundle, name), bundle.text
         self.num_tokens = num_tokens or self.modality.num_tokens
-        backbone = Backbone.from_model(bundle.model, BackboneConfig(modalities=[self.modality.name]))
+        model: Any = bundle.model
+        self.towers = isinstance(model, Contrastive)
+        if not self.towers:
+            model = Backbone.from_model(model, BackboneConfig(modalities=[self.modality.name]))
         self.device = choose_device(device)
-        self.backbone = backbone.eval().to(self.device)
+        self.encoder: Any = model.eval().to(self.device)
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        return self.backbone.num_features
+        found: int = self.encoder.towers[self.modality.name].dim if self.towers else self.encoder.num_features
+        return found
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float16]:
@@ -77,11 +83,17 @@ class TextReader:
                 "raise --num-tokens"
             )
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PADDING)
-        hidden = self.backbone.forward_features({self.modality.name: ids.to(self.device)}).cpu()
-        hidden = hidden[:, self.backbone.num_prefix_tokens :] * (ids >= 0)[..., None]
+        hidden = self._read(ids.to(self.device)).cpu() * (ids >= 0)[..., None]
         room = hidden.new_zeros(len(ids), self.num_tokens, self.dim)
         room[:, : ids.shape[1]] = hidden
         return room.numpy().astype(np.float16)
+
+    def _read(self, ids: Tensor) -> Tensor:
+        """(B, n, dim) of (B, n) ids."""
+        if self.towers:
+            return cast(Tensor, self.encoder.features(self.modality.name, ids)[0])
+        hidden: Tensor = self.encoder.forward_features({self.modality.name: ids})
+        return hidden[:, self.encoder.num_prefix_tokens :]
 
 
 def embed(

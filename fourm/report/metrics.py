@@ -149,6 +149,12 @@ MEANINGS: dict[str, Meaning] = {
         "higher",
         "%",
     ),
+    **{
+        f"recall_at_{n}": Meaning(
+            f"found among {n}", f"Share of queries with what belongs to them among the nearest {n}.", "higher", "%"
+        )
+        for n in (1, 5, 10)
+    },
     "map": Meaning("mAP", "Mean average precision of the predicted boxes over IoU thresholds .5 to .95.", "higher"),
 }
 

@@ -14,6 +14,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.modality import ModalitySet
 from fourm.models.configs import MultimodalConfig
 from fourm.models.stems import Embedded, Stem, build_stem
+from fourm.models.towers import ModelTower
 from fourm.nn.init import fill_normal, initialise
 from fourm.nn.trunk import Trunk
 from fourm.patterns import AttentionPattern
@@ -99,7 +100,7 @@ class Backbone(nn.Module):
         """The encoder of a trained model.
 
         Args:
-            model: a `Multimodal`, or a trained backbone; its weights are copied.
+            model: a `Multimodal`, a `Contrastive`, or a trained backbone; its weights are copied.
             config: how it is used.
             new: modalities that `config.new` may name.
             pretrained: false leaves all weights at random, for training from scratch.
@@ -127,7 +128,10 @@ class Backbone(nn.Module):
         if self.registers is not None:
             self.registers.copy_(model.registers)
         for name in names:
-            self._stem(name).take(model._stem(name)) if trained else self._stem(name).adopt(model)
+            if trained or isinstance(model, ModelTower):
+                self._stem(name).take(model._stem(name) if trained else model.stem)
+            else:
+                self._stem(name).adopt(model)
         if trained and self.pyramid is not None and self.config.out_channels == model.out_channels and model.pyramid:
             self.pyramid.load_state_dict(model.pyramid.state_dict())
 

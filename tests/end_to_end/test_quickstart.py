@@ -182,7 +182,14 @@ def test_fashion(fashion: Path) -> None:
 
 @pytest.mark.parametrize(
     ("system", "captioned", "painted"),
-    [("emu", ["emu_1", "emu_instruct", "emu2_2", "emu2_chat"], ["emu_1", "emu2_2", "emu2_gen"])],
+    [
+        (
+            "emu",
+            [f"judged/{name}" for name in ("emu_1", "emu_instruct", "emu2_2", "emu2_chat")],
+            [f"judged/{name}" for name in ("emu_1", "emu2_2", "emu2_gen")],
+        ),
+        ("vl_gpt", ["captions"], ["captions"]),
+    ],
 )
 def test_all_stages_of_a_system_on_that_encoder(
     fashion: Path, tmp_path: Path, system: str, captioned: list[str], painted: list[str]
@@ -190,7 +197,7 @@ def test_all_stages_of_a_system_on_that_encoder(
     run_here(tmp_path, system, f"output={tmp_path}", f"variables.fashion={fashion}")
 
     for name in {*captioned, *painted}:
-        metrics = json.loads((tmp_path / "judged" / name / "metrics.json").read_text())
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         assert 0 <= metrics["image_to_caption"]["accuracy"] <= 1
         assert ("caption_to_image" in metrics) == (name in painted)
 

@@ -39,6 +39,7 @@ def load(path: Path, *overrides: str) -> Any:
     """A shipped file against the schema of its folder; a folder that is not listed here fails its test."""
     from fourm.evaluate.caption_configs import CaptionsEvaluation
     from fourm.evaluate.configs import AnswersEvaluation, DocumentsEvaluation, EvaluateConfig, TokenizerEvaluation
+    from fourm.evaluate.retrieval_configs import RetrievalEvaluation
     from fourm.generate.plan import GenerationPlan
     from fourm.pipeline import Pipeline
     from fourm.prepare.photos.recipe import PhotosRecipe
@@ -57,6 +58,8 @@ def load(path: Path, *overrides: str) -> Any:
             "documents": DocumentsEvaluation,
             "captions_fashion": CaptionsEvaluation,
             "captions_rooms": CaptionsEvaluation,
+            "retrieval_fashion": RetrievalEvaluation,
+            "retrieval_rooms": RetrievalEvaluation,
         }.get(path.stem, EvaluateConfig),
         "generate": GenerationPlan,
         "prepare": PhotosRecipe,

@@ -19,6 +19,8 @@ from fourm.models.contrastive_configs import ContrastiveConfig
 from fourm.models.folder import load_model, save_model
 from fourm.models.multimodal import Multimodal
 from fourm.train.optimizer import select_trainable
+from fourm.transfer.backbone import Backbone
+from fourm.transfer.configs import BackboneConfig
 
 TRUNK = {
     "kind": "model",
@@ -157,11 +159,21 @@ def test_a_trained_encoder_is_a_tower_for_each_of_its_modalities(
     assert valid is not None
     assert bool(valid.all())
     torch.testing.assert_close(model.towers["caption"].stem.weight, table)
-    from fourm.transfer.backbone import Backbone
-    from fourm.transfer.configs import BackboneConfig
-
     read = Backbone.from_model(trained, BackboneConfig(modalities=["caption"]))
     torch.testing.assert_close(hidden, read.forward_features({"caption": ids})[:, 2:])
+
+
+def test_a_backbone_is_made_of_a_tower(modalities: ModalitySet) -> None:
+    model = made(modalities, {"rgb@8": tower(), "caption": tower("last", causal=True)})
+    images = inputs()["rgb@8"]
+
+    read = Backbone.from_model(model, BackboneConfig(modalities=["rgb"])).eval()
+
+    torch.testing.assert_close(read.forward_features(images), model.features("rgb@8", images)[0])
+    with pytest.raises(ConfigError, match="all tokens see one another"):
+        Backbone.from_model(model, BackboneConfig(modalities=["caption"]))
+    with pytest.raises(ConfigError, match=r"a tower of its own: write one of rgb@8, caption"):
+        Backbone.from_model(model, BackboneConfig(modalities=["rgb@8", "caption"]))
 
 
 def test_a_tower_of_another_vocabulary_is_refused(tmp_path: Path, make: Any, modalities: ModalitySet) -> None:

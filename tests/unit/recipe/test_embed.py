@@ -16,6 +16,7 @@ from fourm.errors import ConfigError, DataError
 from fourm.models.folder import save_model
 from fourm.recipe.bundle import load_bundle
 from fourm.recipe.embed import TextReader, embed
+from fourm.recipe.encoders import adopt_vocabulary
 from fourm.recipe.pretrain import build_model
 from fourm.tokenizers.text import TextTokenizer
 from tests.unit.recipe.conftest import recipe
@@ -74,6 +75,33 @@ def test_the_first_caption_of_each_sample_becomes_what_the_encoder_says_of_its_t
         hidden = bundle.model.encoder(content + place, attention=table.attention)
     assert found[1][: len(ids)] == pytest.approx(hidden[0].numpy(), abs=2e-3)
     assert not found[1][len(ids) :].any()
+
+
+def test_a_contrastive_model_says_what_its_tower_of_texts_says(
+    data: Path, tmp_path: Path, text_file: Path, text: TextTokenizer
+) -> None:
+    trunk = {"kind": "multimodal", "dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2}
+    towers = {
+        "rgb@64": {"encoder": {"kind": "model", "model": trunk}},
+        "caption": {"encoder": {"kind": "model", "model": trunk, "causal": True}, "pool": "last"},
+    }
+    made = recipe(
+        modalities={"rgb@64": {}, "caption": {"layout": {"max_tokens": 24}}},
+        model={"kind": "contrastive", "dim": 8, "towers": towers},
+        objective={"kind": "contrastive", "pairs": [["rgb@64", "caption"]]},
+    )
+    modalities = adopt_vocabulary(made.modality_set(), text)
+    save_model(build_model(made, modalities, {}), tmp_path / "run" / "model", {"text": text_file})
+
+    run(str(tmp_path / "run"), data, batch_size=8)
+
+    found, bundle = stored(data), load_bundle(str(tmp_path / "run"))
+    ids = [*text.encode("a red bed").tolist(), text.eos_id]
+    with torch.no_grad():
+        hidden, _ = bundle.model.features("caption", torch.tensor([ids]))  # type: ignore[operator]
+    assert found.shape == (3, 12, 16)
+    assert found[0][: len(ids)] == pytest.approx(hidden[0].numpy(), abs=2e-3)
+    assert not found[0][len(ids) :].any()
 
 
 def test_vectors_do_not_depend_on_the_texts_beside_them(model: str, data: Path) -> None:
