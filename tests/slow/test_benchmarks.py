@@ -88,7 +88,15 @@ def test_the_scaling_of_aim_is_measured_and_goes_on_where_it_was(aim_scaling: An
     from fourm.cli import main
 
     main(["prepare", "fashion", str(tmp_path / "data"), "--num-train", "64", "--num-test", "20"])
-    words = [str(tmp_path), str(tmp_path / "out"), "--steps=8", "--points=2", "--batch=8", "--num-probe=64", "--probe-steps=20"]
+    words = [
+        str(tmp_path),
+        str(tmp_path / "out"),
+        "--steps=8",
+        "--points=2",
+        "--batch=8",
+        "--num-probe=64",
+        "--probe-steps=20",
+    ]
 
     assert aim_scaling(*words) == ["pretrain"]
     (found,) = json.loads((tmp_path / "out" / "aim_scaling.json").read_text())
