@@ -60,8 +60,9 @@ class Contrastive(nn.Module):
             if config.towers[m.name].pool == "query":
                 self.poolers[m.name] = QueryPool(tower.dim)
             self.projections[m.name] = nn.Linear(tower.dim, config.dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.empty(()))
-        self.logit_bias = None if config.logit_bias is None else nn.Parameter(torch.empty(()))
+        # Of one number each, since what has no dimension cannot be shared out over ranks.
+        self.logit_scale = nn.Parameter(torch.empty(1))
+        self.logit_bias = None if config.logit_bias is None else nn.Parameter(torch.empty(1))
         if self.logit_scale.device.type != "meta":
             initialise(self, seed, std=config.init_std)
 
@@ -115,18 +116,9 @@ class Contrastive(nn.Module):
         return tower(values) if valid is None else tower(values, valid), valid
 
     def scale(self) -> Tensor:
-        """() what cosines are multiplied by, at most `max_logit_scale`.
-
-        As in CLIP, a larger one is set back to it and goes on from there.
-        """
+        """(1,) what cosines are multiplied by, at most `max_logit_scale`."""
         most = self.config.max_logit_scale
-        if most is None:
-            return self.logit_scale.exp()
-        if self.training:
-            with torch.no_grad():
-                self.logit_scale.clamp_(max=math.log(most))
-            return self.logit_scale.exp()
-        return self.logit_scale.clamp(max=math.log(most)).exp()
+        return (self.logit_scale if most is None else at_most(self.logit_scale, math.log(most))).exp()
 
     @torch.no_grad()
     def start_from(self, source: Any) -> None:
@@ -168,6 +160,19 @@ class QueryPool(nn.Module):
         pattern = None if valid is None else AttentionPattern.cross(there, valid)
         mask = AttentionMask.prepare(pattern, "auto", product_dtype(hidden))
         return cast(Tensor, self.attention(query, mask, hidden)[:, 0])
+
+
+def at_most(x: Tensor, most: float) -> Tensor:
+    """`x` where it is not larger than `most`, else that.
+
+    CLIP sets its scale back after each step; here what is too large gets those gradients alone that make it smaller,
+    since weights that are shared out over ranks cannot be changed within a step.
+    """
+    held = x + (x.clamp(max=most) - x).detach()
+    if held.requires_grad:
+        above = x.detach() >= most
+        held.register_hook(lambda gradient: torch.where(above & (gradient < 0), 0, gradient))
+    return held
 
 
 def pool(hidden: Tensor, valid: Tensor | None, kind: str) -> Tensor:

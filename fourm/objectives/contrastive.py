@@ -194,7 +194,7 @@ class ContrastiveObjective:
         Args:
             own: (B, 2, dim) vectors of unit length, of both sides.
             everyone: (N, 2, dim) those of all ranks.
-            scale, bias: () of the cosines.
+            scale, bias: (1,) of the cosines.
             fits: (B, N) bool, what fits each sample, from either side.
             there: (B, N) bool, what it is compared with; none for samples that lack a side.
         """

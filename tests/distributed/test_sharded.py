@@ -81,6 +81,12 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         (fsdp(), {"options": {"alone": True, "code_dim": 5}}),
         ({"parallel": {"kind": "ddp"}}, {"options": {"alone": True, "slots": True}}),
         (fsdp(), {"options": {"alone": True, "slots": True}}),
+        ({"parallel": {"kind": "ddp"}}, {"model": "contrastive"}),
+        (fsdp(), {"model": "contrastive"}),
+        (
+            fsdp() | {"optimizer": {"lr": 0.02}, "batch_size": 16, "max_steps": 16},
+            {"model": "contrastive", "most": 1.0},
+        ),
     ],
     ids=[
         "ddp",
@@ -98,6 +104,9 @@ MUON = {"kind": "muon", "lr": 1e-3, "matrix_lr": 1e-3, "clip_grad": 0.5, "skip_g
         "codes fsdp",
         "slots ddp",
         "slots fsdp",
+        "contrastive ddp",
+        "contrastive fsdp",
+        "contrastive fsdp at its largest scale",
     ],
 )
 def test_two_ranks_without_a_common_modality_train_as_one(tmp_path: Path, config: Any, options: Any) -> None:

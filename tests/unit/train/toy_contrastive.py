@@ -25,14 +25,15 @@ MODALITIES = ModalitySet(
 TRUNK = {"kind": "multimodal", "dim": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "embedding_std": 0.4}
 
 
-def model(drop_path: float = 0.0) -> Contrastive:
-    """A fresh one, the same each time."""
+def model(drop_path: float = 0.0, most: float | None = None) -> Contrastive:
+    """A fresh one, the same each time; `most`: its first and largest scale."""
 
     def tower(pool: str, **options: Any) -> dict[str, Any]:
         return {"encoder": {"kind": "model", "model": {**TRUNK, "drop_path": drop_path}, **options}, "pool": pool}
 
     towers = {"image": tower("mean"), "caption": tower("last", causal=True), "depth": tower("query")}
-    return Contrastive(MODALITIES, build(ContrastiveConfig, {"dim": 8, "towers": towers}), 0)
+    scale = {} if most is None else {"logit_scale": most, "max_logit_scale": most}
+    return Contrastive(MODALITIES, build(ContrastiveConfig, {"dim": 8, "towers": towers, **scale}), 0)
 
 
 def objective() -> ContrastiveObjective:

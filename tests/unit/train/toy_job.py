@@ -2,11 +2,11 @@
 
 Its one argument is a JSON object: `output`, `config` (values of `toy_config`), `model` (`linear`, `multimodal`,
 `documents`, `contrastive`, `shards`, `transfer`, `detection`, `estimates`, or a kind of tokenizer), `options` of the
-multimodal one, the folder `shards` and `damaged` of the one on shards, `drawn` of the detector, `gradients` (whether
-those of the first step are kept), and how it is slowed down or disturbed: `sleep`, `num_workers`, `dropout`, `by_part`,
-`stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`, `slow_save` (seconds), `stall_at` (the micro-batch at which the
-loader of `bad_rank` hangs) and `spikes` (micro-batches with a loss a thousand times too large, on every rank; without
-accumulation).
+multimodal one, `most` (the largest scale) of the contrastive one, the folder `shards` and `damaged` of the one on
+shards, `drawn` of the detector, `gradients` (whether those of the first step are kept), and how it is slowed down or
+disturbed: `sleep`, `num_workers`, `dropout`, `by_part`, `stop_rank`, `stop_at`, `die_in`, `die_step`, `fail`,
+`slow_save` (seconds), `stall_at` (the micro-batch at which the loader of `bad_rank` hangs) and `spikes` (micro-batches
+with a loss a thousand times too large, on every rank; without accumulation).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def contrasting(config: TrainConfig, world: World, options: dict[str, Any]) -> t
     """The same of towers whose vectors are compared over ranks."""
     objective = toy_contrastive.objective()
     loader = DatasetLoader(toy_contrastive.Said(), config, world, objective, **_workers(options))
-    return toy_contrastive.model(options.get("dropout", 0.0)), objective, loader
+    return toy_contrastive.model(options.get("dropout", 0.0), options.get("most")), objective, loader
 
 
 def multimodal(config: TrainConfig, world: World, options: dict[str, Any]) -> tuple[Any, Any, Any]:
