@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import click
 
 from fourm.cli.recipes import recipe_options, show_recipe
@@ -12,13 +15,17 @@ from fourm.cli.recipes import recipe_options, show_recipe
 @click.option(
     "--check", is_flag=True, help="Build on the meta device, report parameters, FLOPs, tokens and memory, and stop."
 )
-@click.option("--gpus", default=64, show_default=True, help="With --check: GPUs to say memory and days for.")
-@click.option("--gpu", default="a100", show_default=True, help="With --check: their kind, such as h100.")
-@click.option(
-    "--utilisation", default=0.35, show_default=True, help="With --check: share of their peak that training reaches."
-)
+@click.option("--gpus", type=int, help="With --check: GPUs to say memory and days for; without it, the recipe's.")
+@click.option("--gpu", help="With --check: their kind, such as h100.")
+@click.option("--utilisation", type=float, help="With --check: share of their peak that training reaches.")
 def pretrain(
-    recipe: str, overrides: tuple[str, ...], show: bool, check: bool, gpus: int, gpu: str, utilisation: float
+    recipe: str,
+    overrides: tuple[str, ...],
+    show: bool,
+    check: bool,
+    gpus: int | None,
+    gpu: str | None,
+    utilisation: float | None,
 ) -> None:
     """Train an any-to-any model. The same command goes on where an interrupted run stopped."""
     from fourm import recipes
@@ -28,10 +35,10 @@ def pretrain(
     if show:
         show_recipe(loaded)
     elif check:
-        from fourm.recipe.check import Machines
         from fourm.recipe.check import check as check_recipe
 
-        machines = Machines(gpus, gpu.lower(), utilisation)
+        asked: dict[str, Any] = {"count": gpus, "kind": gpu and gpu.lower(), "utilisation": utilisation}
+        machines = replace(loaded.machines, **{key: value for key, value in asked.items() if value is not None})
         click.echo("\n".join(check_recipe(loaded).lines(machines)))
     else:
         from fourm.recipe.pretrain import run

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from fourm.errors import ConfigError, did_you_mean
 from fourm.machine import GPUS
 from fourm.modality import Modality
 from fourm.objectives.distill_config import DistillConfig
-from fourm.ranges import check_range
 from fourm.recipe.cost import BACKWARD, forward_flops, peak_activation_bytes
 from fourm.recipe.encoders import adopt_vocabulary
+from fourm.recipe.machines import Machines
 from fourm.recipe.pretrain import build_objective, with_lora
 from fourm.recipe.schema import TEXT, PretrainRecipe
 from fourm.recipe.synthetic import synthetic
@@ -30,30 +29,6 @@ _NUMBER = 4  # bytes of float32
 _HALVED = 0.5  # activations in bfloat16 with fused attention, beside those in float32 with plain attention
 _SAMPLES = (2, 4)  # of the two batches that tell what a sample needs apart from what every batch does
 _DAY = 24 * 60 * 60
-
-
-@dataclass(frozen=True)
-class Machines:
-    """What a run is to be spread over.
-
-    Args:
-        count: GPUs.
-        kind: one of `fourm.machine.GPUS`.
-        utilisation: share of its peak that training reaches, with what is computed a second time.
-
-    Raises:
-        ConfigError: for a kind that is not known.
-    """
-
-    count: int = 64
-    kind: str = "a100"
-    utilisation: float = 0.35
-
-    def __post_init__(self) -> None:
-        check_range(self, "count", least=1)
-        check_range(self, "utilisation", above=0, most=1)
-        if self.kind not in GPUS:
-            raise ConfigError(f"GPU '{self.kind}' is not known.{did_you_mean(self.kind, GPUS)}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +47,7 @@ class Cost:
         fixed_bytes: what a batch of any size needs beside that.
         recomputed: parts whose forward pass is done a second time (activation checkpointing).
         micro_batches: batches that a GPU passes one after the other for a step.
+        sharded: whether the state is spread over the GPUs (FSDP2), instead of one copy for each (DDP).
         shard_ranks: GPUs that the state is spread over where it is sharded; None: all.
         notes: what the figures rest on.
     """
@@ -87,6 +63,7 @@ class Cost:
     fixed_bytes: int = 0
     recomputed: tuple[str, ...] = ()
     micro_batches: int = 1
+    sharded: bool = False
     shard_ranks: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -105,11 +82,11 @@ class Cost:
         speed = on.count * GPUS[on.kind].tflops * 1e12 * on.utilisation
         return self.executed_flops_per_step * self.num_steps / speed / _DAY
 
-    def bytes_per_gpu(self, on: Machines, *, sharded: bool = False) -> int:
-        """Expected memory of one GPU in bfloat16 with fused attention; `sharded`: with FSDP2 instead of DDP."""
+    def bytes_per_gpu(self, on: Machines, *, sharded: bool | None = None) -> int:
+        """Expected memory of one GPU in bfloat16 with fused attention; `sharded`: other than the recipe has it."""
         samples = -(-self.batch_size // (on.count * self.micro_batches))
         activations = _HALVED * (self.fixed_bytes + samples * self.sample_bytes)
-        ranks = min(on.count, self.shard_ranks or on.count) if sharded else 1
+        ranks = min(on.count, self.shard_ranks or on.count) if (self.sharded if sharded is None else sharded) else 1
         return round(self.state_bytes / ranks + activations)
 
     def lines(self, on: Machines | None = None) -> list[str]:
@@ -141,7 +118,8 @@ class Cost:
     def _plan(self, on: Machines) -> list[str]:
         whole, shared = (self.bytes_per_gpu(on, sharded=sharded) / 2**30 for sharded in (False, True))
         most = GPUS[on.kind].memory_gib
-        fits = "" if whole < most else "; replicas do not fit" if shared < most else "; more micro-batches are needed"
+        own = shared if self.sharded else whole
+        fits = "" if own < most else "; replicas do not fit" if shared < most else "; more micro-batches are needed"
         return [
             f"on {on.count} x {on.kind}",
             f"  memory of each      {whole:12.1f} GiB, {shared:.1f} with sharded state, of {most} (bfloat16){fits}",
@@ -187,6 +165,7 @@ def check(recipe: PretrainRecipe) -> Cost:
         fixed_bytes=max(0, needs[0] - _SAMPLES[0] * per_sample),
         recomputed=("encoder", "decoder") if getattr(recipe.model, "activation_checkpointing", False) else (),
         micro_batches=recipe.train.accumulation,
+        sharded=recipe.train.parallel.kind == "fsdp",
         shard_ranks=getattr(recipe.train.parallel, "shard_ranks", None),
         notes=_teacher(recipe)
         + tuple(_vocabulary(m, recipe, text) for m in modalities.values() if m.tokenizer == TEXT),

@@ -22,6 +22,7 @@ from fourm.objectives.contrastive_config import ContrastiveObjectiveConfig
 from fourm.objectives.distill_config import DistillConfig, asking
 from fourm.objectives.reconstruct_config import EstimateConfig, ReconstructConfig
 from fourm.ranges import check_range
+from fourm.recipe.machines import Machines
 from fourm.recipe.rows import check_rows
 from fourm.tokenizers.configs import TOKENIZERS, DiVAEConfig, VQControlNetConfig
 from fourm.tokenizers.teacher_configs import teacher_of
@@ -127,6 +128,7 @@ class PretrainRecipe:
             say what else is trained. The exported model has them merged.
         phrases: of a model of documents: how questions are put to it, which is saved with it. A name, or texts, see
             `fourm.generate.phrases`; None: as turns where it has seen conversations, or else plainly.
+        machines: what it is meant for: `--check` says memory and days for them, and nothing else reads them.
         seed: of weights, data order and masks.
         output: folder of the run.
     """
@@ -143,6 +145,7 @@ class PretrainRecipe:
     init_from: Path | None = None
     lora: LoRAConfig | None = None
     phrases: Any = None
+    machines: Machines = field(default_factory=Machines)
     seed: int = 0
     output: Path = Path("outputs/pretrain")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,9 @@ def test_models_and_objectives_build_on_the_meta_device(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [step_of(path) for path in STEPS])
 def test_a_training_step_runs_on_the_meta_device(path: Path) -> None:
-    """On meta tensors everything that would wait for the device raises, so the step has no host synchronisation."""
+    """On meta tensors everything that would wait for the device raises, so the step has no host synchronisation. What
+    it needs fits the GPUs that the recipe is meant for.
+    """
     from fourm.recipe.check import check
 
     recipe = load(path)
@@ -133,6 +135,37 @@ def test_a_training_step_runs_on_the_meta_device(path: Path) -> None:
     reads = "decoder" if hasattr(recipe.model, "decoder_depth") else "towers"
     assert min(cost.parameters[reads], cost.flops_per_step) > 0
     assert ("encoder" in cost.parameters) == (getattr(recipe.model, "encoder_depth", 0) > 0)
+    assert too_large(recipe, cost) == []
+
+
+def too_large(recipe: Any, cost: Any) -> list[str]:
+    """Of the GPUs that a recipe is meant for, and of 64 such, those without room enough, where a tenth stays free."""
+    stated = recipe.machines
+    return [
+        f"{on.count} x {on.kind}: {cost.bytes_per_gpu(on) / 2**30:.1f} GiB"
+        for on in {stated, replace(stated, count=min(stated.count, 64))}
+        if cost.bytes_per_gpu(on) > 0.9 * on.memory_bytes
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in PRETRAIN if path not in STEPS], ids=name)
+def test_the_other_recipes_fit_their_gpus_too(path: Path) -> None:
+    from fourm.recipe.check import check
+
+    recipe = load(path)
+    assert too_large(recipe, check(recipe)) == []
+
+
+def test_a_recipe_that_does_not_fit_is_found() -> None:
+    """What a super-resolution step needed before its batch was divided."""
+    from fourm.recipe.check import Cost
+
+    recipe = load(recipe_folder() / "pretrain" / "4m_sr_l.yaml")
+    facts = {"parameters": {}, "forward_flops": {}, "tokens_per_step": 1, "num_steps": 1, "peak_lr": 1.0}
+    cost = Cost(**facts, batch_size=4096, state_bytes=14 << 30, sample_bytes=7722 << 20, sharded=True)
+    assert sorted(too_large(recipe, cost)) == ["128 x a100: 120.8 GiB", "64 x a100: 241.5 GiB"]
+    assert too_large(recipe, replace(cost, micro_batches=recipe.train.accumulation)) == []
 
 
 @pytest.mark.parametrize("path", TOKENIZERS, ids=name)

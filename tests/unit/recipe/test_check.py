@@ -16,8 +16,9 @@ from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.errors import ConfigError
 from fourm.models.multimodal import Multimodal
 from fourm.objectives.masked import Masked
-from fourm.recipe.check import Cost, Machines, check
+from fourm.recipe.check import Cost, check
 from fourm.recipe.cost import forward_flops, peak_activation_bytes
+from fourm.recipe.machines import Machines
 from fourm.recipe.synthetic import images_per_row, synthetic_sample
 from tests.unit.recipe.conftest import recipe
 
@@ -110,6 +111,17 @@ def test_days_and_memory_are_those_of_the_stated_machines() -> None:
     assert cost.bytes_per_gpu(Machines(2), sharded=True) == 2**29 + 8 * 2**28 // 2
     assert replace(cost, micro_batches=4).bytes_per_gpu(Machines(2)) == 2**30 + 2 * 2**28 // 2
     assert any("2 x a100" in line for line in cost.lines(Machines(2)))
+
+
+def test_memory_is_that_of_the_recipe_s_own_way_to_share_the_model() -> None:
+    cost, on = a_cost(state_bytes=100 * 2**30), Machines(2)
+    assert cost.bytes_per_gpu(on) == cost.bytes_per_gpu(on, sharded=False)
+    assert any("replicas do not fit" in line for line in cost.lines(on))
+    cost = replace(cost, sharded=True)
+    assert cost.bytes_per_gpu(on) == cost.bytes_per_gpu(on, sharded=True)
+    assert not any("not fit" in line or "needed" in line for line in cost.lines(on))
+    assert any("more micro-batches are needed" in line for line in replace(cost, sample_bytes=2**34).lines(on))
+    assert check(recipe(train={"max_steps": 4, "batch_size": 4, "parallel": {"kind": "fsdp"}})).sharded
 
 
 def test_copies_of_a_sharded_state_are_spread_over_their_own_gpus_only() -> None:
