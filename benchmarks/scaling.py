@@ -1,11 +1,11 @@
-"""The scaling study at toy size: three models and three amounts of data on rooms, at equal tokens; resumable.
+"""The scaling study at toy size: three models and four amounts of data on rooms, at equal tokens; resumable.
 
     python -m fourm run quickstart                       # rooms, tokenizers, tokens
     python benchmarks/scaling.py outputs/quickstart outputs/scaling --docs
 
-Nine runs of `fourm pretrain rooms`. Then OUT/scaling.json holds the held-out losses, OUT/scaling.html all curves,
+Twelve runs of `fourm pretrain rooms`. Then OUT/scaling.json holds the held-out losses, OUT/scaling.html all curves,
 OUT/models.svg and OUT/rooms.svg those of all models and of all amounts of data; the table is printed. `--docs` also
-keeps the numbers in benchmarks/results and writes docs/scaling.md from them. About 45 minutes of one core
+keeps the numbers in benchmarks/results and writes docs/scaling.md from them. About 30 minutes of one core
 (OMP_NUM_THREADS=1).
 """
 
@@ -27,10 +27,10 @@ MODELS: dict[str, dict[str, int]] = {
     "middle": {"dim": 64, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 1},
     "large": {"dim": 128, "encoder_depth": 4, "decoder_depth": 2, "num_heads": 2},
 }
-ROOMS = (500, 1400, 4000)
+ROOMS = (60, 250, 1000, 4000)
 PAGE = """# Scaling
 
-Three sizes of the quick start's model, each trained on three amounts of its rooms, always for the same {tokens} tokens
+Three sizes of the quick start's model, each trained on four amounts of its rooms, always for the same {tokens} tokens
 ({steps} steps of {batch} rooms): `benchmarks/scaling.py`, which wrote this page. What counts is the loss on {held_out}
 rooms that none of them has seen, with the same masks for all: nats per predicted token, over all modalities. Of
 {fewest} rooms, each is seen {epochs_fewest} times, masked anew each time; of {most}, {epochs_most} times.
@@ -41,7 +41,7 @@ rooms that none of them has seen, with the same masks for all: nats per predicte
 
 ![Held-out loss of three models on {most} rooms](pictures/scaling_models.svg)
 
-![Held-out loss of the largest model on three amounts of rooms](pictures/scaling_rooms.svg)
+![Held-out loss of the largest model on four amounts of rooms](pictures/scaling_rooms.svg)
 
 ```bash
 fourm run quickstart
@@ -125,7 +125,7 @@ def pictures(results: dict[str, Any]) -> dict[str, str]:
     largest, most = list(MODELS)[-1], ROOMS[-1]
     drawn = {
         "models": ({model: lines[model, most] for model in MODELS}, f"Three models on {most:,} rooms"),
-        "rooms": ({f"{n:,} rooms": lines[largest, n] for n in ROOMS}, f"The {largest} model on three amounts of rooms"),
+        "rooms": ({f"{n:,} rooms": lines[largest, n] for n in ROOMS}, f"The {largest} model on four amounts of rooms"),
     }
     return {
         name: plots.curves(series, title=title, x_label="tokens", y_label="held-out loss")
@@ -154,8 +154,8 @@ def write_docs(results: dict[str, Any], checkout: Path) -> None:
 
 
 def main() -> None:
-    parser = study.parser(__doc__, "quickstart", "output folder of `fourm run quickstart`", steps=800, batch=16)
-    parser.add_argument("--every", type=int, default=100, help="steps between evaluations")
+    parser = study.parser(__doc__, "quickstart", "output folder of `fourm run quickstart`", steps=400, batch=16)
+    parser.add_argument("--every", type=int, default=50, help="steps between evaluations")
     parser.add_argument("--samples", type=int, default=96, help="held-out rooms")
     options = parser.parse_args()
     for model in MODELS:
