@@ -46,7 +46,8 @@ class TrunkConfig:
             `runs` leaves padding out of every product and attends within each run of tokens that see one another; on
             CPU, `auto` does so with tables of 256 tokens and more. Where the runs are not known it is `auto`. `packed`
             leaves it out too, with one FlexAttention over the tokens of all rows; with CUDA, `auto` does so in training
-            where there is padding enough. Where the number of tokens is not known it is `auto`.
+            where there is padding enough. Where the number of tokens is not known it is `auto`. On CPU it is for tests:
+            one dense attention over all rows, whose memory grows with the square of their tokens.
     """
 
     dim: int

@@ -90,10 +90,14 @@ class _CrossEntropy(torch.autograd.Function):
                 of_weight[start:stop] = 0
         for n, (start, stop) in enumerate(ctx.spans):
             rows, targets, head = tensors[2 * n], tensors[2 * n + 1], heads[n]
+            pieces = _pieces(len(rows), stop - start)
             own = None if of_weight is None else of_weight[start:stop]
-            if own is not None and not len(rows):
+            if own is not None and not pieces:
                 own.zero_()
-            for number, piece in enumerate(_pieces(len(rows), stop - start)):
+            total = own
+            if own is not None and len(pieces) > 1 and own.dtype != torch.float32:
+                total = torch.empty_like(own, dtype=torch.float32)
+            for number, piece in enumerate(pieces):
                 x = hidden[rows[piece]].to(ctx.dtype)
                 logits = F.linear(x, head) if kept[n] is None else kept[n]
                 # In bfloat16, 1 - p of an answer that is nearly sure would be rounded to nothing.
@@ -102,8 +106,10 @@ class _CrossEntropy(torch.autograd.Function):
                 change = change.to(ctx.dtype)
                 factor = gradients[n][piece, None]
                 of_hidden.index_add_(0, rows[piece], ((change @ head) * factor).to(hidden.dtype))
-                if own is not None:
-                    _add_product(own, change.T, (x * factor).to(ctx.dtype), begin=number == 0)
+                if total is not None:
+                    _add_product(total, change.T, (x * factor).to(ctx.dtype), begin=number == 0)
+            if own is not None and total is not None and total is not own:
+                own.copy_(total)
         return of_hidden, of_weight, None, None, *[None] * (2 * count)
 
 

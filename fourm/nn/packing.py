@@ -26,9 +26,15 @@ _LONG = 256
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _CAPABLE = (8, 0)
 """Compute capability from which FlexAttention takes bfloat16."""
+_ROOMY = {(8, 0), (9, 0), (10, 0), (10, 3)}
+"""A100 to B200: 160 KB and more of shared memory a block, where other kinds have 100."""
+_LEAST_HEAD_BYTES, _HEAD_BYTES = 32, 256
+"""From 16 channels in bfloat16 to 128, which take 130 KB in the backward pass."""
 
 
-def way_of(backend: Backend, device: str, shape: tuple[int, int], pattern: AttentionPattern, *, flex: bool) -> Way:
+def way_of(
+    backend: Backend, device: str, shape: tuple[int, int], pattern: AttentionPattern, *, flex: bool, learns: bool = True
+) -> Way:
     """What is done with padding.
 
     Args:
@@ -37,6 +43,7 @@ def way_of(backend: Backend, device: str, shape: tuple[int, int], pattern: Atten
         shape: rows and columns of the table, padding included.
         pattern: of its tokens.
         flex: whether FlexAttention runs there.
+        learns: whether there is a backward pass; without one, `auto` compiles no kernel for a batch.
 
     Returns:
         `runs`: left out, with one attention per run of tokens; `packed`: left out, with one for all; `padded`: masked.
@@ -44,16 +51,27 @@ def way_of(backend: Backend, device: str, shape: tuple[int, int], pattern: Atten
     size = shape[0] * shape[1]
     if backend == "auto" and device == "cpu":
         backend = "runs" if shape[1] >= _LONG else "auto"
-    if backend == "auto" and device == "cuda" and flex and (pattern.capacity or size) < size:
+    if device == "cuda" and not flex and backend == "packed":
+        backend = "auto"
+    elif device == "cuda" and flex and learns and backend == "auto" and (pattern.capacity or size) < size:
         backend = "packed"
     if backend == "runs" and pattern.runs is not None:
         return "runs"
     return "packed" if backend == "packed" and pattern.capacity is not None else "padded"
 
 
-def has_flex(device: torch.device) -> bool:
-    """Whether FlexAttention is compiled for a device, forward and backward."""
-    return device.type == "cuda" and _HAS_TRITON and torch.cuda.get_device_capability(device) >= _CAPABLE
+def has_flex(device: torch.device, head_bytes: int) -> bool:
+    """Whether FlexAttention is compiled for a device, forward and backward, and has room for its blocks there.
+
+    Args:
+        device: where attention is computed.
+        head_bytes: channels of a head times bytes of a number.
+    """
+    if device.type != "cuda" or not _HAS_TRITON:
+        return False
+    capability = torch.cuda.get_device_capability(device)
+    largest = _HEAD_BYTES if capability in _ROOMY else _HEAD_BYTES // 2
+    return capability >= _CAPABLE and _LEAST_HEAD_BYTES <= head_bytes <= largest
 
 
 @dataclass(frozen=True)

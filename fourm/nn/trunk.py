@@ -19,8 +19,6 @@ from fourm.nn.precision import product_dtype
 from fourm.patterns import AttentionPattern, Runs
 
 __all__ = ["Block", "KVCache", "Mlp", "Trunk", "TrunkConfig"]
-_LEAST_HEAD = 16
-"""Fewest channels of a head that FlexAttention takes."""
 
 
 def make_norm(config: TrunkConfig, dim: int | None = None) -> nn.Module:
@@ -270,8 +268,9 @@ class Trunk(nn.Module):
         if self.training and self.config.drop_path:  # which leaves out whole rows
             return "padded"
         shape = int(x.shape[0]), int(x.shape[1])
-        flex = self.config.head_dim >= _LEAST_HEAD and has_flex(x.device)
-        way = way_of(self.config.backend, x.device.type, shape, attention, flex=flex)
+        flex = has_flex(x.device, self.config.head_dim * product_dtype(x).itemsize)
+        learns = torch.is_grad_enabled()
+        way = way_of(self.config.backend, x.device.type, shape, attention, flex=flex, learns=learns)
         if context is None or way == "padded":
             return way
         known = cross is not None and (cross.runs is not None if way == "runs" else cross.key_capacity is not None)

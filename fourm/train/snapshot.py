@@ -26,6 +26,8 @@ from fourm.train.state import RunState
 
 # Parts of a recipe that decide what the weights mean.
 _MUST_STAY = ("model", "modalities", "tokenizer", "modality", "backbone", "head", "lora")
+_MAY_CHANGE = ("backend", "activation_checkpointing")
+"""Keys in them that say how the same numbers are computed."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -149,7 +151,8 @@ class Snapshot:
         changes = recipe_differences(json.loads(json.dumps(self._read_recipe(saved), default=str)), current, "recipe")
         if changes:
             _LOG.warning("the recipe differs from the checkpoint's: %s", "; ".join(changes[:10]))
-        changes = [line for line in changes if re.split(r"[.:]", line)[1] in _MUST_STAY]
+        keys = {line: re.split(r"[.:]", line.partition(": ")[0]) for line in changes}
+        changes = [line for line, key in keys.items() if key[1] in _MUST_STAY and key[-1] not in _MAY_CHANGE]
         if changes and not self.config.allow_changed_recipe:
             raise CheckpointError(
                 f"{path} was made with another model ({'; '.join(changes[:5])}). Choose another output folder, "

@@ -115,3 +115,24 @@ def test_nothing_of_the_size_of_all_logits_is_kept(monkeypatch: pytest.MonkeyPat
         plain(hidden, weight, asked)
     assert max(sizes) == 20 * 20
     assert ours == weight.numel() < 20 * 20
+
+
+def test_gradients_of_heads_in_bf16_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that themselves are bfloat16, as under FSDP: pieces are not rounded into the sum one by one."""
+    hidden, weight = torch.randn(600, 16, generator=torch.manual_seed(0)), torch.randn(8, 16)
+    rows, targets = torch.arange(600), torch.randint(0, 8, (600,))
+
+    def gradient(size: int) -> torch.Tensor:
+        monkeypatch.setattr(cross_entropy, "MAX_LOGITS", size)
+        heads = weight.to(torch.bfloat16).requires_grad_()
+        (loss,) = linear_cross_entropy(hidden.to(torch.bfloat16), heads, [Asked(0, 8, rows, targets)])
+        loss.sum().backward()
+        assert heads.grad is not None
+        return heads.grad.double()
+
+    exact = weight.to(torch.bfloat16).double().requires_grad_()
+    logits = hidden.to(torch.bfloat16).double() @ exact.T
+    torch.nn.functional.cross_entropy(logits, targets, reduction="sum").backward()
+    assert exact.grad is not None
+    for size in (2**24, 8):
+        assert (gradient(size) - exact.grad).norm() < 0.005 * exact.grad.norm()

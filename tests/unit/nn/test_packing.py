@@ -194,16 +194,40 @@ def test_what_is_done_with_padding(
     assert way_of(backend, device, (16, columns), pattern, flex=flex) == way
 
 
-@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_without_a_backward_pass_no_kernel_is_compiled_unasked() -> None:
+    pattern = replace(AttentionPattern.full(torch.ones(16, 128, dtype=torch.bool)), capacity=1024)
+    assert way_of("auto", "cuda", (16, 128), pattern, flex=True, learns=False) == "padded"
+    assert way_of("packed", "cuda", (16, 128), pattern, flex=True, learns=False) == "packed"
+
+
+def test_packed_is_padded_where_a_gpu_has_no_flex_attention() -> None:
+    pattern = replace(AttentionPattern.full(torch.ones(16, 128, dtype=torch.bool)), capacity=1024)
+    assert way_of("packed", "cuda", (16, 128), pattern, flex=False) == "padded"
+
+
+@pytest.mark.parametrize(
+    ("capability", "head_bytes", "has"),
+    [
+        ((7, 5), 128, False),
+        ((8, 0), 128, True),
+        ((8, 0), 256, True),  # 128 channels in bfloat16
+        ((8, 0), 512, False),
+        ((8, 0), 16, False),
+        ((8, 6), 128, True),
+        ((8, 9), 256, False),  # there is no room for the backward pass
+        ((9, 0), 256, True),
+        ((12, 0), 256, False),
+    ],
+)
 def test_which_gpus_have_flex_attention(
-    capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], head_bytes: int, has: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr("fourm.nn.packing._HAS_TRITON", True)
-    assert has_flex(torch.device("cuda", 0)) is has
-    assert not has_flex(torch.device("cpu"))
+    assert has_flex(torch.device("cuda", 0), head_bytes) is has
+    assert not has_flex(torch.device("cpu"), head_bytes)
     monkeypatch.setattr("fourm.nn.packing._HAS_TRITON", False)
-    assert not has_flex(torch.device("cuda", 0))
+    assert not has_flex(torch.device("cuda", 0), head_bytes)
 
 
 @pytest.mark.parametrize("part", ["trunk", "blocks"])

@@ -246,6 +246,13 @@ def test_another_model_is_not_continued_unless_allowed(tmp_path: Path, part: str
     assert toy_trainer(tmp_path, allowed, metadata=changed).fit().step == 4
 
 
+@pytest.mark.parametrize(("key", "before", "after"), [("backend", "auto", "sdpa"), ("activation_checkpointing", 0, 1)])
+def test_how_the_model_is_computed_may_change(tmp_path: Path, key: str, before: Any, after: Any) -> None:
+    toy_trainer(tmp_path, toy_config(max_steps=2), metadata={"recipe": {"model": {"dim": 8, key: before}}}).fit()
+    changed = {"recipe": {"model": {"dim": 8, key: after}}}
+    assert toy_trainer(tmp_path, toy_config(max_steps=4), metadata=changed).fit().step == 4
+
+
 def test_tokens_of_other_tokenizers_are_not_continued_unless_allowed(tmp_path: Path) -> None:
     """The recipe names the same files; only what they hold has changed."""
     before = {"tokenizers": {"tok_depth": "a", "text": "b", "tok_rgb": "c"}}
