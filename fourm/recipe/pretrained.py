@@ -61,7 +61,7 @@ def backbone(
             network or converted encoder, whose own options hold where none are given here.
         modalities: what it reads, by full name or without the resolution, the most important one first. None: RGB.
         image_size, out_layers, pyramid, window: see `BackboneConfig`, which lists all options. `auto` is a simple
-            pyramid for a model.
+            pyramid for a model, and none where `out_layers` names the blocks that are wanted.
         pretrained: false gives the same network with random weights, for comparison.
         seed: of the weights that are not the checkpoint's.
         options: further fields of `BackboneConfig`, such as `out_channels` or `drop_path`.
@@ -70,8 +70,8 @@ def backbone(
         CheckpointError: if there is no model, or it does not read a modality that is asked for.
         ConfigError: if an option has no such value.
     """
-    source = load_encoder(path)
-    values = {**to_dict(source.config), "new": []} if isinstance(source, Backbone) else {"pyramid": "simple"}
+    source, of_model = load_encoder(path), "simple" if out_layers is None else None
+    values = {**to_dict(source.config), "new": []} if isinstance(source, Backbone) else {"pyramid": of_model}
     if modalities is not None:
         values["modalities"] = [modalities] if isinstance(modalities, str) else list(modalities)
     if pyramid != AUTO:
