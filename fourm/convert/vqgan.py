@@ -68,12 +68,15 @@ def tokenizer_config(published: Mapping[str, Any]) -> VQVAEConfig:
     if published.get("resample_with_conv") is False:
         raise CheckpointError("resample_with_conv is false; expected levels that are joined by convolutions")
     sizes = [int(facts["resolution"]) >> level for level in range(len(facts["channel_mult"]))]
+    stem = int(facts["hidden_channels"])
+    widths = tuple(stem * int(factor) for factor in facts["channel_mult"])
     network = VQGANConfig(
-        widths=tuple(int(facts["hidden_channels"]) * int(factor) for factor in facts["channel_mult"]),
+        widths=widths,
         num_blocks=int(facts["num_res_blocks"]),
         attention_levels=tuple(n for n, size in enumerate(sizes) if size in tuple(facts["attn_resolutions"])),
         middle_attention=not facts["no_attn_mid_block"],
         latent_dim=int(facts["z_channels"]),
+        stem_width=None if stem == widths[0] else stem,
     )
     # Training goes on from the published codes: none of them is replaced for being rare.
     quantizer = EmaConfig(

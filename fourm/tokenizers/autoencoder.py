@@ -104,8 +104,10 @@ class Autoencoder(TokenizerModule):
         own = to_dict(self.config)
         facts: dict[str, Any] = {"class_dim": own["class_dim"]}
         for name in ("encoder", "quantizer"):
-            training = getattr(getattr(self.config, name), "training_keys", ())
-            facts[name] = {key: value for key, value in own[name].items() if key not in training}
+            part = getattr(self.config, name)
+            left_out = {*getattr(part, "training_keys", ())}
+            left_out |= {key for key in getattr(part, "later_keys", ()) if own[name][key] is None}
+            facts[name] = {key: value for key, value in own[name].items() if key not in left_out}
         if self.teacher_config is not None:
             facts["teacher"] = identity(self.teacher_config)
         state = {name: value for name, value in self.state_dict().items() if name.startswith(_ENCODING)}

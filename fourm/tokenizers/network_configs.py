@@ -64,9 +64,14 @@ class VQGANConfig:
         middle_attention: attention between the two blocks of the coarsest map.
         latent_dim: channels between network and codebook.
         groups: of the group norms.
+        stem_width: channels of the encoder's first convolution; None: those of the finest level.
+
+    Attributes:
+        later_keys: keys that older tokenizers do not have; where they are None, a tokenizer's hash leaves them out.
     """
 
     target: ClassVar[str] = "fourm.tokenizers.vqgan"
+    later_keys: ClassVar[tuple[str, ...]] = ("stem_width",)
 
     widths: tuple[int, ...] = (128, 128, 256, 256, 512)
     num_blocks: int = 2
@@ -74,10 +79,13 @@ class VQGANConfig:
     middle_attention: bool = True
     latent_dim: int = 256
     groups: int = 32
+    stem_width: int | None = None
 
     def __post_init__(self) -> None:
-        check_range(self, "widths", "num_blocks", "latent_dim", "groups", least=1)
+        check_range(self, "widths", "num_blocks", "latent_dim", "groups", "stem_width", least=1)
         check_widths(self.widths, self.groups)
+        if self.stem_width is not None and self.stem_width % self.groups:
+            raise ConfigError(f"stem_width is {self.stem_width}; expected a multiple of groups {self.groups}")
         far = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
         if far:
             raise ConfigError(

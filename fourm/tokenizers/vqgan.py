@@ -107,10 +107,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.out_dim = config.latent_dim
         widths, last = config.widths, len(config.widths) - 1
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        before = [config.stem_width or widths[0], *widths]
+        self.conv_in = nn.Conv2d(channels, before[0], 3, padding=1)
         levels = []
         for n, width in enumerate(widths):
-            columns = [widths[max(n - 1, 0)], *[width] * config.num_blocks]
+            columns = [before[n], *[width] * config.num_blocks]
             resize = _Halve(width) if n < last else None
             levels.append(Level(columns, n in config.attention_levels, config.groups, resize))
         self.levels = nn.ModuleList(levels)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 import fourm
 from fourm import recipes
@@ -77,6 +78,72 @@ def test_a_config_that_does_not_fit_is_refused(hub, tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps({**golden(NAME)["config"], **change}))
     with pytest.raises(CheckpointError, match=message):
         fourm.load_tokenizer(tmp_path)
+
+
+WIDENED = {
+    "resolution": 8, "hidden_channels": 32, "channel_mult": [2], "num_res_blocks": 1, "attn_resolutions": [],
+    "no_attn_mid_block": True, "z_channels": 4, "num_embeddings": 16, "quantized_embed_dim": 4,
+}  # fmt: skip
+_CONVOLUTIONS = {
+    "quant_conv": (4, 4, 1), "post_quant_conv": (4, 4, 1),
+    "encoder.conv_in": (32, 3, 3), "encoder.conv_out": (4, 64, 3), "encoder.down.0.block.0.nin_shortcut": (64, 32, 1),
+    "encoder.down.0.block.0.conv1": (64, 32, 3), "encoder.down.0.block.0.conv2": (64, 64, 3),
+    "decoder.conv_in": (64, 4, 3), "decoder.conv_out": (3, 64, 3),
+}  # fmt: skip
+_PLAIN = (
+    *(f"encoder.mid.block_{n}" for n in (1, 2)), *(f"decoder.mid.block_{n}" for n in (1, 2)),
+    *(f"decoder.up.0.block.{n}" for n in (0, 1)),
+)  # fmt: skip
+
+
+def widened_state() -> dict[str, torch.Tensor]:
+    """A published state dict whose finest level has twice the channels of the first convolution."""
+    convolutions = _CONVOLUTIONS | {f"{block}.conv{n}": (64, 64, 3) for block in _PLAIN for n in (1, 2)}
+    norms = {f"{block}.norm{n}": 64 for block in (*_PLAIN, "encoder.down.0.block.0") for n in (1, 2)}
+    norms |= {"encoder.down.0.block.0.norm1": 32, "encoder.norm_out": 64, "decoder.norm_out": 64}
+    state = {"quantize.embedding.weight": values("codes", [16, 4], "normal:1.0")}
+    for name, (after, before, side) in convolutions.items():
+        scale = (before * side * side) ** -0.5
+        state[f"{name}.weight"] = values(f"{name}.weight", [after, before, side, side], f"normal:{scale}")
+        state[f"{name}.bias"] = values(f"{name}.bias", [after], "normal:0.1")
+    for name, width in norms.items():
+        state[f"{name}.weight"] = values(f"{name}.weight", [width], "gain:0.1")
+        state[f"{name}.bias"] = values(f"{name}.bias", [width], "normal:0.1")
+    return state
+
+
+def test_a_finest_level_wider_than_the_first_convolution_has_a_shortcut(tmp_path):
+    state = widened_state()
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(WIDENED))
+    assert run("convert", "vqgan", tmp_path, tmp_path / "out") == 0
+    tokenizer = fourm.load_tokenizer(tmp_path / "out")
+
+    def conv(name: str, x: torch.Tensor) -> torch.Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+    def normed(name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(F.group_norm(x, 32, state[f"{name}.weight"], state[f"{name}.bias"], 1e-6))
+
+    def block(name: str, x: torch.Tensor) -> torch.Tensor:
+        hidden = conv(f"{name}.conv1", normed(f"{name}.norm1", x))
+        hidden = conv(f"{name}.conv2", normed(f"{name}.norm2", hidden))
+        return hidden + (conv(f"{name}.nin_shortcut", x) if f"{name}.nin_shortcut.weight" in state else x)
+
+    image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = block("encoder.down.0.block.0", conv("encoder.conv_in", image))
+    x = block("encoder.mid.block_2", block("encoder.mid.block_1", x))
+    latents = conv("quant_conv", conv("encoder.conv_out", normed("encoder.norm_out", x))).permute(0, 2, 3, 1)
+    ids = torch.cdist(latents.flatten(0, 2), state["quantize.embedding.weight"]).argmin(-1).view(2, 8, 8)
+    assert len(ids.unique()) > 3
+    assert torch.equal(tokenizer.encode(image), ids)
+
+    x = conv("post_quant_conv", state["quantize.embedding.weight"][ids].permute(0, 3, 1, 2))
+    x = block("decoder.mid.block_2", block("decoder.mid.block_1", conv("decoder.conv_in", x)))
+    x = block("decoder.up.0.block.1", block("decoder.up.0.block.0", x))
+    painted = conv("decoder.conv_out", normed("decoder.norm_out", x))
+    torch.testing.assert_close(tokenizer.decode(ids, raw=True), painted, rtol=0, atol=1e-4)
 
 
 def test_tokenizers_of_4m_are_told_apart(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,6 +62,28 @@ def test_a_training_step_moves_networks_and_codebook() -> None:
     assert result.ids.shape == (2, 8, 8)
 
 
+def test_the_finest_level_of_the_encoder_may_be_wider_than_its_first_convolution() -> None:
+    config = replace(SMALL, stem_width=4)
+    encoder, decoder = Encoder(config, 3, GRID), Decoder(config, 3, GRID)
+    assert encoder.conv_in.weight.shape == (4, 3, 3, 3)
+    assert encoder.levels[0].blocks[0].shortcut.weight.shape == (8, 4, 1, 1)
+    assert decoder.conv_out.weight.shape == (3, 8, 3, 3)
+    assert decoder(encoder(torch.rand(2, 3, 16, 24))).shape == (2, 3, 16, 24)
+
+
+def test_tokenizers_from_before_the_key_stem_width_keep_their_hash() -> None:
+    quantizer = EmaConfig(codebook_size=16, dim=4, cosine=False, normalize_latents=False)
+
+    def blank(network: VQGANConfig) -> VQVAE:
+        model = VQVAE(catalog.get("rgb@64"), VQVAEConfig(encoder=network, decoder=network, quantizer=quantizer))
+        for value in model.state_dict().values():
+            value.zero_()
+        return model
+
+    assert blank(SMALL).hash == "58ac8686dabfc697ce355b45b6faac05eeeb39f78463d4657dc0c7f0bcd68c5f"
+    assert blank(replace(SMALL, stem_width=8)).hash != blank(SMALL).hash
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -67,6 +91,7 @@ def test_a_training_step_moves_networks_and_codebook() -> None:
         ({"widths": (30,), "attention_levels": ()}, r"widths \[30\] are not multiples of groups 32"),
         ({"attention_levels": (5,)}, "attention_levels holds 5; expected numbers of levels, from 0 to 4"),
         ({"latent_dim": 0}, "latent_dim"),
+        ({"stem_width": 48}, "stem_width is 48; expected a multiple of groups 32"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options: dict[str, tuple[int, ...]], message: str) -> None:
