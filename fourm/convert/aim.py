@@ -48,6 +48,8 @@ _TRUNK = {
     "mlp.fc3": "mlp.fc3",
 }
 _POSITIONS = "preprocessor.pos_embed"
+_EPS: dict[Version, float] = {"aim": 1e-6, "aimv2": 1e-5}
+"""Of all norms; a config of AIMv2 may say another one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Facts:
         learned: whether its positions are learned.
         counted: whether its positions are fixed, and counted from 0 at any size.
         num_classes: of its head; None: it has none.
+        norm_eps: epsilon of its norms.
         probed: blocks that the head averages.
     """
 
@@ -74,6 +77,7 @@ class Facts:
     learned: bool
     counted: bool
     num_classes: int | None
+    norm_eps: float
     probed: tuple[int, ...] = ()
 
     @classmethod
@@ -121,9 +125,10 @@ class Facts:
         sizes["num_heads"] = num_heads or sizes["num_heads"]
         num_classes = state["head.linear.weight"].shape[0] if "head.linear.weight" in state else None
         probed = () if num_classes is None else _probed(layers, config.get("probe_layers"), dim, depth)
+        eps = config.get("rms_norm_eps") if version == "aimv2" else None
         return cls(
             version, **sizes, channels=channels, learned=learned, counted=version == "aimv2" and not learned,
-            num_classes=num_classes, probed=probed,
+            num_classes=num_classes, norm_eps=float(eps or _EPS[version]), probed=probed,
         )  # fmt: skip
 
     @property
@@ -149,7 +154,7 @@ class Facts:
             dim=self.dim, encoder_depth=0, decoder_depth=self.depth, num_heads=self.num_heads,
             mlp_ratio=ratio if first else 1.5 * ratio, mlp_hidden_dim=self.mlp_dim,
             activation="gelu" if first else "swiglu", norm="layernorm" if first else "rmsnorm", norm_bias=first,
-            norm_eps=1e-6 if first else 1e-5, patch_bias=True, patch_norm=True, modality_embeddings=False,
+            norm_eps=self.norm_eps, patch_bias=True, patch_norm=True, modality_embeddings=False,
         )  # fmt: skip
 
 

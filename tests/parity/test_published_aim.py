@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import fourm
@@ -107,6 +109,28 @@ def test_the_second_version_is_that_of_transformers_with_both_kinds_of_positions
     pixels = torch.randn(2, 3, 70, 98) if native else torch.randn(2, 3, 112, 112)
 
     convert("aimv2", tmp_path / "encoder.pth", tmp_path / "out", "--heads", 3)
+
+    torch.testing.assert_close(
+        fourm.backbone(tmp_path / "out").forward_features(pixels),
+        theirs(pixels).last_hidden_state, rtol=0, atol=TOLERANCE,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("told", "eps"), [({"rms_norm_eps": 0.1}, 0.1), ({}, 1e-5)])
+def test_the_config_says_the_epsilon_of_the_norms(told: dict[str, float], eps: float, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.Aimv2VisionConfig(**sizes, rms_norm_eps=eps, use_head=False)
+    theirs = transformers.Aimv2VisionModel(config).eval()
+    save_file(in_the_published_layout(theirs.state_dict(), 2), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**sizes, "patch_size": 14, **told}))
+    pixels = torch.randn(2, 3, 28, 28)
+
+    convert("aimv2", tmp_path, tmp_path / "out")
 
     torch.testing.assert_close(
         fourm.backbone(tmp_path / "out").forward_features(pixels),
