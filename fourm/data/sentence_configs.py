@@ -25,7 +25,8 @@ class SentenceConfig:
     Args:
         views: pictures of a sample that take part.
         num_images: most pictures of a sentence.
-        num_rows: use only the first so many samples; None: all.
+        num_rows: use only the first so many samples; None: all. Of clips, objects and classes, the first that fit in
+            whole.
     """
 
     target: ClassVar[str]
@@ -86,7 +87,7 @@ class InpaintingConfig(PairsConfig):
 
 @dataclass(frozen=True)
 class VideoConfig(SentenceConfig):
-    """Frames of a clip at even distances; a clip is a group of samples in the order of their keys.
+    """Frames of a clip at even distances; a clip is a group of samples in the natural order of their keys.
 
     Args:
         views, num_images, num_rows: see `SentenceConfig`. With several views, frames are annotated.
@@ -109,7 +110,7 @@ class VideoConfig(SentenceConfig):
 
 @dataclass(frozen=True)
 class RotationConfig(SentenceConfig):
-    """An object seen from all sides: views around it are a group, in the order of their keys, which closes.
+    """An object seen from all sides: views around it are a group in the natural order of their keys, which closes.
 
     A sentence begins anywhere and goes round in either direction.
 

@@ -6,6 +6,7 @@ tokens, are made elsewhere (`fourm prepare sentences`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,16 @@ class Frame(NamedTuple):
 
 Sentence = list[Frame]
 Groups = Mapping[str, Sequence[int]]
-"""Clips, objects or classes, by name: the numbers of their samples, in order."""
+"""Clips, objects or classes, by name: the numbers of their samples, in the order of `natural_order`."""
+
+
+def natural_order(key: str) -> list[str | int]:
+    """What sorts keys as people count: `clip/2` before `clip/10`, with or without leading zeros.
+
+    Args:
+        key: of a sample. The parts between its numbers are compared as text.
+    """
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split("([0-9]+)", key))]
 
 
 def build(config: SentenceConfig, rows: Sequence[int], groups: Groups, rng: np.random.Generator) -> list[Sentence]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ def prepare_sentences(recipe: SentencesRecipe) -> dict[str, int]:
 
     Raises:
         DataError: if the data is damaged, or the output holds sentences of another recipe.
-        ConfigError: if the tokenizer is not for images, or a view is not what its filter is for.
+        ConfigError: if the tokenizer is not for images, a view is not what its filter is for, or `num_rows` of a task
+            has no room for a single clip, object or class.
     """
     tokenizer, source, pictures = _opened(recipe)
     writer = _Writer(recipe, tokenizer, source, pictures)
@@ -108,17 +109,23 @@ def _needs_groups(recipe: SentencesRecipe) -> bool:
     return any(sentence.needs_groups for sentence in recipe.sentences.values())
 
 
+class _Part(NamedTuple):
+    """Samples whose sentences share a file; of kinds that need groups, whole ones."""
+
+    rows: Sequence[int]
+    groups: sentences.Groups
+
+
 class _Writer:
     """Goes through the data, as many samples at a time as share a file."""
 
     def __init__(self, recipe: SentencesRecipe, tokenizer: Any, source: Source, pictures: Pictures) -> None:
         self.recipe, self.tokenizer, self.source, self.pictures = recipe, tokenizer, source, pictures
-        self._names: dict[int, str] = {}
-        size = recipe.rows_per_file
-        self.chunks = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+        self._groups = self._grouped() if _needs_groups(recipe) else {}
+        self.parts = {task: self._parts(task) for task in recipe.sentences}
         images = {
-            task: sum(len(s) for c in range(len(self.chunks)) for s in self._built(task, c, 0))
-            for task in recipe.sentences
+            task: sum(len(s) for number in range(len(parts)) for s in self._built(task, number, 0))
+            for task, parts in self.parts.items()
         }
         per_image = tokenizer.grid.num_tokens
         balanced = repeats({task: count * per_image for task, count in images.items()}, recipe.balance)
@@ -128,43 +135,65 @@ class _Writer:
         """Write what is missing."""
         for task in self.recipe.sentences:
             self._write_facts(task)
-        total = sum(map(len, self.chunks))
-        with progress_bar("samples", total) as advance:
-            for number, rows in enumerate(self.chunks):
-                missing = [task for task in self.recipe.sentences if not self._is_complete(task, number)]
+        with progress_bar("files", sum(map(len, self.parts.values()))) as advance:
+            for number in range(max(map(len, self.parts.values()))):
+                tasks = [task for task, parts in self.parts.items() if number < len(parts)]
+                missing = [task for task in tasks if not self._is_complete(task, number)]
                 if missing:
                     self._write(number, missing)
-                advance(len(rows))
+                advance(len(tasks))
         for task, count in self.times.items():
-            _LOG.info("%s: %d files, %d times", self.recipe.output / task, len(self.chunks), count)
+            _LOG.info("%s: %d files, %d times", self.recipe.output / task, len(self.parts[task]), count)
 
-    def _write(self, chunk: int, tasks: Sequence[str]) -> None:
+    def _write(self, number: int, tasks: Sequence[str]) -> None:
         documents: dict[str, list[list[Shot]]] = {}
         for task in tasks:
             documents[task] = [
                 [self.pictures.shot(frame.row, frame.view, time) for frame in sentence]
                 for time in range(self.times[task])
-                for sentence in self._built(task, chunk, time)
+                for sentence in self._built(task, number, time)
             ]
         tokens = self._encode({shot for sentences in documents.values() for one in sentences for shot in one})
         for task, found in documents.items():
-            with DocumentWriter(self._path(task, chunk)) as writer:
+            with DocumentWriter(self._path(task, number)) as writer:
                 for shots in found:
                     writer.write(np.concatenate([tokens[shot] for shot in shots]))
 
-    def _built(self, task: str, chunk: int, time: int) -> list[sentences.Sentence]:
-        config, rows = self.recipe.sentences[task], self.chunks[chunk]
-        if config.num_rows is not None:
-            rows = range(rows.start, max(rows.start, min(rows.stop, config.num_rows)))
-        groups = self._groups(rows) if config.needs_groups else {}
-        return sentences.build(config, rows, groups, generator(self.recipe.seed, task, chunk, time))
+    def _built(self, task: str, number: int, time: int) -> list[sentences.Sentence]:
+        rows, groups = self.parts[task][number]
+        rng = generator(self.recipe.seed, task, number, time)
+        return sentences.build(self.recipe.sentences[task], rows, groups, rng)
 
-    def _groups(self, rows: range) -> dict[str, list[int]]:
+    def _parts(self, task: str) -> list[_Part]:
+        config, size, total = self.recipe.sentences[task], self.recipe.rows_per_file, len(self.source)
+        num_rows = total if config.num_rows is None else min(config.num_rows, total)
+        if not config.needs_groups:
+            return [_Part(range(n, max(n, min(n + size, num_rows))), {}) for n in range(0, total, size)]
+        parts: list[dict[str, list[int]]] = []
+        used = room = 0
+        for name, rows in self._groups.items():
+            used += len(rows)
+            if used > num_rows and not parts:
+                raise ConfigError(
+                    f"sentences.{task}.num_rows is {num_rows}, but '{name}', the first of {self.source.name}, has "
+                    f"{len(rows)} samples, and none is cut: set num_rows to {len(rows)} or more"
+                )
+            if used > num_rows:
+                break
+            if not parts or len(rows) > room:
+                parts.append({})
+                room = size
+            parts[-1][name] = rows
+            room -= len(rows)
+        return [_Part([row for rows in part.values() for row in rows], part) for part in parts]
+
+    def _grouped(self) -> dict[str, list[int]]:
+        """All clips, objects or classes, in the order in which the data has them."""
         found: dict[str, list[int]] = {}
-        for row in rows:
-            if row not in self._names:
-                self._names[row] = self._group(row)
-            found.setdefault(self._names[row], []).append(row)
+        for row in range(len(self.source)):
+            found.setdefault(self._group(row), []).append(row)
+        for rows in found.values():
+            rows.sort(key=lambda row: sentences.natural_order(self.source.key(row)))
         return found
 
     def _group(self, row: int) -> str:
@@ -204,12 +233,12 @@ class _Writer:
         for row, own in by_row.items():
             yield from self.pictures.draw(row, own).items()
 
-    def _is_complete(self, task: str, chunk: int) -> bool:
-        path = self._path(task, chunk)
+    def _is_complete(self, task: str, number: int) -> bool:
+        path = self._path(task, number)
         return path.is_file() and meta_path(path).is_file()
 
-    def _path(self, task: str, chunk: int) -> Path:
-        return self.recipe.output / task / f"part-{chunk:05d}.bin"
+    def _path(self, task: str, number: int) -> Path:
+        return self.recipe.output / task / f"part-{number:05d}.bin"
 
     def _write_facts(self, task: str) -> None:
         """Say what made the documents; others are not mixed with them."""
@@ -231,6 +260,8 @@ class _Writer:
         own = to_dict(self.recipe)
         kept = {key: own[key] for key in ("data", "views", "group_by", "augment", "rows_per_file", "seed")}
         facts = {**kept, "sentence": own["sentences"][task], "times": self.times[task], "samples": len(self.source)}
+        if self.recipe.sentences[task].needs_groups:
+            facts["groups"] = [list(part.groups.values()) for part in self.parts[task]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

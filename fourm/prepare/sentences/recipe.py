@@ -29,7 +29,8 @@ class SentencesRecipe:
         epochs: how often every task comes, each time in other sentences.
         balance: of tasks of different sizes.
         augment: changes the pictures each time that a task comes anew; null: they stay.
-        rows_per_file: samples whose sentences share a file; they are kept in memory together.
+        rows_per_file: samples whose sentences share a file; they are kept in memory together. A clip, an object or a
+            class is not split: a file ends before one that it has no room for, and one that is larger has its own.
         batch_size: pictures that are encoded at a time.
         device: that the tokenizer uses; `auto` is the first of cuda, mps and cpu.
         seed: of everything that is drawn.

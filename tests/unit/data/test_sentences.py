@@ -11,7 +11,7 @@ import pytest
 from fourm import config as configs
 from fourm.data import sentences
 from fourm.data.sentence_configs import SENTENCES, BalanceConfig, repeats
-from fourm.data.sentences import Frame
+from fourm.data.sentences import Frame, natural_order
 from fourm.errors import ConfigError
 
 ROWS = range(10, 47)
@@ -99,6 +99,13 @@ def test_turns_go_round_in_both_directions() -> None:
         assert len(steps) == 1
         directions |= steps
     assert directions == {1, 23}
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_keys_are_in_natural_order(padding: int) -> None:
+    keys = [f"clip{c}/{n:0{padding}d}" for c in (2, 10) for n in range(25)]
+    assert sorted(sorted(keys), key=natural_order) == keys
+    assert sorted(["b", "a/c", "7", "a/b", "a1b", "a"], key=natural_order) == ["7", "a", "a1b", "a/b", "a/c", "b"]
 
 
 def test_a_category_stays_among_itself() -> None:

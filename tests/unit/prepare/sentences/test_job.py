@@ -137,6 +137,84 @@ def test_clips_and_classes_are_groups(data: Path, tokenizer: Path, tmp_path: Pat
     assert classes == [3, 3, 4]
 
 
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three objects of 12, 3 and 5 views, whose names have no leading zeros."""
+    root, rng = tmp_path_factory.mktemp("objects"), np.random.default_rng(1)
+    for name, count in (("a", 12), ("b", 3), ("c", 5)):
+        (root / "image" / name).mkdir(parents=True)
+        for n in range(count):
+            pixels = rng.integers(0, 255, (28, 28)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / "image" / name / f"{n}.png")
+    return root
+
+
+def sequences(objects: Path, tokenizer: Path, path: Path) -> dict[str, list[list[str]]]:
+    """File -> documents, each as keys of its pictures."""
+    keys = [p.relative_to(objects / "image").with_suffix("").as_posix() for p in sorted(objects.rglob("*.png"))]
+    names = {tuple(ids): key for ids, key in zip(ids_of(objects, tokenizer, "image"), keys)}
+    assert len(names) == len(keys)
+    return {
+        file.name: [
+            [names[tuple(picture)] for picture in DocumentFile(file).read(n).reshape(-1, 49).tolist()]
+            for n in range(len(DocumentFile(file)))
+        ]
+        for file in sorted(path.glob("*.bin"))
+    }
+
+
+def test_frames_come_in_natural_order(objects: Path, tokenizer: Path, tmp_path: Path) -> None:
+    prepare_sentences(
+        recipe(objects, tokenizer, tmp_path, views={"image": "image@28"}, sentences={"video": {"strides": [1]}})
+    )
+    (found,) = sequences(objects, tokenizer, tmp_path / "video").values()
+    assert found == [[f"{name}/{n}" for n in range(count)] for name, count in (("a", 12), ("b", 3), ("c", 5))]
+
+
+def test_files_split_no_groups(objects: Path, tokenizer: Path, tmp_path: Path) -> None:
+    tasks = {"rotation": {}, "category": {}, "single": {}}
+    made = recipe(objects, tokenizer, tmp_path, views={"image": "image@28"}, sentences=tasks, rows_per_file=7, epochs=2)
+    prepare_sentences(made)
+    for task in ("rotation", "category"):
+        files = sequences(objects, tokenizer, tmp_path / task)
+        assert [sorted({key[0] for one in found for key in one}) for found in files.values()] == [["a"], ["b"], ["c"]]
+        assert [[len(one) for one in found] for found in files.values()] == [[12, 12], [3, 3], [5, 5]]
+    for found in sequences(objects, tokenizer, tmp_path / "rotation").values():
+        for views in found:
+            steps = np.diff([int(key[2:]) for key in views]) % len(views)
+            assert set(steps.tolist()) in ({1}, {len(views) - 1})
+    single = sequences(objects, tokenizer, tmp_path / "single")
+    assert [len(found) for found in single.values()] == [14, 14, 12]  # samples that stand alone are cut as before
+
+    folder = tmp_path / "rotation"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    kept = (folder / "part-00000.bin").stat().st_mtime_ns
+    (folder / "part-00002.bin").unlink()
+    prepare_sentences(made)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert (folder / "part-00000.bin").stat().st_mtime_ns == kept
+
+
+def test_groups_share_a_file_as_far_as_it_has_room(objects: Path, tokenizer: Path, tmp_path: Path) -> None:
+    for size, expected in ((8, ["a", "bc"]), (15, ["ab", "c"]), (19, ["ab", "c"]), (20, ["abc"])):
+        out = tmp_path / str(size)
+        options = {"views": {"image": "image@28"}, "sentences": {"rotation": {}}, "rows_per_file": size}
+        prepare_sentences(recipe(objects, tokenizer, out, **options))
+        files = sequences(objects, tokenizer, out / "rotation").values()
+        assert ["".join(one[0][0] for one in found) for found in files] == expected
+
+
+def test_the_last_group_is_whole_or_left_out(objects: Path, tokenizer: Path, tmp_path: Path) -> None:
+    for num_rows, expected in ((12, [12]), (14, [12]), (15, [12, 3]), (99, [12, 3, 5])):
+        out = tmp_path / str(num_rows)
+        options = {"views": {"image": "image@28"}, "sentences": {"rotation": {"num_rows": num_rows}}}
+        prepare_sentences(recipe(objects, tokenizer, out, **options))
+        assert [len(one) // 49 for one in documents(out / "rotation")] == expected
+    options = {"views": {"image": "image@28"}, "sentences": {"rotation": {"num_rows": 11}}}
+    with pytest.raises(ConfigError, match=r"rotation\.num_rows is 11, but 'a'.* has 12 samples.* set num_rows to 12"):
+        prepare_sentences(recipe(objects, tokenizer, tmp_path / "none", **options))
+
+
 def test_what_lies_in_no_folder_is_no_clip(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "flat" / "image").mkdir(parents=True)
     for path in (data / "image").rglob("*.png"):
