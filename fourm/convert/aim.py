@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from fourm.convert.aim_transformers import PATCHES, PublishedNames
 from fourm.convert.published import WEIGHTS_FILE, Published, open_checkpoint
 from fourm.convert.rules import Rule
 from fourm.errors import CheckpointError, ConfigError
@@ -102,6 +103,8 @@ class Facts:
                     f"a published AIM encoder has the tensor {key}, this one has not; it has "
                     f"{', '.join(list(state)[:3]) or 'none'}"
                 )
+        if (activation := config.get("hidden_act", "silu")) != "silu":
+            raise CheckpointError(f"its config has hidden_act {activation}; only silu can be converted")
         found = "aimv2" if "trunk.blocks.0.mlp.fc3.weight" in state else "aim"
         if found != version:
             raise CheckpointError(f"this is an encoder of {found}: use `fourm convert {found}`")
@@ -210,6 +213,8 @@ def open_encoder(source: str | Path, head: str | Path | None = None) -> Publishe
     weights = Path(source) / WEIGHTS_FILE
     bare = weights.is_file() and not (Path(source) / "config.json").is_file()
     body = open_checkpoint(weights if bare else source)
+    if PATCHES in body.tensors:
+        body = replace(body, tensors=PublishedNames(body.tensors))
     if head is None:
         return body
     extra = open_checkpoint(head)

@@ -24,6 +24,9 @@ from fourm.transfer.folder import load_network
 from tests.parity.rebuild import golden, tensors, values
 
 TOLERANCE = 2e-4
+SMALL = {
+    "hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28,
+}  # fmt: skip
 Hub = Callable[[str], Path]
 
 
@@ -120,14 +123,11 @@ def test_the_second_version_is_that_of_transformers_with_both_kinds_of_positions
 @pytest.mark.parametrize(("told", "eps"), [({"rms_norm_eps": 0.1}, 0.1), ({}, 1e-5)])
 def test_the_config_says_the_epsilon_of_the_norms(told: dict[str, float], eps: float, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28,
-    }  # fmt: skip
     torch.manual_seed(0)
-    config = transformers.Aimv2VisionConfig(**sizes, rms_norm_eps=eps, use_head=False)
+    config = transformers.Aimv2VisionConfig(**SMALL, rms_norm_eps=eps, use_head=False)
     theirs = transformers.Aimv2VisionModel(config).eval()
     save_file(in_the_published_layout(theirs.state_dict(), 2), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({**sizes, "patch_size": 14, **told}))
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL, "patch_size": 14, **told}))
     pixels = torch.randn(2, 3, 28, 28)
 
     convert("aimv2", tmp_path, tmp_path / "out")
@@ -136,6 +136,52 @@ def test_the_config_says_the_epsilon_of_the_norms(told: dict[str, float], eps: f
         fourm.backbone(tmp_path / "out").forward_features(pixels),
         theirs(pixels).last_hidden_state, rtol=0, atol=TOLERANCE,
     )  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"is_native": True, "use_head": False, "rms_norm_eps": 0.1}])
+def test_a_folder_that_transformers_saved_is_read(options: dict[str, Any], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = transformers.Aimv2VisionModel(transformers.Aimv2VisionConfig(**SMALL, **options)).eval()
+    for name, parameter in theirs.named_parameters():
+        if "norm" in name or name.endswith("bias"):  # which begin as constants
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    theirs.save_pretrained(tmp_path / "hf")
+    pixels = torch.randn(2, 3, 28, 28)
+
+    convert("aimv2", tmp_path / "hf", tmp_path / "out")
+
+    torch.testing.assert_close(
+        fourm.backbone(tmp_path / "out").forward_features(pixels),
+        theirs(pixels).last_hidden_state, rtol=0, atol=TOLERANCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"qkv_bias": True}, r"without a place: .*trunk.blocks.0.attn.qkv.bias"),
+        ({"hidden_act": "gelu"}, "hidden_act gelu; only silu"),
+    ],
+)
+def test_one_that_a_trunk_has_no_place_for_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.Aimv2VisionModel(transformers.Aimv2VisionConfig(**SMALL, **options))
+    theirs.save_pretrained(tmp_path / "hf")
+
+    with pytest.raises(CheckpointError, match=message):
+        aims.convert(tmp_path / "hf", tmp_path / "out", version="aimv2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_whose_queries_lack_their_keys_is_refused(tmp_path: Path) -> None:
+    state = {"embeddings.patch_embed.weight": torch.zeros(4, 3, 2, 2)}
+    state |= {f"encoder.layers.0.attention.{name}_proj.weight": torch.zeros(4, 4) for name in "qv"}
+    torch.save(state, tmp_path / "encoder.pth")
+
+    with pytest.raises(CheckpointError, match=r"trunk.blocks.0.attn.qkv.weight should be made of 3 tensors"):
+        aims.convert(tmp_path / "encoder.pth", tmp_path / "out", version="aimv2")
 
 
 def in_the_published_layout(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
