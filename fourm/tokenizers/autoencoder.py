@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fourm.config import to_dict
-from fourm.errors import CheckpointError, ConfigError
+from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.layouts import Grid
 from fourm.modality import Modality
 from fourm.nn.position import resize_table
@@ -180,7 +180,17 @@ class Autoencoder(TokenizerModule):
         Returns:
             Natural units: colours in [0, 1], metres, unit normals, probabilities of a mask or features (B, C, H, W),
             labels (B, H, W) int64. Raw: (B, C, H, W) normalised values or logits.
+
+        Raises:
+            DataError: if the ids are no grids.
         """
+        if ids.dim() != 3:
+            size = f"{self.grid.height}, {self.grid.width}"
+            raise DataError(
+                f"token ids have shape {tuple(ids.shape)}; expected (batch, rows, columns), as `encode` gives them: "
+                f"(batch, {size}) for images of '{self.modality.name}'. Rows of ids become grids by "
+                f"ids.view(-1, {size})"
+            )
         return self.decode_embeddings(self.quantizer.lookup(ids), seeds=seeds, raw=raw)
 
     @torch.no_grad()

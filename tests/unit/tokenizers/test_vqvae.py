@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from fourm.config import build, to_dict
-from fourm.errors import CheckpointError, ConfigError
+from fourm.errors import CheckpointError, ConfigError, DataError
 from fourm.layouts import Continuous, Discrete, Grid
 from fourm.modality import Modality
 from fourm.nn.position import resize_table
@@ -59,6 +60,16 @@ def test_shapes_and_ranges_of_ids_and_images(modality, network):
     else:
         assert decoded.shape == raw.shape == (3, 3, 16, 16)
         assert 0 <= decoded.min() <= decoded.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(2, 24), (24,), (2, 1, 4, 6)])
+@pytest.mark.parametrize("quantizer", [EMA, MEMCODES], ids=lambda q: q["kind"])
+def test_ids_that_are_no_grid_are_refused_with_the_shape_they_should_have(quantizer, shape):
+    model = make(RGB, CONV, **quantizer).eval()
+    rows, columns = model.grid.height, model.grid.width
+    expected = rf"token ids have shape {re.escape(str(shape))}; .* \(batch, {rows}, {columns}\) for images of 'rgb'"
+    with pytest.raises(DataError, match=expected):
+        model.decode(torch.zeros(shape, dtype=torch.int64))
 
 
 def test_forward_is_encode_then_decode():
