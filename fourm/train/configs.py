@@ -47,8 +47,8 @@ class OptimizerConfig:
         eps: added to the root of the second moment.
         weight_decay: of all weights, embeddings included, but of no norm and no bias.
         clip_grad: largest gradient norm; longer gradients are shortened to it.
-        skip_grad: an update whose gradient norm is this large, or not finite, is left out: `spike.grad_norm` with
-            `on_spike: skip` says the same.
+        skip_grad: an update whose gradient norm is this large is left out: `spike.grad_norm` with `on_spike: skip`
+            says the same. `on_nan` is for those that are not finite.
         fused: the fused kernel; None uses it wherever the device has one.
         rules: exceptions by parameter name.
     """

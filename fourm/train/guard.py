@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ class SpikeError(BadStepError):
     """A gradient or a loss is far larger than before."""
 
 
+def policy(error: BadStepError, config: TrainConfig) -> str:
+    """What the recipe wants done about a step: stop, skip or rollback."""
+    return config.on_nan if isinstance(error, NotFiniteError) else config.on_spike
+
+
 class Guard:
     """Judges steps where the gradient is, so that leaving an update out waits for nothing; the host reads it later.
 
@@ -41,23 +47,23 @@ class Guard:
     """Numbers that are kept of a step."""
 
     def __init__(self, config: TrainConfig, world: World) -> None:
-        self._world, self._limit, self._spike = world, config.grad_limit, config.spike
+        self._config, self._world, self._limit, self._spike = config, world, config.grad_limit, config.spike
         skips_spikes = config.on_spike == "skip" and config.knows_spikes
-        # As a gradient that is too long, one that is not finite is left out too.
-        skips_not_finite = config.on_nan == "skip" or skips_spikes
-        self._skipped = [_NOT_FINITE] * skips_not_finite + [_LONG_GRADIENT, _NORM_SPIKE, _LOSS_SPIKE] * skips_spikes
-        self._tolerated = config.max_nan
+        spikes = [_LONG_GRADIENT, _NORM_SPIKE, _LOSS_SPIKE]
+        self._skipped = [_NOT_FINITE] * (config.on_nan == "skip") + spikes * skips_spikes
+        self._in_a_row = 0
         self._norms = _Recent(config.spike.window, world) if config.spike.grad_ratio is not None else None
         self._losses = _Recent(config.spike.window, world) if config.spike.loss_ratio is not None else None
         self.found = torch.zeros(self.width, device=world.device)
 
     @classmethod
     def of(cls, config: TrainConfig, world: World) -> Guard | None:
-        """The guard of a run; None where the recipe wants nothing that has to be known of each step."""
-        return cls(config, world) if config.on_nan == "skip" or config.knows_spikes else None
+        """The guard of a run; None where no step's gradient has to be known: nothing is skipped, a spike or clipped."""
+        clips = config.optimizer.clip_grad is not None
+        return cls(config, world) if config.on_nan == "skip" or config.knows_spikes or clips else None
 
     @torch.no_grad()
-    def leaves_out(self, norm: Tensor, loss: Tensor, step: int) -> Tensor:
+    def leaves_out(self, norm: Tensor, loss: Tensor, step: int) -> Tensor | None:
         """Judge a step; `found` then holds what there is to say of it.
 
         Args:
@@ -66,7 +72,7 @@ class Guard:
             step: steps done before this one.
 
         Returns:
-            () bool, whether its update is left out.
+            () bool, whether its update is left out; None: no update ever is.
         """
         norm = norm.float()
         fault, usual_norm, usual_loss = torch.zeros_like(norm), torch.zeros_like(norm), torch.zeros_like(norm)
@@ -85,6 +91,8 @@ class Guard:
             fault = fault.masked_fill(norm >= self._limit, _LONG_GRADIENT)
         fault = fault.masked_fill(~norm.isfinite(), _NOT_FINITE)
         self.found = torch.stack([fault, norm, usual_norm, usual_loss])
+        if not self._skipped:
+            return None
         skips = torch.zeros_like(fault, dtype=torch.bool)
         for kind in self._skipped:
             skips = skips | (fault == kind)
@@ -110,9 +118,16 @@ class Guard:
             return SpikeError(f"the loss is {loss:.4g} at step {step}, {loss / usual_loss:.1f} {before}")
         return None
 
-    def tolerates(self, found: Sequence[float]) -> int:
-        """How many such steps in a row there may be."""
-        return self._tolerated if int(found[0]) in self._skipped else 0
+    def tolerates(self, error: BadStepError | None) -> bool:
+        """Whether training goes on after a step; asked once of each, in order, since it counts bad steps in a row.
+
+        Args:
+            error: what is wrong with it, or None.
+        """
+        self._in_a_row = 0 if error is None else self._in_a_row + 1
+        if error is None:
+            return True
+        return policy(error, self._config) == "skip" and self._in_a_row <= self._config.max_nan
 
     def restart(self) -> None:
         """Forget what norms and losses were: other parameters are trained from here on."""
@@ -120,14 +135,16 @@ class Guard:
             if recent is not None:
                 recent.restart()
 
-    def state(self) -> dict[str, list[float | None]]:
-        """Norms and losses of recent steps, for a checkpoint; JSON-able and exact."""
+    def state(self) -> dict[str, Any]:
+        """Norms and losses of recent steps, and bad steps in a row, for a checkpoint; JSON-able and exact."""
         recent = {"grad_norm": self._norms, "loss": self._losses}
-        return {name: kept.values() for name, kept in recent.items() if kept is not None}
+        kept = {name: values.values() for name, values in recent.items() if values is not None}
+        return {**kept, "in_a_row": self._in_a_row}
 
-    def set_state(self, state: Mapping[str, Sequence[float | None]]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` gave. Where there is none, or of another window, all begins anew."""
         self.restart()
+        self._in_a_row = state.get("in_a_row", 0)  # earlier versions did not keep it
         for name, recent in (("grad_norm", self._norms), ("loss", self._losses)):
             values = state.get(name, [])
             if recent is not None and len(values) == recent.window:

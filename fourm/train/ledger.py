@@ -18,18 +18,14 @@ class LossLedger:
         parts: names of the parts of the loss.
         capacity: most steps between two readings.
         world: the ranks whose losses add up.
-        tolerate: steps in a row whose loss may be not finite. They are left out of means and counted as `skipped`.
-        guard: knows of other steps with which something is wrong.
+        guard: knows of other steps with which something is wrong, and which are tolerated: these are left out of
+            means and counted as `skipped`. None: no loss may be not finite.
     """
 
-    def __init__(
-        self, parts: tuple[str, ...], capacity: int, world: World, tolerate: int = 0, guard: Guard | None = None
-    ) -> None:
+    def __init__(self, parts: tuple[str, ...], capacity: int, world: World, guard: Guard | None = None) -> None:
         self.parts = parts
         self.world = world
-        self.tolerate = tolerate
         self.guard = guard
-        self._in_a_row = 0
         self._device = torch.zeros(capacity, 1 + len(parts), device=world.device)
         self._found = torch.zeros(capacity, Guard.width, device=world.device)
         self._filled = 0
@@ -68,26 +64,23 @@ class LossLedger:
         first = last_step - self._filled + 1
         self._filled, self._totals = 0, []
         for i, row in enumerate(rows):
-            error, tolerated = self._error(row, found[i], first + i)
-            self._in_a_row = 0 if error is None else self._in_a_row + 1
-            if error is not None and self._in_a_row > tolerated:
+            error = self._error(row, found[i], first + i)
+            tolerated = self.guard is not None and self.guard.tolerates(error)
+            if error is not None and not tolerated:
                 raise error
             self.pending.append([row[0] if error is None else math.nan, *row[1:], *counts[i]])
 
-    def _error(self, row: list[float], found: list[float], step: int) -> tuple[BadStepError | None, int]:
-        """What is wrong with a step, and how many such steps in a row there may be."""
+    def _error(self, row: list[float], found: list[float], step: int) -> BadStepError | None:
+        """What is wrong with a step."""
         if not _is_finite(row):
             bad = [part for part, value in zip(self.parts, row[1:], strict=True) if not math.isfinite(value)]
             value = next(v for v in row if not math.isfinite(v))
-            text = f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})"
-            return NotFiniteError(text), self.tolerate
-        if self.guard is None:
-            return None, 0
-        return self.guard.error(found, row[0], step), self.guard.tolerates(found)
+            return NotFiniteError(f"the loss is {value} at step {step} (part: {', '.join(bad) or 'the total'})")
+        return None if self.guard is None else self.guard.error(found, row[0], step)
 
     def forget(self, pending: list[list[float]]) -> None:
         """Go back to what was noted at a checkpoint."""
-        self.pending, self._filled, self._totals, self._in_a_row = pending, 0, [], 0
+        self.pending, self._filled, self._totals = pending, 0, []
 
     def record(self) -> dict[str, float]:
         """Mean loss since the last record and mean of each part that occurred; forgets them."""

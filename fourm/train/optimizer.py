@@ -118,14 +118,15 @@ class Updater:
         self.fused = bool(optimizer.defaults["fused"])
 
     def step(
-        self, lr: float, *, measure: bool = False, leaves_out: Callable[[Tensor], Tensor] | None = None
+        self, lr: float, *, measure: bool = False, leaves_out: Callable[[Tensor], Tensor | None] | None = None
     ) -> Tensor | None:
         """Update the weights and clear the gradients.
 
         Args:
             lr: learning rate before the groups' own factors.
             measure: compute the gradient norm even if neither clipping nor `leaves_out` needs it.
-            leaves_out: from the () gradient norm before clipping, whether the weights stay as they are: () bool.
+            leaves_out: from the () gradient norm before clipping, whether the weights stay as they are: () bool;
+                None: they do not.
 
         Returns:
             () gradient norm before clipping, on the device, if it was computed.

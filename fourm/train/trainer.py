@@ -22,7 +22,7 @@ from fourm.train.distributed import World, start
 from fourm.train.ema import WeightAverage
 from fourm.train.feed import Feed, Loader, Portion
 from fourm.train.freeze import Freezer
-from fourm.train.guard import BadStepError, Guard, NotFiniteError
+from fourm.train.guard import BadStepError, Guard, policy
 from fourm.train.journal import Journal
 from fourm.train.ledger import LossLedger
 from fourm.train.meter import Meter
@@ -176,8 +176,7 @@ class Trainer:
         self._guard = Guard.of(c, world)
         self._freezer = Freezer(trained, c)
         self._average = WeightAverage(trained, c.ema_decay) if c.ema_decay is not None else None
-        tolerate = c.max_nan if c.on_nan == "skip" else 0
-        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, tolerate, self._guard)
+        self._ledger = LossLedger(self.objective.parts, c.log_every_steps, world, self._guard)
         folder = c.checkpoints or self.output / "checkpoints"
         self._store = CheckpointStore(folder, world, c.keep_checkpoints, background=c.save_in_background)
         self._snapshot = Snapshot(
@@ -216,17 +215,24 @@ class Trainer:
             try:
                 self._after_step()
             except BadStepError as found:
-                policy = self.config.on_nan if isinstance(found, NotFiniteError) else self.config.on_spike
-                if policy != "rollback":
+                if policy(found, self.config) != "rollback":
                     raise
                 self._roll_back(found)
 
     def _end(self, portion: Portion) -> None:
         """Save, then end before the run does: for a signal, or because a rank has no data to go on with."""
-        self._save(needed=True)
+        place = "there"
+        try:
+            self._save(needed=True)
+        except BadStepError as found:
+            if portion.stop_for and policy(found, self.config) != "rollback":
+                raise
+            # Left at the newest checkpoint, the run meets this step again and does then what the recipe says.
+            _LOG.warning("%s", found)
+            place = "the newest checkpoint"
         self._saving.finish()
         if portion.stop_for:
-            _LOG.warning("stopped after step %d; the same command goes on from there", self.state.step)
+            _LOG.warning("stopped after step %d; the same command goes on from %s", self.state.step, place)
             raise Interrupted(portion.stop_for)
         if portion.error is not None:
             raise portion.error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import torch
 
 from fourm.errors import TrainingError
 from fourm.objectives.base import Loss
+from fourm.train.configs import OptimizerConfig, SpikeConfig
 from fourm.train.distributed import World
+from fourm.train.guard import Guard, NotFiniteError
 from fourm.train.ledger import LossLedger
+from fourm.train.signals import Interrupted
 from fourm.train.tracking import read_log
 from tests.unit.train.toy import ToyBatch, ToyLoader, ToyModel, ToyObjective, toy_config, toy_trainer
 
@@ -34,12 +40,22 @@ class Bad(ToyObjective):
         return loss
 
 
+class Exploding(ToyModel):
+    """The gradient of one backward pass, counted from 1, is infinite; the loss is as ever."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.calls = itertools.count(1)
+        weight = self.embed.weight
+        weight.register_hook(lambda grad: torch.full_like(grad, torch.inf) if next(self.calls) == call else grad)
+
+
 def steps(output: Path) -> list[tuple[int, float | None]]:
     return [(r["step"], r["loss"]) for r in read_log(output / "log.jsonl") if r["kind"] == "train"]
 
 
-def run(output: Path, objective: ToyObjective, **config: Any) -> ToyModel:
-    model = ToyModel()
+def run(output: Path, objective: ToyObjective, model: ToyModel | None = None, **config: Any) -> ToyModel:
+    model = model or ToyModel()
     toy_trainer(output, toy_config(**{"max_steps": 12, **config}), model=model, objective=objective).fit()
     return model
 
@@ -66,7 +82,8 @@ def test_the_mean_of_a_record_leaves_out_what_is_not_finite(tmp_path: Path) -> N
 def test_too_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nan at step 8"):
         run(tmp_path, Bad(*range(5, 30)), on_nan="skip", max_nan=3)
-    book = LossLedger(("a",), 8, World(), tolerate=1)
+    world = World()
+    book = LossLedger(("a",), 8, world, Guard(toy_config(on_nan="skip", max_nan=1), world))
     nan = float("nan")
     for value in (nan, 1.0, nan, 1.0):
         book.add(torch.tensor([value, value]), [1.0])
@@ -113,3 +130,50 @@ def test_after_a_rollback_the_speed_counts_from_there(tmp_path: Path) -> None:
     records = [r for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "train"]
     assert min(r["tokens_per_second"] for r in records) > 0
     assert min(r["samples_per_second"] for r in records) > 0
+
+
+def test_bad_steps_in_a_row_are_counted_across_a_resume(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"on_nan": "skip", "max_nan": 3}
+    run(tmp_path, Bad(5, 6), max_steps=6, **config)
+    (tmp_path / "completed.json").unlink()
+    with pytest.raises(NotFiniteError, match="nan at step 8"):
+        run(tmp_path, Bad(1, 2), **config)  # steps 7 and 8
+
+
+def test_a_run_that_is_stopped_before_its_loss_is_read_goes_back_when_it_goes_on(tmp_path: Path) -> None:
+    class Stopped(Bad):
+        def loss(self, model: ToyModel, batch: ToyBatch) -> Loss:
+            if self.call + 1 == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(model, batch)
+
+    config: dict[str, Any] = {"on_nan": "rollback", "log_every_steps": 7, "save_every_steps": 7, "max_steps": 14}
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", Stopped(9), **config)
+    run(tmp_path / "parts", Bad(2), **config)
+    run(tmp_path / "whole", Bad(9), **config)
+    assert steps(tmp_path / "parts") == steps(tmp_path / "whole")
+
+
+BY_RATIO: dict[str, Any] = {"spike": SpikeConfig(grad_ratio=20.0, window=6)}
+CLIPPED: dict[str, Any] = {"optimizer": OptimizerConfig(lr=0.05, clip_grad=1.0)}
+
+
+@pytest.mark.parametrize("config", [BY_RATIO, CLIPPED], ids=["spikes", "clipped"])
+def test_stop_names_the_step_whose_gradient_is_not_finite(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(NotFiniteError, match="the gradient norm is inf at step 8"):
+        run(tmp_path, ToyObjective(), Exploding(8), log_every_steps=4, **config)
+
+
+def test_rollback_is_for_gradients_too_whatever_is_done_about_spikes(tmp_path: Path) -> None:
+    model = Exploding(8)
+    run(tmp_path, ToyObjective(), model, on_nan="rollback", save_every_steps=5, **BY_RATIO)
+    assert next(model.calls) == 8 + 7 + 1  # steps 6 to 8 again, then 9 to 12
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_skip_is_for_gradients_too_whatever_is_done_about_spikes(tmp_path: Path) -> None:
+    model = Exploding(8)
+    run(tmp_path, ToyObjective(), model, on_nan="skip", on_spike="stop", **BY_RATIO)
+    assert [step for step, loss in steps(tmp_path) if loss is None] == [8]
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from fourm.errors import ConfigError, TrainingError
+from fourm.errors import ConfigError, DataError, TrainingError
 from fourm.train.configs import FreezeStage, OptimizerConfig, ScheduleConfig, SpikeConfig
 from fourm.train.distributed import World
 from fourm.train.guard import Guard, NotFiniteError, SpikeError
+from fourm.train.signals import Interrupted
 from fourm.train.tracking import read_log
 from fourm.train.trainer import Trainer
 from tests.unit.train.toy import ToyBatch, ToyLoader, ToyObjective, scale_losses, toy_config, toy_trainer
@@ -27,15 +30,22 @@ WAYS: list[dict[str, Any]] = [
 
 
 class Spiky(ToyLoader):
-    """The loss of some micro-batches, counted from 1, is a thousand times too large; others are left out."""
+    """The loss of some micro-batches, counted from 1, is a thousand times too large; others are left out.
 
-    def __init__(self, *numbers: int, without: tuple[int, ...] = ()) -> None:
-        super().__init__(toy_config(), World())
-        self.numbers, self.without, self.factor = numbers, without, 1.0
+    While micro-batch `stop_at` is handed out, this process gets SIGTERM; after `end` there are none.
+    """
+
+    def __init__(
+        self, *numbers: int, without: tuple[int, ...] = (), stop_at: int | None = None, end: int | None = None
+    ) -> None:
+        super().__init__(toy_config(), World(), end=end)
+        self.numbers, self.without, self.stop_at, self.factor = numbers, without, stop_at, 1.0
 
     def __call__(self, cursor: dict[str, Any] | None) -> Iterator[tuple[ToyBatch, dict[str, Any]]]:
         for batch, after in super().__call__(cursor):
             self.factor = 1000.0 if after["n"] in self.numbers else 1.0
+            if after["n"] == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
             if after["n"] not in self.without:
                 yield batch, after
 
@@ -102,6 +112,33 @@ def test_rollback_before_the_first_checkpoint_goes_back_to_the_beginning(tmp_pat
     assert steps(tmp_path / "back") == steps(tmp_path / "without")
 
 
+BEFORE_IT_IS_READ: dict[str, Any] = {"log_every_steps": 7, "save_every_steps": 7, **BY_RATIO}
+
+
+def test_a_run_that_is_stopped_before_its_spike_is_read_goes_back_when_it_goes_on(tmp_path: Path) -> None:
+    config = {"on_spike": "rollback", "max_steps": 21, **BEFORE_IT_IS_READ}
+    whole = fit(tmp_path / "whole", Spiky(9), **config)
+    with pytest.raises(Interrupted) as stopped:
+        fit(tmp_path / "parts", Spiky(9, stop_at=10), **config)
+    assert stopped.value.code == 143
+    assert max(path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()) == "step-00000007"
+    resumed = fit(tmp_path / "parts", Spiky(9), **config)
+    assert steps(tmp_path / "parts") == steps(tmp_path / "whole")
+    assert resumed.state == whole.state
+
+
+def test_a_run_that_is_stopped_before_its_spike_is_read_fails_where_spikes_end_it(tmp_path: Path) -> None:
+    with pytest.raises(SpikeError, match="at step 9"):
+        fit(tmp_path, Spiky(9, stop_at=10), on_spike="stop", **BEFORE_IT_IS_READ)
+
+
+@pytest.mark.parametrize("on_spike", ["stop", "rollback"])
+def test_a_spike_does_not_hide_that_the_loader_failed(tmp_path: Path, on_spike: str) -> None:
+    with pytest.raises(DataError, match="the loader ended after step 10"):
+        fit(tmp_path, Spiky(9, end=10), on_spike=on_spike, **BEFORE_IT_IS_READ)
+    assert not list(tmp_path.glob("checkpoints/step-00000010"))
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     zip(
@@ -154,12 +191,16 @@ def test_the_state_goes_out_and_in_exactly_and_not_into_another_window() -> None
     one, other = guard(), guard()
     for step, norm in enumerate([0.1, 0.7, float("nan")]):
         one.leaves_out(torch.tensor(norm), torch.tensor(1.0), step)
-    assert one.state() == {"grad_norm": [pytest.approx(0.1), pytest.approx(0.7), None, None]}
+    for _ in range(2):
+        one.tolerates(SpikeError("the gradient is too long"))
+    assert one.state() == {"grad_norm": [pytest.approx(0.1), pytest.approx(0.7), None, None], "in_a_row": 2}
     other.set_state(one.state())
     assert other.state() == one.state()
     other = guard(6)
     other.set_state(one.state())
-    assert other.state() == {"grad_norm": [None] * 6}
+    assert other.state() == {"grad_norm": [None] * 6, "in_a_row": 2}
+    other.set_state({"grad_norm": [1.0] * 6})  # of an earlier version
+    assert other.state() == {"grad_norm": [1.0] * 6, "in_a_row": 0}
 
 
 def test_a_ratio_waits_for_half_of_the_window() -> None:
@@ -171,7 +212,7 @@ def test_a_ratio_waits_for_half_of_the_window() -> None:
     assert [judged(norm, step) for step, norm in enumerate([1.0, 100.0, 101.0, 99.0])] == [False, False, False, False]
     guard.restart()
     found = [judged(norm, step) for step, norm in enumerate([1.0, 2.0, 21.0, 19.0, 1.0, float("inf")])]
-    assert found == [False, False, True, False, False, True]
+    assert found == [False, False, True, False, False, False]  # what is not finite is for on_nan
     error = guard.error(guard.found.tolist(), 1.0, 6)
     assert isinstance(error, NotFiniteError)
     assert str(error) == "the gradient norm is inf at step 6"
