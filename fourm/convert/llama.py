@@ -147,10 +147,10 @@ def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
         CheckpointError: for what a trunk has not, such as other rotary positions than the plain ones.
     """
     dim, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or dim // heads)
     rope = {**(config.get("rope_parameters") or {}), **(config.get("rope_scaling") or {})}
     odd = {
         "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "head_dim": (config.get("head_dim") or dim // heads, dim // heads),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
         "use_sliding_window": (bool(config.get("use_sliding_window", False)), False),
     }
@@ -165,6 +165,7 @@ def model_config(config: Mapping[str, Any]) -> MultimodalConfig:
         decoder_depth=int(config["num_hidden_layers"]),
         num_heads=heads,
         num_kv_heads=_if_other(int(config.get("num_key_value_heads") or heads), heads),
+        head_dim=None if dim % heads == 0 and head_dim == dim // heads else head_dim,
         mlp_hidden_dim=int(config["intermediate_size"]),
         qkv_bias=bias or is_qwen,
         proj_bias=bias,
@@ -199,16 +200,22 @@ def published_config(model: Any) -> dict[str, Any]:
         )
     if c.qkv_bias != c.proj_bias:
         raise CheckpointError("Llama has biases of queries, keys, values and outputs together, or none of them")
+    if c.dim % c.num_heads:
+        raise CheckpointError(
+            f"transformers reads no Llama whose width, {c.dim}, is no multiple of its {c.num_heads} heads"
+        )
     (modality,) = model.modalities.values()
+    trunk = c.trunk(1, cross_attention=False)
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": modality.vocab_size,
         "hidden_size": c.dim,
-        "intermediate_size": c.trunk(1, cross_attention=False).mlp_dim,
+        "intermediate_size": trunk.mlp_dim,
         "num_hidden_layers": c.decoder_depth,
         "num_attention_heads": c.num_heads,
         "num_key_value_heads": c.num_kv_heads or c.num_heads,
+        "head_dim": trunk.head_width,
         "hidden_act": "silu",
         "max_position_embeddings": max(modality.num_tokens - 1, 1),
         "initializer_range": c.init_std or 0.02,
@@ -250,8 +257,9 @@ def unread(published: Mapping[str, Tensor]) -> list[Rule]:
 def _block_rules(
     config: MultimodalConfig, own: Mapping[str, tuple[int, ...]], theirs: str, ours: str
 ) -> Iterator[Rule]:
-    kv = (config.num_kv_heads or config.num_heads) * (config.dim // config.num_heads)
-    edges = (0, config.dim, config.dim + kv, config.dim + 2 * kv)
+    width = config.trunk(1, cross_attention=False).head_width
+    queries, kv = config.num_heads * width, (config.num_kv_heads or config.num_heads) * width
+    edges = (0, queries, queries + kv, queries + 2 * kv)
     plain = {
         "self_attn.o_proj": "attn.proj",
         "mlp.gate_proj": "mlp.fc1",

@@ -42,6 +42,7 @@ _PUBLISHED_LIMITS = {
 _ACTIVATIONS = {("SiLU", True): "swiglu", ("GELU", False): "gelu"}
 _BEYOND = (
     "num_kv_heads",
+    "head_dim",
     "mlp_hidden_dim",
     "rope_theta",
     "norm",

@@ -116,8 +116,8 @@ class MultimodalConfig:
 
     Args:
         dim, encoder_depth, decoder_depth, num_heads: sizes.
-        num_kv_heads, mlp_ratio, mlp_hidden_dim, activation, rope_theta, norm, norm_eps, qk_norm and the biases: see
-            `TrunkConfig`.
+        num_kv_heads, head_dim, mlp_ratio, mlp_hidden_dim, activation, rope_theta, norm, norm_eps, qk_norm and the
+            biases: see `TrunkConfig`.
         num_register_tokens: learned tokens the encoder sees beside its inputs (Darcet et al. 2024).
         patch_bias, patch_norm: whether the projection of patches has a bias, and is normalised before their positions
             are added (AIM).
@@ -184,6 +184,7 @@ class MultimodalConfig:
     codebook_init: bool = False
     context: ContextKind = "full"
     backend: Backend = "auto"
+    head_dim: int | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "dim", "decoder_depth", "num_heads", least=1)
@@ -221,6 +222,7 @@ class MultimodalConfig:
             depth=depth,
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
             mlp_ratio=self.mlp_ratio,
             mlp_hidden_dim=self.mlp_hidden_dim,
             activation=self.activation,

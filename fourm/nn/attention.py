@@ -168,6 +168,7 @@ class Attention(nn.Module):
         dim: width.
         num_heads: query heads.
         num_kv_heads: key and value heads.
+        head_dim: channels of a head; None: dim / num_heads.
         cross: keys and values come from a context.
         context_dim: width of the context; None: `dim`.
         qkv_bias, proj_bias: biases of the projections.
@@ -181,6 +182,7 @@ class Attention(nn.Module):
         num_heads: int,
         *,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         cross: bool = False,
         context_dim: int | None = None,
         qkv_bias: bool = True,
@@ -190,15 +192,17 @@ class Attention(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads or num_heads, dim // num_heads
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads or num_heads
+        self.head_dim = head_dim or dim // num_heads
+        self.query_dim = num_heads * self.head_dim
         kv_dim = self.num_kv_heads * self.head_dim
         self.cross = cross
         if cross:
-            self.q = nn.Linear(dim, dim, bias=qkv_bias)
+            self.q = nn.Linear(dim, self.query_dim, bias=qkv_bias)
             self.kv = nn.Linear(context_dim or dim, 2 * kv_dim, bias=qkv_bias)
         else:
-            self.qkv = nn.Linear(dim, dim + 2 * kv_dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim, bias=proj_bias)
+            self.qkv = nn.Linear(dim, self.query_dim + 2 * kv_dim, bias=qkv_bias)
+        self.proj = nn.Linear(self.query_dim, dim, bias=proj_bias)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(self.head_dim, eps=norm_eps, bias=norm_bias) if qk_norm else nn.Identity()
 
@@ -234,7 +238,7 @@ class Attention(nn.Module):
                 key, value = cast(tuple[Tensor, Tensor], cast(LayerCache, cache).all)
         else:
             kv_dim = self.num_kv_heads * self.head_dim
-            q, kv = self.qkv(x).split([x.shape[-1], 2 * kv_dim], dim=-1)
+            q, kv = self.qkv(x).split([self.query_dim, 2 * kv_dim], dim=-1)
             query = self._heads(q, self.num_heads)
             key, value = self._key_value(kv)
             key = key if rotary is None else rotary.turn(key)

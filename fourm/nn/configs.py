@@ -24,6 +24,7 @@ class TrunkConfig:
         depth: number of blocks.
         num_heads: attention heads.
         num_kv_heads: heads of keys and values (grouped-query attention); None: as many as `num_heads`.
+        head_dim: channels of a head; None: dim / num_heads.
         mlp_ratio: hidden width of the MLP over `dim`; gated MLPs take two thirds of it (4M, sec. A.1).
         mlp_hidden_dim: hidden width of the MLP itself; None: by `mlp_ratio`.
         activation: of the MLP; `swiglu` is gated.
@@ -73,27 +74,29 @@ class TrunkConfig:
     drop_path: float = 0.0
     activation_checkpointing: bool = False
     backend: Backend = "auto"
+    head_dim: int | None = None
 
     def __post_init__(self) -> None:
-        check_range(self, "dim", "num_heads", "num_kv_heads", "context_dim", least=1)
+        check_range(self, "dim", "num_heads", "num_kv_heads", "head_dim", "context_dim", least=1)
         check_range(self, "relative_buckets", least=2)
         check_range(self, "relative_distance", least=(self.relative_buckets or 2))
         check_range(self, "depth", least=0)
         check_range(self, "mlp_ratio", "norm_eps", "rope_theta", above=0)
         check_range(self, "mlp_hidden_dim", "mlp_dim", least=1)
         check_range(self, "drop_path", least=0, below=1)
-        if self.dim % self.num_heads:
+        if self.head_dim is None and self.dim % self.num_heads:
             raise ConfigError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
-        if self.rope_theta is not None and self.head_dim % 2:
+        if self.rope_theta is not None and self.head_width % 2:
             raise ConfigError(
-                f"rope_theta turns pairs of channels, but a head has {self.head_dim}: choose an even number"
+                f"rope_theta turns pairs of channels, but a head has {self.head_width}: choose an even number"
             )
         if self.num_heads % (self.num_kv_heads or self.num_heads):
             raise ConfigError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
 
     @property
-    def head_dim(self) -> int:
-        return self.dim // self.num_heads
+    def head_width(self) -> int:
+        """Channels of a head: `dim / num_heads` when not given."""
+        return self.head_dim or self.dim // self.num_heads
 
     @property
     def mlp_dim(self) -> int:

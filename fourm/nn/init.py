@@ -82,7 +82,7 @@ def initialise(model: nn.Module, seed: int, std: float | None = None) -> None:
             module.fill_parameters(generator)
         elif isinstance(module, nn.Linear):
             if std is None:
-                fill_xavier(module.weight, generator, _fused(name.rpartition(".")[2], *module.weight.shape))
+                fill_xavier(module.weight, generator, _fused(model, name, *module.weight.shape))
             else:
                 fill_normal(module.weight, generator, std)
             if module.bias is not None:
@@ -92,10 +92,12 @@ def initialise(model: nn.Module, seed: int, std: float | None = None) -> None:
                 parameter.fill_(1.0 if key == "weight" else 0.0)
 
 
-def _fused(leaf: str, rows: int, columns: int) -> list[int]:
+def _fused(model: nn.Module, name: str, rows: int, columns: int) -> list[int]:
     """Rows of the layers that one weight holds: queries, keys and values; or keys and values."""
+    owner, _, leaf = name.rpartition(".")
     if leaf == "qkv":
-        return [columns, (rows - columns) // 2, (rows - columns) // 2]
+        queries = getattr(model.get_submodule(owner), "query_dim", columns)
+        return [queries, (rows - queries) // 2, (rows - queries) // 2]
     return [rows // 2, rows // 2] if leaf == "kv" else [rows]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -111,17 +112,20 @@ def add_lora(module: nn.Module, config: LoRAConfig, seed: int, *, freeze: bool =
         torch.manual_seed(seed)
         for name in chosen:
             layers[name].requires_grad_(False)
-            parts = _parts(name, layers[name], config.fused)
+            parts = _parts(module, name, config.fused)
             _replace(module, name, LoRALinear(layers[name], config.rank, scale, parts, config.dropout))
     return len(chosen)
 
 
-def _parts(name: str, layer: nn.Linear, fused: str | None) -> list[tuple[int, bool]] | None:
+def _parts(module: nn.Module, name: str, fused: str | None) -> list[tuple[int, bool]] | None:
     """Rows of queries, keys and values of a layer that holds all three, and which of them change."""
-    if fused is None or name.rpartition(".")[2] != "qkv":
+    owner, _, leaf = name.rpartition(".")
+    if fused is None or leaf != "qkv":
         return None
-    keys = (layer.out_features - layer.in_features) // 2
-    return [(rows, part in fused) for part, rows in (("q", layer.in_features), ("k", keys), ("v", keys))]
+    layer = cast(nn.Linear, module.get_submodule(name))
+    queries = getattr(module.get_submodule(owner), "query_dim", layer.in_features)
+    keys = (layer.out_features - queries) // 2
+    return [(rows, part in fused) for part, rows in (("q", queries), ("k", keys), ("v", keys))]
 
 
 def has_lora(module: nn.Module) -> bool:

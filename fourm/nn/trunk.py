@@ -126,6 +126,7 @@ class Block(nn.Module):
         super().__init__()
         options = {
             "num_kv_heads": config.num_kv_heads,
+            "head_dim": config.head_dim,
             "qkv_bias": config.qkv_bias,
             "proj_bias": config.proj_bias,
             "qk_norm": config.qk_norm,
@@ -250,7 +251,7 @@ class Trunk(nn.Module):
             return None
         longest = places(start, max(rows, default=0), x.device)
         position = longest if len(rows) == 1 else torch.cat([longest[:row] for row in rows])
-        return Rotary.at(position, self.config.head_dim, self.config.rope_theta)
+        return Rotary.at(position, self.config.head_width, self.config.rope_theta)
 
     def _cross_mask(self, cross: AttentionPattern | None, dtype: torch.dtype, cache: KVCache | None) -> AttentionMask:
         """The mask of the context; that of one query serves all later ones of a string."""
@@ -268,7 +269,7 @@ class Trunk(nn.Module):
         if self.training and self.config.drop_path:  # which leaves out whole rows
             return "padded"
         shape = int(x.shape[0]), int(x.shape[1])
-        flex = has_flex(x.device, self.config.head_dim * product_dtype(x).itemsize)
+        flex = has_flex(x.device, self.config.head_width * product_dtype(x).itemsize)
         learns = torch.is_grad_enabled()
         way = way_of(self.config.backend, x.device.type, shape, attention, flex=flex, learns=learns)
         if context is None or way == "padded":
@@ -301,7 +302,7 @@ class Trunk(nn.Module):
             cross_mask = packed_mask(packed_pattern(cross, queries, keys), backend, dtype)
             context = keys.pack(context)
         theta = self.config.rope_theta
-        rotary = None if theta is None else Rotary.at(queries.column, self.config.head_dim, theta)
+        rotary = None if theta is None else Rotary.at(queries.column, self.config.head_width, theta)
         return queries.unpack(self.norm(self._blocks(queries.pack(x), mask, context, cross_mask, rotary)))
 
     def _blocks(

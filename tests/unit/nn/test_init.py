@@ -79,6 +79,11 @@ def test_fused_projections_are_scaled_as_the_layers_they_stand_for() -> None:
     for part, rows in ((layer.qkv.weight[:64], 64), (layer.qkv.weight[64:96], 32), (layer.qkv.weight[96:], 32)):
         bound = math.sqrt(6 / (rows + 64))
         assert 0.98 * bound < part.abs().max() <= bound
+    wide = Attention(64, 4, num_kv_heads=2, head_dim=48)
+    initialise(wide, 0)
+    for part, rows in ((wide.qkv.weight[:192], 192), (wide.qkv.weight[192:288], 96), (wide.qkv.weight[288:], 96)):
+        bound = math.sqrt(6 / (rows + 64))
+        assert 0.98 * bound < part.abs().max() <= bound
     cross = Attention(64, 4, cross=True)
     initialise(cross, 0)
     assert 0.98 * math.sqrt(6 / 128) < cross.kv.weight.abs().max() <= math.sqrt(6 / 128)

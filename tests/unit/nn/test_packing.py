@@ -123,7 +123,7 @@ def test_blocks_that_nobody_sees_are_not_computed() -> None:
     assert mask.allowed.sparsity() == pytest.approx(87.5)
 
 
-@pytest.mark.parametrize("options", [{}, {"rope_theta": 100.0}, {"num_kv_heads": 1, "qk_norm": True}])
+@pytest.mark.parametrize("options", [{}, {"rope_theta": 100.0}, {"num_kv_heads": 1, "qk_norm": True, "head_dim": 16}])
 @pytest.mark.parametrize("train", [True, False])
 def test_a_trunk_computes_the_same_without_padding(options: dict[str, Any], train: bool) -> None:
     valid, keys = long_rows(), long_rows(columns=40, seed=3)

@@ -49,6 +49,27 @@ def test_heads_must_divide_the_width(wrong: dict[str, int], message: str) -> Non
         replace(SMALL, **wrong)
 
 
+@torch.no_grad()
+def test_heads_may_have_a_width_of_their_own() -> None:
+    config = replace(SMALL, num_heads=3, head_dim=6, rope_theta=100.0, cross_attention=True)
+    model, x, context = trunk(config), noise(2, 5, 16), noise(2, 4, 16, seed=1)
+    assert model.blocks[0].attn.qkv.weight.shape == (3 * 18, 16)
+    assert model.blocks[0].attn.proj.weight.shape == (16, 18)
+    valid, keys = ones(2, 5), ones(2, 4)
+    both = {"context": context, "cross": AttentionPattern.cross(valid, keys)}
+    whole = run(model, x, AttentionPattern.causal(valid), **both)
+    first = run(
+        model,
+        x[:, :3],
+        AttentionPattern.causal(valid[:, :3]),
+        **both | {"cross": AttentionPattern.cross(valid[:, :3], keys)},
+    )
+    assert whole.shape == (2, 5, 16)
+    torch.testing.assert_close(first, whole[:, :3])
+    with pytest.raises(ConfigError, match="a head has 5: choose an even number"):
+        replace(config, head_dim=5)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "swiglu"])
 def test_activations(activation: Any) -> None:
     functional = torch.nn.functional

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fourm.errors import ConfigError
+from fourm.nn.attention import Attention
 from fourm.nn.configs import LoRAConfig
 from fourm.nn.lora import LoRALinear, add_lora, merge_lora
 from fourm.transfer.backbone import Backbone
@@ -56,6 +57,18 @@ def test_queries_and_values_of_a_fused_layer_change_by_themselves_and_keys_stay(
     assert (rank_of(layer.change()[:16]), rank_of(layer.change()[32:]), rank_of(layer.change())) == (2, 2, 4)
     torch.testing.assert_close(torch.cat([query, value], -1), x @ layer.change()[[*range(16), *range(32, 48)]].T)
     torch.testing.assert_close(layer.merged()(x), layer(x))
+
+
+def test_queries_with_heads_of_their_own_width_are_told_from_keys() -> None:
+    network = torch.nn.ModuleDict({"attn": Attention(16, 4, num_kv_heads=2, head_dim=6)})
+
+    add_lora(network, LoRAConfig(match=["attn.qkv"], rank=2, fused="v"), seed=0)
+
+    layer = network["attn"].qkv
+    with torch.no_grad():
+        layer.lora_up.normal_()
+    changed = layer.change().abs().sum(1) > 0
+    assert changed.tolist() == [False] * (24 + 12) + [True] * 12
 
 
 def test_alpha_scales_the_change() -> None:
