@@ -191,6 +191,17 @@ def test_another_model_has_no_place_in_llama(tmp_path: Path) -> None:
         load_llama(tmp_path / "model")
 
 
+def test_a_width_that_heads_do_not_divide_has_no_place_in_llama() -> None:
+    from fourm.convert.llama import modalities, published_config
+    from fourm.models.configs import MultimodalConfig
+    from fourm.models.presets import LLAMA
+
+    config = MultimodalConfig(32, 0, 1, 5, head_dim=6, rope_theta=1e4, mlp_hidden_dim=44, **LLAMA)
+    model = Multimodal(modalities({"vocab_size": 60, "max_position_embeddings": 64}), config)
+    with pytest.raises(CheckpointError, match="whose width, 32, is no multiple of its 5 heads"):
+        published_config(model)
+
+
 def test_frozen_codes_are_multiplied_out(tmp_path: Path) -> None:
     """As DeLVM was published: transformers has one table of embeddings."""
     from transformers import LlamaForCausalLM
