@@ -61,5 +61,7 @@ def test_a_tokenizer_and_data_have_to_be_given() -> None:
 
 def test_a_recipe_without_a_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("tokenizer: t\n")
-    with pytest.raises(ConfigError, match="kind.*Known: answers, captions, documents, fashion, retrieval, rooms, tokenizer"):
+    with pytest.raises(
+        ConfigError, match="kind.*Known: answers, captions, documents, fashion, retrieval, rooms, tokenizer"
+    ):
         load(tmp_path / "mine.yaml")
