@@ -72,21 +72,28 @@ def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
     study = importlib.import_module("scaling")
     runs = [
         {
-            "model": model, "trunk_parameters": 1000 * (1 + i), "rooms": rooms, "tokens": [1000.0, 2000.0],
-            "held_out_loss": [6.0, 5.0 - i - 0.1 * k],
+            "model": model, "trunk_parameters": 1000 * (1 + i), "rooms": rooms, "seed": seed,
+            "tokens": [1000.0, 2000.0], "held_out_loss": [6.0, 5.0 - i - 0.1 * k + 0.01 * seed],
         }
         for i, model in enumerate(study.MODELS)
         for k, rooms in enumerate(study.ROOMS)
+        for seed in study.SEEDS
     ]  # fmt: skip
     results = {"steps": 10, "batch": 4, "held_out_rooms": 8, "runs": runs}
     study.write_docs(results, tmp_path)
     page = (tmp_path / "docs" / "scaling.md").read_text()
-    assert "| large, 128 wide | 3,000 | 3.000 | 2.900 | 2.800 | 2.700 |" in page
-    assert "falls in 8 of 8 steps to a larger model and in 9 of 9 steps to more rooms.\n" in page
+    assert "| large, 64 wide | 3,000 | 3.010 ± 0.010 | 2.910 ± 0.010 | 2.810 ± 0.010 |" in page
+    assert "falls in 6 of 6 steps to a larger model and in 6 of 6 steps to more rooms, that of a single seed " in page
+    assert "in 18 of 18 and in 18 of 18.\n" in page
     for name in re.findall(r"pictures/(\S+\.svg)", page):
         assert (tmp_path / "docs" / "pictures" / name).read_text().startswith("<svg")
     assert json.loads((tmp_path / "benchmarks" / "results" / "scaling.json").read_text()) == results
-    runs[0]["held_out_loss"][-1] = 1.0
+    runs[0]["held_out_loss"][-1] = 0.0
     read = study.reading(results)
-    assert "in 7 of 8 steps to a larger model and in 8 of 9 steps to more rooms" in read
-    assert "not from small to middle on 60 rooms, not from 60 to 250 rooms with the small model" in read
+    assert (
+        "in 5 of 6 steps to a larger model and in 5 of 6 steps to more rooms, that of a single seed in 17 of 18" in read
+    )
+    assert (
+        "does not from small on 80 rooms to middle on 80 rooms, nor from small on 80 rooms to small on 200 rooms."
+        in read
+    )
