@@ -76,8 +76,9 @@ class Guard:
         """
         norm = norm.float()
         fault, usual_norm, usual_loss = torch.zeros_like(norm), torch.zeros_like(norm), torch.zeros_like(norm)
-        if self._losses is not None:
+        if self._losses is not None or _NOT_FINITE in self._skipped:
             loss = self._world.sum(loss.detach().float().clone())
+        if self._losses is not None:
             usual_loss = self._losses.median()
             is_spike = (usual_loss > 0) & (loss > (self._spike.loss_ratio or 0.0) * usual_loss)
             fault = fault.masked_fill(is_spike, _LOSS_SPIKE)
@@ -89,7 +90,7 @@ class Guard:
             self._norms.add(norm, step)
         if self._limit is not None:
             fault = fault.masked_fill(norm >= self._limit, _LONG_GRADIENT)
-        fault = fault.masked_fill(~norm.isfinite(), _NOT_FINITE)
+        fault = fault.masked_fill(~(norm.isfinite() & loss.isfinite()), _NOT_FINITE)
         self.found = torch.stack([fault, norm, usual_norm, usual_loss])
         if not self._skipped:
             return None

@@ -72,6 +72,24 @@ def test_skip_leaves_out_the_update_and_nothing_else(tmp_path: Path) -> None:
     assert found[6] != plain[6]  # the update of step 5 is missing
 
 
+def test_skip_leaves_out_the_update_of_a_loss_whose_gradient_is_finite(tmp_path: Path) -> None:
+    class Aside(Bad):
+        """What is not a number is no part of the gradient."""
+
+        def loss(self, model: ToyModel, batch: ToyBatch) -> Loss:
+            fine = ToyObjective.loss(self, model, batch)
+            self.call += 1
+            if self.call in self.bad:
+                value, count = fine.parts["odd"]
+                fine.parts["odd"] = (value + torch.full_like(value, torch.nan).detach(), count)  # type: ignore[index]
+            return fine
+
+    aside = run(tmp_path / "aside", Aside(5), on_nan="skip")
+    bad = run(tmp_path / "bad", Bad(5), on_nan="skip")
+    for one, other in zip(aside.parameters(), bad.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_the_mean_of_a_record_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     run(tmp_path, Bad(2), on_nan="skip", max_steps=4, log_every_steps=4)
     run(tmp_path / "each", Bad(2), on_nan="skip", max_steps=4)
