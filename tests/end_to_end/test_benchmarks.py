@@ -94,6 +94,6 @@ def test_the_page_of_the_scaling_study_is_written_from_its_numbers(
         "in 5 of 6 steps to a larger model and in 5 of 6 steps to more rooms, that of a single seed in 17 of 18" in read
     )
     assert (
-        "does not from small on 80 rooms to middle on 80 rooms, nor from small on 80 rooms to small on 200 rooms."
+        "does not from small on 80 rooms to middle on 80 rooms, nor from small on 80 rooms to small on 160 rooms."
         in read
     )
