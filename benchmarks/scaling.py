@@ -33,9 +33,10 @@ PAGE = """# Scaling
 
 Three sizes of the quick start's model, each trained on three amounts of its rooms with three seeds, always for the
 same {tokens} tokens ({steps} steps of {batch} rooms): `benchmarks/scaling.py`, which wrote this page. What counts is
-the loss on {held_out} rooms that none of them has seen, with the same masks for all: nats per predicted token, over
-all modalities. Of {fewest} rooms, each is seen {epochs_fewest} times, masked anew each time; of {most}, {epochs_most}
-times. Means and standard deviations over the seeds:
+the loss on {held_out} rooms that none of them has seen: nats per predicted token, over all modalities. Of {fewest}
+rooms, each is seen {epochs_fewest} times, masked anew each time; of {most}, {epochs_most} times. Means and standard
+deviations over the seeds, each of which masks the held-out rooms in its own way, for all its runs alike: that moves
+all of them together, and a step is best read within a seed:
 
 {table}
 
@@ -54,7 +55,7 @@ for models 32, 64 and 128 wide. And one of 16 with two blocks gained .034 from 8
 ```bash
 fourm run quickstart
 OMP_NUM_THREADS=1 python benchmarks/scaling.py outputs/quickstart outputs/scaling   # goes on where it stopped
-fourm watch outputs/scaling/large-{last}-0                                          # the curves of one run
+fourm watch outputs/scaling/large-{last}-0                                            # the curves of one run
 ```
 """
 
