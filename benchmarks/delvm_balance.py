@@ -32,7 +32,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "augmentation": (),
 }
 MODEL = {"dim": 64, "mlp_hidden_dim": 172, "decoder_depth": 2, "num_heads": 2}
-"""The student of delvm_rooms.yaml."""
+"""The size of delvm_rooms.yaml, in rows of lvm_rooms.yaml."""
 TASKS = ("tail", "depth", "normal")
 SEEDS = (0, 1, 2)
 Results = list[dict[str, Any]]

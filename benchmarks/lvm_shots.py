@@ -1,11 +1,15 @@
 """What models of visual sentences of rooms make of examples: the perplexity of their answers, task by task.
 
     python -m fourm pretrain lvm_rooms                    # tokenizer and sentences as docs/lvm.md says
-    python -m fourm pretrain delvm_rooms                  # if it is not there, LVM alone is measured
+    python -m fourm pretrain delvm_rooms_teacher          # what is not there is not measured
+    python -m fourm pretrain delvm_rooms
+    python -m fourm pretrain delvm_rooms objective.kind=autoregressive output=outputs/quickstart/delvm_alone
     python benchmarks/lvm_shots.py outputs/quickstart --docs
 
-The answers are the same whatever the number of examples, and so are the examples for all models. The table is printed;
-`--docs` keeps its figures in benchmarks/results, and writes it into docs/lvm.md.
+The answers are the same whatever the number of examples, and so are the examples for all models. Two tables are
+printed: the models, and what they make of each task; `--docs` keeps their figures in benchmarks/results, and writes
+them into docs/lvm.md. The held-out losses of LVM and DeLVM are not of the same rows: LVM's are cut anywhere, and have
+special ids.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from fourm.models.folder import load_model
 TASKS = ("depth", "normal", "semseg", "edges", "boxes", "colorization", "inpainting")
 IMAGE = 64
 """Tokens."""
-MODELS = {"lvm": "LVM", "delvm": "DeLVM"}
+MODELS = {"lvm": "LVM", "delvm_teacher": "DeLVM's teacher", "delvm": "DeLVM", "delvm_alone": "DeLVM alone"}
+"""Folder of the run -> what the tables call it."""
 SHOTS = (0, 1, 2, 3)
 
 
@@ -64,34 +69,43 @@ def measure(run: Path, sentences: Path, answers: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A task per row, behind 0, 1, 2 and 3 examples."""
-    head = [f"{MODELS[name]}, {count}" for name in results for count in SHOTS]
-    rows = []
-    for task in (*TASKS, "all"):
-        found = [results[name]["perplexity"][task][str(count)] for name in results for count in SHOTS]
-        rows.append([task, *(f"{value:.2f}" for value in found)])
-    return study.table(["task", *head], rows)
+def models_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A model per row: size, held-out loss, perplexity of all tasks behind 0, 1, 2 and 3 examples."""
+    rows = [
+        [
+            MODELS[name], f"{found['trunk_parameters']:,}", f"{found['held_out_loss']:.3f}",
+            *(f"{found['perplexity']['all'][str(count)]:.2f}" for count in SHOTS),
+        ]
+        for name, found in results.items()
+    ]  # fmt: skip
+    head = ["model", "parameters of its layers", "held-out loss", *(f"perplexity, {count} examples" for count in SHOTS)]
+    return study.table(head, rows)
+
+
+def tasks_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A task per row: the perplexity of every model, without examples and behind three."""
+    ends = SHOTS[0], SHOTS[-1]
+    rows = [
+        [task, *(f"{found['perplexity'][task][str(count)]:.2f}" for found in results.values() for count in ends)]
+        for task in TASKS
+    ]
+    return study.table(["task", *(f"{MODELS[name]}, {count}" for name in results for count in ends)], rows)
 
 
 def reading(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """What was measured, and in how many tasks examples help."""
+    """In how many tasks examples help."""
     parts = []
     for name, found in results.items():
-        loss, tasks = found["held_out_loss"], [found["perplexity"][task] for task in TASKS]
-        better = sum(one[str(SHOTS[-1])] < one["0"] for one in tasks)
-        parts.append(
-            f"{MODELS[name]} ({found['trunk_parameters']:,} parameters in its layers) reaches a held-out loss of "
-            f"{loss:.3f}, a perplexity of {np.exp(loss):.1f}, and {SHOTS[-1]} examples help it in {better} of "
-            f"{len(tasks)} tasks."
-        )
-    return " ".join(parts)
+        tasks = [found["perplexity"][task] for task in TASKS]
+        better = sum(one[str(SHOTS[-1])] < one[str(SHOTS[0])] for one in tasks)
+        parts.append(f"{MODELS[name]} in {better}")
+    return f"{SHOTS[-1]} examples help {', '.join(parts)} of {len(TASKS)} tasks."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "source", metavar="quickstart", help="folder that holds `lvm`, `delvm` and `sentences`", type=Path
+        "source", metavar="quickstart", type=Path, help=f"folder that holds `sentences` and {', '.join(MODELS)}"
     )
     parser.add_argument("--answers", type=int, default=32, help="of each task")
     parser.add_argument("--docs", action="store_true", help="write benchmarks/results and docs/lvm.md too")
@@ -101,7 +115,7 @@ def main() -> None:
     if not trained:
         parser.error(f"{options.source} holds neither of {', '.join(MODELS)}: train them first, see docs/lvm.md")
     results = {name: measure(options.source / name, sentences, options.answers) for name in trained}
-    text = f"{reading(results)}\n\n{table(results)}"
+    text = "\n\n".join([models_table(results), reading(results), tasks_table(results)])
     print(text)
     if options.docs:
         study.keep_in_docs("lvm_shots", results, {}, study.CHECKOUT)

@@ -43,11 +43,15 @@ class VisualPrompt:
         self.tokenizer: Any = bundle.tokenizers[self.name]
         self.grid = self.tokenizer.grid
         self.num_ids, ids = int(self.tokenizer.vocab_size), bundle.model.modalities[self.name].vocab_size
-        if self.num_ids > ids or (begin is not None and begin >= ids):
+        if self.num_ids > ids:
             raise ConfigError(
-                f"'{self.name}' of this model has {ids} ids, but its tokenizer makes {self.num_ids}"
-                + (f", and the prompt begins with id {begin}" if begin is not None else "")
-                + ": name the tokenizer that it was trained with, and a smaller id"
+                f"'{self.name}' of this model has {ids} ids, but its tokenizer makes {self.num_ids}: name the one that "
+                "it was trained with"
+            )
+        if begin is not None and begin >= ids:
+            raise ConfigError(
+                f"the prompt begins with id {begin}; '{self.name}' of this model has {ids} ids, from 0, and "
+                f"{self.num_ids} of them are codes of images: give one of the others, or none"
             )
 
     @property

@@ -57,8 +57,12 @@ def test_examples_that_help_in_some_tasks_only_are_told(script: Any) -> None:
             | {"all": {str(k): 5.0 for k in study.SHOTS}},
         }
     }  # fmt: skip
-    assert "| edges | 8.00 | 4.00 | 2.00 | 9.00 |" in study.table(results)
-    assert "a perplexity of 20.1, and 3 examples help it in 6 of 7 tasks" in study.reading(results)
+    results["delvm"] = results["lvm"] | {"held_out_loss": 2.5}
+    assert "| LVM | 1,000 | 3.000 | 5.00 | 5.00 | 5.00 | 5.00 |" in study.models_table(results)
+    assert "| DeLVM | 1,000 | 2.500 |" in study.models_table(results)
+    assert "| task | LVM, 0 | LVM, 3 | DeLVM, 0 | DeLVM, 3 |" in study.tasks_table(results)
+    assert "| edges | 8.00 | 9.00 | 8.00 | 9.00 |" in study.tasks_table(results)
+    assert study.reading(results) == "3 examples help LVM in 6, DeLVM in 6 of 7 tasks."
 
 
 def test_the_ways_to_balance_are_told_as_they_are(script: Any) -> None:

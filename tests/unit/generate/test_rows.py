@@ -200,8 +200,31 @@ def test_ids_of_tokenizer_and_prompt_have_to_be_the_models(model: Multimodal) ->
     tokenizer.vocab_size = IDS + 1
     with pytest.raises(ConfigError, match="'visual' of this model has 18 ids, but its tokenizer makes 19"):
         VisualPrompt(Bundle(model, {"visual": tokenizer}))
-    with pytest.raises(ConfigError, match="begins with id 18"):
+    with pytest.raises(
+        ConfigError, match="begins with id 18; 'visual' of this model has 18 ids, from 0, and 16 of them"
+    ):
         VisualPrompt(Bundle(model, {"visual": GrayTokenizer()}), begin=IDS)
+
+
+def test_rows_of_codes_alone_are_prompted_up_to_their_end() -> None:
+    """DeLVM's have no special ids, and its prompt of three pairs and a question leaves room for the answer alone."""
+    visual = Modality("visual", Sequence(32, 32), Discrete(CODES), "visual", "tokens", tokenizer="gray")
+    sizes = {"preset": "delvm_300m", "dim": 32, "mlp_hidden_dim": 32, "decoder_depth": 2, "num_heads": 2}
+    start = {"init_std": 0.3, "head_std": 0.3, "embedding_std": 1.0}
+    config = MultimodalConfig(**MultimodalConfig.expand({**sizes, **start, "code_dim": 4}))
+    model = Multimodal(ModalitySet([visual]), config, seed=1).eval()
+    asked, images = VisualPrompt(Bundle(model, {"visual": GrayTokenizer()})), ids(5, 7, 4)
+    pairs = [(images[:, n], images[:, n + 1]) for n in (0, 2, 4)]
+    answers = [asked.analogy(pairs, images[:, 6], SEEDS, RowSampling(cache=cache)) for cache in (True, False)]
+    assert torch.equal(*answers)
+    assert len({tuple(answer) for answer in answers[0].tolist()}) == 5
+    sentences = torch.cat([images, answers[0][:, None]], 1)
+    alone = log_likelihood(model, "visual", sentences[:, :7].flatten(1), sentences[:, 7])
+    assert shot_perplexity(model, "visual", sentences, [3])[3] == pytest.approx(float((-alone.mean()).exp()))
+    with pytest.raises(DataError, match="8 images and a window of 8; .* from 1 to 7"):
+        asked.continue_images(sentences, 1, SEEDS, window=8)
+    with pytest.raises(ConfigError, match="begins with id 16"):
+        VisualPrompt(Bundle(model, {"visual": GrayTokenizer()}), begin=CODES)
 
 
 def test_models_of_other_kinds_are_refused(model: Multimodal) -> None:

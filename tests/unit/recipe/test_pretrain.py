@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from fourm import recipes
+from fourm.data.packing_configs import WholeConfig
 from fourm.data.shards import ShardWriter, write_source_facts
 from fourm.errors import ConfigError, DataError
 from fourm.layouts import Grid
 from fourm.models.folder import save_model
+from fourm.objectives.distill_config import DistillConfig
 from fourm.recipe import pretrain
+from fourm.recipe.schema import PretrainRecipe, TokenizerRecipe
 from tests.unit.recipe.conftest import recipe
 
 
@@ -127,6 +132,39 @@ def test_codebooks_start_the_embeddings_where_a_recipe_asks_for_it() -> None:
     assert torch.equal(started.heads.rows("caption"), before.heads.rows("caption"))
     with pytest.raises(ConfigError, match="codebook_init needs tokenizers"):
         pretrain.build_model(made, made.modality_set(), {})
+
+
+@pytest.mark.parametrize(("toy", "large"), [("delvm_rooms_teacher", "delvm_1b"), ("delvm_rooms", "delvm_300m")])
+def test_the_toys_of_delvm_are_made_as_the_large_models(toy: str, large: str) -> None:
+    """The tokenizer's codes and no other ids, frozen codes and one matrix, biases, whole sentences that are kept apart,
+    and a student of the teacher beside it.
+    """
+    small, published = (recipes.load(name, PretrainRecipe, folder="pretrain") for name in (toy, large))
+    quantizer = recipes.load("toy_vqgan_rooms", TokenizerRecipe, folder="tokenizers").tokenizer.quantizer
+    tokenizer = FakeTokenizer(quantizer.codebook_size)
+    tokenizer.codebook = torch.randn(quantizer.codebook_size, quantizer.dim)
+    model = pretrain.build_model(small, small.modality_set(), {"visual": tokenizer})  # type: ignore[dict-item]
+
+    table = model.input_embedder.table
+    assert torch.equal(table.rows("visual"), tokenizer.codebook)
+    assert not table.weight.requires_grad
+    assert table.projection.requires_grad
+    with torch.device("meta"):
+        like = pretrain.build_model(published, published.modality_set(), {})
+    assert kinds(model) == kinds(like)
+    for one in (small, published):
+        for dataset in one.data.train.datasets.values():
+            packing = dataset.packing
+            assert isinstance(packing, WholeConfig)
+            assert (packing.bos, packing.eos, packing.separate) == (None, None, True)
+    assert small.objective.target == published.objective.target
+    if isinstance(small.objective, DistillConfig):
+        assert small.objective.teacher == recipes.load("delvm_rooms_teacher", PretrainRecipe, folder="pretrain").output
+
+
+def kinds(model: Any) -> set[str]:
+    """Names of the parameters of a model, whatever its depth."""
+    return {re.sub(r"\.\d+\.", ".", name) for name, _ in model.named_parameters()}
 
 
 def test_weights_of_another_model_are_the_start_where_its_modalities_are_the_same(tmp_path: Path) -> None:
