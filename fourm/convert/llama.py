@@ -100,7 +100,7 @@ def to_llama(source: Path, out: Path) -> list[str]:
         CheckpointError: if Llama has no place for a part of the model.
     """
     model = folders.load_model(own_folder(source, "no model"))
-    return [write_checkpoint(out, published_config(model), write(rules(model), _stored(model)))]
+    return [write_checkpoint(out, published_config(model), write(rules(model), stored(model)))]
 
 
 def load_llama(source: str | Path, modality: str = NAME) -> Loaded:
@@ -118,7 +118,7 @@ def load_llama(source: str | Path, modality: str = NAME) -> Loaded:
     with naming(published.source):
         with torch.device("meta"):
             model = Multimodal(modalities(published.config, modality), model_config(published.config))
-        found = read([*rules(model), *unread(published.tensors)], published.tensors, _stored(model))
+        found = read([*rules(model), *unread(published.tensors)], published.tensors, stored(model))
         adopt_weights(model, found.state)
     return Loaded(model.eval(), published, found)
 
@@ -278,7 +278,7 @@ def _block_rules(
                 yield Rule(f"{theirs}.self_attn.{letter}_proj.{leaf}", shape, (target,), slice(start, stop))
 
 
-def _stored(model: Multimodal) -> dict[str, Tensor]:
+def stored(model: Multimodal) -> dict[str, Tensor]:
     """The tensors of a model: those that heads and embeddings share once, frozen codes multiplied out."""
     table = model.input_embedder.table
     if isinstance(table, CodeTable):

@@ -129,8 +129,7 @@ def load_vila(source: str | Path) -> Loaded:
     with naming(published.source):
         with torch.device("meta"):
             model = _model(config, parts)
-        own = model.state_dict()
-        found = read(_rules(model, parts), published.tensors, own, keep=True)
+        found = read(_rules(model, parts), published.tensors, llama.stored(model), keep=True)
         adopt_weights(model, found.state)
     return Loaded(model.eval(), published, found)
 

@@ -84,9 +84,9 @@ def projector(kind: str, dim: int = 32) -> nn.Module:
     )
 
 
-def write(folder: Path, kind: str, layers: str, feature: str) -> tuple[Any, Any, nn.Module]:
-    """The parts, saved as VILA saves them."""
-    parts = llama(num_key_value_heads=2), tower(kind), projector(layers)
+def write(folder: Path, kind: str, layers: str, feature: str, **language: Any) -> tuple[Any, Any, nn.Module]:
+    """The parts, saved as VILA saves them; `language` are options of the language model."""
+    parts = llama(num_key_value_heads=2, **language), tower(kind), projector(layers)
     parts[0].save_pretrained(folder / "llm")
     parts[1].save_pretrained(folder / "vision_tower")
     (folder / "mm_projector").mkdir()
@@ -138,6 +138,16 @@ def test_logits_of_a_converted_folder_are_those_of_its_parts(case: str, tmp_path
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-4
     assert model.modalities["image"].normalization == ("half" if kind == "siglip" else "clip")
+
+
+def test_a_language_model_may_share_its_embeddings_with_its_head(tmp_path: Path) -> None:
+    parts = write(tmp_path / "vila", "siglip", "mlp_downsample_2x2_fix", "patch", tie_word_embeddings=True)
+    image = torch.randn(1, 3, 21, 21, generator=torch.Generator().manual_seed(0))
+
+    assert run("convert", "vila", tmp_path / "vila", tmp_path / "model") == 0
+
+    expected = theirs(parts, image, "siglip", "patch")
+    assert (ours(fourm.load_model(tmp_path / "model"), image) - expected).abs().max() < 1e-4
 
 
 def test_every_tensor_is_taken_or_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
