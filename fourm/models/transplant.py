@@ -12,11 +12,14 @@ from torch import Tensor
 from fourm.errors import CheckpointError
 from fourm.layouts import Discrete
 from fourm.modality import Modality
+from fourm.models.configs import MultimodalConfig
 from fourm.models.multimodal import Multimodal
 from fourm.models.tables import PositionTable, TokenTable
 from fourm.nn.towers import TimmTower
 
 _LOG = logging.getLogger(__name__)
+_SAME = ("num_heads", "activation", "norm", "position_tables", "modality_embeddings")
+"""Options of a model that its weights were trained with and that no shape of theirs tells."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
     Raises:
         CheckpointError: if the trunks differ, or a shared modality has another vocabulary or layout.
     """
+    _check_options(source.config, target.config)
     shared = [name for name in target.modalities if name in source.modalities]
     for name in shared:
         old, new = source.modalities[name], target.modalities[name]
@@ -76,6 +80,27 @@ def copy_weights(source: Multimodal, target: Multimodal) -> Transplant:
         "started from trained weights: %s; new: %s", ", ".join(shared) or "none", ", ".join(result.fresh) or "none"
     )
     return result
+
+
+def _check_options(old: MultimodalConfig, new: MultimodalConfig) -> None:
+    """See that weights mean the same in a model of other options.
+
+    Raises:
+        CheckpointError: naming all options that differ.
+    """
+    differ = [key for key in _SAME if getattr(old, key) != getattr(new, key)]
+    differ += ["num_kv_heads"] if (old.num_kv_heads or old.num_heads) != (new.num_kv_heads or new.num_heads) else []
+    differ += ["rope_theta"] if (old.rope_theta is None) != (new.rope_theta is None) else []
+    differ += ["tie_heads"] if new.tie_heads and not old.tie_heads else []
+    if differ:
+        told = "; ".join(f"model.{key} is {getattr(new, key)} here and {getattr(old, key)} there" for key in differ)
+        raise CheckpointError(
+            f"init_from: {told}. Weights mean something else then: the section `model` of the source's config.json has "
+            "all its options"
+        )
+    for key in ("norm_eps", "rope_theta"):
+        if getattr(old, key) != getattr(new, key):
+            _LOG.warning("model.%s is %s, but %s in the source", key, getattr(new, key), getattr(old, key))
 
 
 def _fits(old: Modality, new: Modality) -> bool:

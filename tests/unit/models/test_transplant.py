@@ -55,6 +55,33 @@ def test_new_modalities_keep_their_initial_weights() -> None:
     assert torch.equal(target.heads.rows("tok_normal@64"), same.heads.rows("tok_normal@64"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"norm": "rmsnorm", "activation": "gelu"},
+            "activation is gelu here and swiglu there.*norm is rmsnorm here and",
+        ),
+        ({"num_heads": 4}, "num_heads is 4 here and 2 there"),
+        ({"num_heads": 2, "num_kv_heads": 1}, "num_kv_heads is 1 here and None there"),
+        ({"rope_theta": 10_000.0}, "rope_theta is 10000.0 here and None there"),
+        ({"position_tables": False}, "position_tables is False here and True there"),
+        ({"tie_heads": True}, "tie_heads is True here and False there"),
+    ],
+)
+def test_weights_are_not_taken_into_a_trunk_that_reads_them_otherwise(options: dict[str, object], message: str) -> None:
+    """Their shapes may fit all the same: a Llama in a recipe that forgets its norm, its positions or its head."""
+    source = build(OLD, 0, tie_heads=False, activation="swiglu")
+    with pytest.raises(CheckpointError, match=message):
+        copy_weights(source, build(OLD, 1, **{"tie_heads": False, "activation": "swiglu", **options}))
+
+
+def test_a_head_of_its_own_may_begin_as_the_shared_one() -> None:
+    source, target = build(OLD, 0, tie_heads=True), build(OLD, 1, tie_heads=False)
+    copy_weights(source, target)
+    torch.testing.assert_close(answer(source), answer(target))
+
+
 def test_another_trunk_is_refused() -> None:
     with pytest.raises(CheckpointError, match="trunks must be the same"):
         copy_weights(build(OLD, 0), build(NEW, 1, encoder_depth=2))
