@@ -223,15 +223,19 @@ class Interleaved:
     ) -> list[Segment]:
         """Asks about images, perhaps behind examples of an image, a question and its answer.
 
+        Images stand where `<image>` does in a question, and those without a place where the phrases have them.
+
         A model of conversations whose phrases say nothing of questions is asked in turns.
         """
         shown = list(examples)
         if self.in_turns:
-            turns = [(self.turns.said(asked, 1), answer) for _, asked, answer in shown]
-            return self.chat([*turns, (self.turns.said(text, len(images)), "")], [*(i for i, _, _ in shown), *images])
-        before = [self.phrases.example.format(text=asked, answer=answer) for _, asked, answer in shown]
-        asked = self.phrases.question.format(text=text)
-        asked = self._with_places(asked, len(images)) if images else asked.replace(IMAGE, "").strip()
+            said = [(asked, 1, answer) for _, asked, answer in shown] + [(text, len(images), "")]
+            turns = [(self.turns.said(asked, max(n - asked.count(IMAGE), 0)), answer) for asked, n, answer in said]
+            return self.chat(turns, [*(image for image, _, _ in shown), *images])
+        before = [
+            self._about(self.phrases.example, asked, 1).format(text=asked, answer=answer) for _, asked, answer in shown
+        ]
+        asked = self._about(self.phrases.question, text, len(images)).format(text=text)
         return self.prompt(self.phrases.join.join([*before, asked]), [*(image for image, _, _ in shown), *images])
 
     def drawing(self, text: str) -> list[Segment]:
@@ -240,7 +244,7 @@ class Interleaved:
 
     def editing(self, image: Tensor, text: str) -> list[Segment]:
         """Asks for an image like a given one, but as a text says."""
-        return self.prompt(self.phrases.edit.format(text=text), [image], draw=True)
+        return self.prompt(self._about(self.phrases.edit, text, 1).format(text=text), [image], draw=True)
 
     def blending(self, images: Sequence[Tensor], text: str = "") -> list[Segment]:
         """Asks for an image of what several have in common, and perhaps a text."""
@@ -284,6 +288,11 @@ class Interleaved:
         """
         drawn = torch.from_numpy(box_image(check_box(box), self._image_modality().image_size)).permute(2, 0, 1)
         return self.images(drawn[None, : self._image_modality().channels].float() / 255)[0]
+
+    def _about(self, phrase: str, text: str, num_images: int) -> str:
+        """A phrase with places for those images that have none in the text it is filled with."""
+        missing = num_images - text.count(IMAGE)
+        return self._with_places(phrase, missing) if missing > 0 else phrase.replace(IMAGE, "").strip()
 
     def _with_places(self, phrase: str, num_images: int) -> str:
         """A phrase that is about one image, with the places of several."""
