@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from fourm import recipes
 from fourm.data.configs import DataConfig
 from fourm.data.interleaved_configs import InterleavedConfig
-from fourm.data.interleaved_packing import Packer
+from fourm.data.interleaved_packing import Packer, Words
 from fourm.data.interleaved_readers import read_line
 from fourm.paths import recipe_folder
 from tests.interleaved import Written
@@ -72,6 +74,41 @@ def test_vila_asks_answers_in_vicunas_template() -> None:
     found = written(packings("vila_3")["llava"])
     assert found.startswith("<s> A chat between")
     assert found.endswith("USER: {a.jpg} \\n what? ASSISTANT: *a *bed *</s>")
+
+
+class Characters:
+    """A vocabulary of Llama 2's kind, of characters: a text, and what follows a special token, begins with a mark."""
+
+    hash = "characters"
+
+    def __init__(self) -> None:
+        letters = dict.fromkeys([chr(n) for n in range(127)] + ["▁"])
+        self.backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+        self.backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        names = ("<s>", "</s>", "[IMG]", "[/IMG]", "[USER]", "[ASSISTANT]")
+        self.backend.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self.backend.encode(text, add_special_tokens=False).ids, np.int64)
+
+    def id_of(self, token: str) -> int:
+        return int(self.backend.token_to_id(token))
+
+
+@pytest.mark.parametrize("name", ["vila_3", "emu_instruct", "emu2_chat", "vl_gpt_instruct"])
+def test_conversations_have_the_ids_of_their_text_as_a_whole(name: str) -> None:
+    """The published code encodes all of a conversation at once; an answer that is encoded apart must not differ."""
+    packing = next(p for p in packings(name).values() if p.reader == "chat")
+    said = [("human", "what?"), ("gpt", "a bed"), ("human", "where?"), ("gpt", "left")]
+    line = json.dumps({"conversations": [{"from": role, "value": text} for role, text in said]})
+    vocabulary, chat = Characters(), packing.chat
+    pieces = Packer(packing, vocabulary, 2).pack(read_line(line.encode(), packing), np.random.default_rng(0), 1000)
+
+    found = np.concatenate([piece.ids for piece in pieces or [] if isinstance(piece, Words)])
+
+    user, assistant = chat.user.strip(), chat.assistant.strip()
+    turns = "".join(f"{user} {a} {assistant} {b}{chat.end}" for a, b in (("what?", "a bed"), ("where?", "left")))
+    assert found.tolist() == [vocabulary.id_of("<s>"), *vocabulary.encode(chat.system + turns)]
 
 
 def test_emu_does_not_ask_for_the_tokens_around_images() -> None:
