@@ -127,19 +127,23 @@ class InterleavedDocuments:
         units, room = self._units(file, row), self.rules.num_tokens
         found: list[list[Piece]] = []
         for place in rng.permutation(len(units)) if self.rules.shuffle and len(units) > 1 else range(len(units)):
-            pieces = self._unit(file, units[place], rng, room)
-            if pieces:
-                found.append(pieces)
-                room -= sum(piece.num_tokens for piece in pieces)
+            packed = self._unit(file, units[place], rng, room)
+            found += packed
+            room -= sum(piece.num_tokens for pieces in packed for piece in pieces)
         return found
 
-    def _unit(self, file: int, unit: int, rng: np.random.Generator, room: int) -> list[Piece]:
-        """The documents of a group one behind the other."""
-        found: list[Piece] = []
+    def _unit(self, file: int, unit: int, rng: np.random.Generator, room: int) -> list[list[Piece]]:
+        """The documents of a group: one behind the other as one, or apart."""
+        found: list[list[Piece]] = []
         first = unit * self.rules.group
         for n in range(first, min(first + self.rules.group, self.documents.sizes[file])):
-            pieces = self.packer.pack(self.documents.read(file, n), rng, room, first=not found) or []
-            found += pieces
+            begins = self.rules.group_apart or not found
+            pieces = self.packer.pack(self.documents.read(file, n), rng, room, first=begins)
+            if not pieces:
+                continue
+            if begins:
+                found.append([])
+            found[-1] += pieces
             room -= sum(piece.num_tokens for piece in pieces)
         return found
 

@@ -19,13 +19,14 @@ class ChatConfig:
     Args:
         system: before everything.
         user: before what the user says.
-        assistant: before what the assistant answers.
+        assistant: before what the assistant answers. An answer is encoded by itself: a space at the end of this would
+            be a token of its own beside the one that vocabularies of Llama 2's kind begin every text with.
         end: after every answer; asked as the answer is.
     """
 
     system: str = ""
     user: str = "[USER]: "
-    assistant: str = " [ASSISTANT]: "
+    assistant: str = " [ASSISTANT]:"
     end: str = ""
 
 
@@ -44,7 +45,9 @@ class InterleavedConfig:
             document. All but `aligned` are files of one JSON object per line.
         images: folder that names of images begin in; null: that of the file. No name leads out of it.
         pack: several documents in a row, which do not see one another; false: a row is a document.
-        group: so many documents one after another count as one (COYO's pairs, 4 in VILA).
+        group: so many documents one after another make a row (COYO's pairs, 4 in VILA).
+        group_apart: those of a group do not see one another, and each has its own `bos` (VILA's code);
+            else they are one document.
         open_rows, shuffle: see `WholeConfig`, for `pack`.
         bos, eos: before and after every document; within a group, every part of it has its `eos`.
         image_begin, image_end: around every image.
@@ -54,11 +57,11 @@ class InterleavedConfig:
         after_marked_images_only: of texts, only those that come with an image are asked (VILA's
             `image_following_text_only`).
         image_first: probability that images stand before the text they belong to; they stand after it otherwise.
-        after_image: put between an image and its text behind it (VILA: a line break).
+        after_image: put behind every image that a text of its own follows (VILA: a line break).
         join: put between texts that meet.
         min_images: documents with fewer are left out.
-        max_images: of a document; further ones are left out, its text stays. Of videos, so many frames at even
-            distances.
+        max_images: of a document; further ones are left out, its text stays. Of MMC4, the first of its list; of videos,
+            so many frames at even distances.
         min_similarity: images whose text they are said to fit less are left out.
         max_text_tokens: of a document, which ends where it has more.
         window: a document that is too long is cut behind its `first` tokens, or a `random` stretch of it is taken.
@@ -81,6 +84,7 @@ class InterleavedConfig:
     images: str | None = None
     pack: bool = False
     group: int = 1
+    group_apart: bool = False
     open_rows: int = 64
     shuffle: bool = True
     bos: str | None = None
@@ -119,6 +123,10 @@ class InterleavedConfig:
             raise ConfigError("packing.drop_single_image leaves out random stretches: set packing.window to random")
         if self.ask_image_tokens != "none" and self.image_begin is None:
             raise ConfigError("packing.ask_image_tokens asks for packing.image_begin, which is not given")
+
+    def takes(self, similarity: float | None) -> bool:
+        """Whether an image fits its text well enough, as far as the data says."""
+        return self.min_similarity is None or similarity is None or similarity >= self.min_similarity
 
     @property
     def special(self) -> tuple[str, ...]:

@@ -139,8 +139,7 @@ class Packer:
                 text = text if part.template else self.escape(text)
                 found.append(part if text == part.text else replace(part, text=text))
                 continue
-            fits = config.min_similarity is None or part.similarity is None or part.similarity >= config.min_similarity
-            if fits and (most is None or images < most):
+            if config.takes(part.similarity) and (most is None or images < most):
                 images += 1
                 found.append(part)
         return found
@@ -200,8 +199,8 @@ def arrange(parts: Sequence[Part], config: InterleavedConfig, rng: np.random.Gen
         asked = _is_asked(part, config) and (marked or not config.after_marked_images_only)
         text = part if part.asked == asked else replace(part, asked=asked)
         if not waiting or config.image_first == 1 or rng.random() < config.image_first:
-            between = config.after_image if waiting else ""
-            found += [*waiting, *([Text(between, text.asked, template=True)] if between else []), text]
+            between = [Text(config.after_image, text.asked, template=True)] if config.after_image else []
+            found += [part for image in waiting for part in (image, *between)] + [text]
         else:
             found += [text, *waiting]
         waiting = []

@@ -18,6 +18,7 @@ _Item = TypeVar("_Item")
 _PLACE = "<image>"
 _USERS = ("human", "user")
 _ASSISTANTS = ("gpt", "assistant")
+_SYSTEM = "system"
 
 
 def documents(line: Any, config: InterleavedConfig) -> list[Part]:
@@ -38,16 +39,21 @@ def mmc4(line: Any, config: InterleavedConfig) -> list[Part]:
     """MMC4 (Zhu et al. 2023): sentences, and images that are matched to one of them."""
     sentences = [text.strip() for text in line["text_list"]]
     images: dict[int, list[Part]] = {}
-    for info in line["image_info"]:
+    # Which ones are the first is told by their list, and not by the sentences that they belong to.
+    most = None if config.window == "random" else config.max_images
+    chosen = [info for info in line["image_info"] if config.takes(_similarity(info))][:most]
+    for info in chosen:
         matched = int(info["matched_text_index"])
         if not 0 <= matched < len(sentences):
             raise ValueError(f"matched_text_index is {matched}, of {len(sentences)} sentences")
-        similarity = info.get("matched_sim")
-        image = Image(
-            image_name(info["image_name"]), paired=True, similarity=None if similarity is None else float(similarity)
-        )
+        image = Image(image_name(info["image_name"]), paired=True, similarity=_similarity(info))
         images.setdefault(matched, []).append(image)
     return [part for n, text in enumerate(sentences) for part in (*images.get(n, ()), Text(text))]
+
+
+def _similarity(info: Mapping[str, Any]) -> float | None:
+    said = info.get("matched_sim")
+    return None if said is None else float(said)
 
 
 def obelics(line: Any, config: InterleavedConfig) -> list[Part]:
@@ -171,6 +177,8 @@ def _turn(turn: Any) -> tuple[str, str]:
     role, said = _first(turn, "from", "role"), _first(turn, "value", "content")
     if not isinstance(said, str):
         raise ValueError(f"a turn says {said!r}; expected a text")
+    if role not in (known := (*_USERS, *_ASSISTANTS, _SYSTEM)):
+        raise ValueError(f"a turn is that of {role!r}; known: {', '.join(known)}")
     return str(role), said
 
 

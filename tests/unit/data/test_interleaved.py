@@ -110,6 +110,16 @@ def test_pairs_of_a_group_are_one_document(pairs: Path) -> None:
     assert shown(rows.sample(1, np.random.default_rng(0))) == [["<s>", 4, "w w w w w </s>"]]
 
 
+def test_pairs_of_a_group_may_stand_apart(pairs: Path) -> None:
+    """As in VILA's code, which makes a row of each of the four."""
+    rules = {"reader": "pairs", "group": 4, "group_apart": True, "bos": "<s>", "eos": "</s>"}
+    rows = dataset(pairs, **rules)
+    assert rows.shard_sizes == [2, 2]
+    assert shown(rows.sample(0, np.random.default_rng(0))) == [["<s>", n, f"{'w ' * (n + 1)}</s>"] for n in range(4)]
+    short = dataset(pairs, num_tokens=3 * (2 + IMAGE.num_tokens) + 6, **rules)
+    assert shown(short.sample(0, np.random.default_rng(0))) == [["<s>", n, f"{'w ' * (n + 1)}</s>"] for n in range(3)]
+
+
 def test_packed_rows_hold_every_document_once(pairs: Path) -> None:
     rows = dataset(pairs, reader="pairs", pack=True, num_tokens=15, eos="</s>")
     documents = [d for n in range(len(rows)) for d in shown(rows.sample(n, np.random.default_rng(n)))]

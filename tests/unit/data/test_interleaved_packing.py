@@ -63,6 +63,11 @@ def test_vila_puts_a_line_break_behind_an_image_and_spaces_between_sentences() -
     assert Written(after_image="\n")(read(MMC4, "mmc4")) == "*one. *{b} *\\n *two. *{c} *\\n *three."
 
 
+def test_of_several_images_of_a_sentence_each_has_its_line_break() -> None:
+    album = [Image("a", paired=True), Image("b", paired=True), Text("two beds")]
+    assert Written(after_image="\n", loss_on="text")(album) == "{a} *\\n {b} *\\n *two *beds"
+
+
 def test_vila_drops_an_image_that_no_text_follows() -> None:
     trailing = [Text("a bed"), Image("a")]
     assert Written(drop_trailing_image=True, eos="</s>")(trailing) == "*a *bed *</s>"
@@ -97,6 +102,16 @@ def test_literal_names_of_special_tokens_are_escaped() -> None:
 def test_first_images_are_kept_and_all_text() -> None:
     assert Written(max_images=1)(read(MMC4, "mmc4")) == "*one. *{b} *two. *three."
     assert Written(max_images=0)(PAIR) == "*a *bed"
+
+
+def test_the_first_images_of_mmc4_are_those_of_its_list_that_fit() -> None:
+    """They are listed as they stood on the page, and not by their sentences."""
+    images = [("c", 2, 0.5), ("b", 1, 0.1), ("a", 0, 0.3)]
+    listed = [{"image_name": name, "matched_text_index": n, "matched_sim": fits} for name, n, fits in images]
+    page = {**MMC4, "image_info": listed}
+    one, two = {"max_images": 1}, {"max_images": 2, "min_similarity": 0.24}
+    assert Written(**one)(read(page, "mmc4", **one)) == "*one. *two. *{c} *three."
+    assert Written(**two)(read(page, "mmc4", **two)) == "*{a} *one. *two. *{c} *three."
 
 
 def test_documents_with_few_images_are_left_out() -> None:
@@ -267,6 +282,11 @@ def test_our_own_form_comes_back() -> None:
         ({"images": ["a"], "texts": []}, "obelics", "1 images beside 0 texts"),
         ({"conversations": [{"from": "human", "value": "<image>"}]}, "chat", "1 places <image>, but 0 images"),
         ({"conversations": [{"from": "human", "value": 3}]}, "chat", "a turn says 3"),
+        (
+            {"conversations": [{"from": "gtp", "value": "a"}]},
+            "chat",
+            "a turn is that of 'gtp'; known: human, user, gpt",
+        ),
         ([], "pairs", "there is no"),
         (3, "pairs", "it does not have this form"),
     ],
