@@ -230,7 +230,7 @@ class Interleaved:
         shown = list(examples)
         if self.in_turns:
             said = [(asked, 1, answer) for _, asked, answer in shown] + [(text, len(images), "")]
-            turns = [(self.turns.said(asked, max(n - asked.count(IMAGE), 0)), answer) for asked, n, answer in said]
+            turns = [(self.turns.asked(asked, n), answer) for asked, n, answer in said]
             return self.chat(turns, [*(image for image, _, _ in shown), *images])
         before = [
             self._about(self.phrases.example, asked, 1).format(text=asked, answer=answer) for _, asked, answer in shown

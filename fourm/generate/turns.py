@@ -51,6 +51,10 @@ class Turns:
         """What a user says of images that stand before the words."""
         return (IMAGE + self.after_image) * num_images + text
 
+    def asked(self, text: str, num_images: int) -> str:
+        """What a user says of images, of which those that have no place in the words stand before them."""
+        return self.said(text, max(num_images - text.count(IMAGE), 0))
+
     def prompt(self, turns: Sequence[tuple[str, str]], images: Sequence[NDArray[Any]]) -> list[Segment]:
         """A conversation up to what comes next; see `Interleaved.chat`."""
         if not turns:

@@ -170,8 +170,8 @@ def document(model: Interleaved, request: TalkRequest) -> list[Segment]:
     """What the model reads: of a conversation all of it, where it has learned from some."""
     if request.kind == "ask" and request.text and model.converses:
         asked = [turn for turn in request.before if turn.kind == "ask"]
-        turns = [(model.turns.said(turn.text, len(turn.images)), turn.answers[0]) for turn in asked]
-        now = model.turns.said(request.text, len(request.images))
+        turns = [(model.turns.asked(turn.text, len(turn.images)), turn.answers[0]) for turn in asked]
+        now = model.turns.asked(request.text, len(request.images))
         return model.chat([*turns, (now, "")], [*(i for turn in asked for i in turn.images), *request.images])
     key = {"ask": "question", "continue": "text", "paint": "draw"}[request.kind]
     words: dict[str, Any] = {key: None if request.kind == "ask" and not request.text else request.text}

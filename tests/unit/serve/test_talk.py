@@ -136,6 +136,8 @@ def test_a_model_of_conversations_reads_all_that_was_said(conversing: Talker) ->
     assert words(conversing, request) == expected
     assert words(conversing, check(conversing, text="red", kind="continue", before=before)) == ["[SOS] red"]
     assert words(conversing, check(conversing, images=[file()])) == ["[SOS] [IMG]", "[/IMG]"]
+    placed = check(conversing, text="is <image> red ?", images=[file()])
+    assert words(conversing, placed) == ["[SOS] a is [IMG]", "[/IMG] red ? is"]
 
 
 def test_for_other_models_every_question_stands_for_itself(talker: Talker) -> None:
