@@ -1,4 +1,4 @@
-"""Probes of AIM's trunks on Fashion-MNIST in one process: tokens of a trunk that stays are computed once."""
+"""Probes of AIM's trunks in one process: tokens of a trunk that stays are computed once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from fourm.transfer.configs import BackboneConfig
 from fourm.transfer.head_configs import AttentiveConfig
 from fourm.transfer.maps import Tokens
 from fourm.transfer.network import TransferNetwork
-
-NAME = "image@28"
 
 
 class Photographs(NamedTuple):
@@ -53,10 +51,14 @@ def tokens(model: Any, images: Tensor, average_layers: list[int] | None = None, 
         average_layers: blocks whose outputs are averaged; None: the normalised output of the last.
         causal: each patch sees those before it, instead of all.
     """
-    names = [m.name for m in model.modalities.inputs]
-    backbone = Backbone.from_model(model, BackboneConfig(names, average_layers=average_layers)).eval()
+    backbone = _backbone(model, average_layers).eval()
     parts = [(part, torch.ones(len(part), dtype=torch.int64) if causal else None) for part in images.split(250)]
     return torch.cat([backbone.forward_features(part, None, prefix) for part, prefix in parts])
+
+
+def _backbone(model: Any, average_layers: list[int] | None = None) -> Backbone:
+    names = [m.name for m in model.modalities.inputs]
+    return Backbone.from_model(model, BackboneConfig(names, average_layers=average_layers))
 
 
 class Features(NamedTuple):
@@ -132,9 +134,7 @@ def attentive(model: Any, of: Features, data: Photographs, steps: int, seed: int
         data: their classes.
         steps, seed: of training.
     """
-    network = TransferNetwork(
-        Backbone.from_model(model, BackboneConfig([NAME])), AttentiveConfig(None, 1, "aim"), 10, False, seed
-    )
+    network = TransferNetwork(_backbone(model), AttentiveConfig(None, 1, "aim"), 10, False, seed)
     head, stored = network.head, _Stored()
     optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
     for step in range(steps):
