@@ -73,7 +73,7 @@ class RoomsSetting(Setting):
     depth: int = 4
     num_heads: int = 2
     patch_size: int = 8
-    steps: int = 3000
+    steps: int = 2000
     batch: int = 16
     lr: float = 2e-3
     num_train: int = 4000
@@ -159,16 +159,16 @@ def patches(maps: Tensor, patch_size: int) -> Tensor:
 
 
 def dense(of: Features, data: Rooms) -> dict[str, float]:
-    """Ridge regression on single patches, one for all places.
+    """Ridge regression on single patches, one for each place: what is usual there is known to all of them.
 
     Returns:
         `label`: accuracy; `depth` and `normal`: share of the variance that is explained; `early` and `late` ones: the
-        same of the first and of the second half of the places, by the same regression.
+        same of the first and of the second half of the places.
     """
     asked = data.train_answers
     wanted = torch.cat([F.one_hot(asked.label, len(ROOM_CLASSES)), asked.depth, asked.normal], -1)
-    found = ridge(of.train.flatten(0, 1), wanted.flatten(0, 1), of.test.flatten(0, 1))
-    label, depth, normal = found.unflatten(0, of.test.shape[:2]).split([len(ROOM_CLASSES), 1, 3], -1)
+    found = torch.stack([ridge(of.train[:, n], wanted[:, n], of.test[:, n]) for n in range(of.train.shape[1])], 1)
+    label, depth, normal = found.split([len(ROOM_CLASSES), 1, 3], -1)
     right, half = data.test_answers, of.test.shape[1] // 2
     told = {}
     for part, places in (("", slice(None)), ("early ", slice(half)), ("late ", slice(half, None))):
@@ -180,8 +180,10 @@ def dense(of: Features, data: Rooms) -> dict[str, float]:
 
 
 def explained(found: Tensor, right: Tensor) -> float:
-    """R2 of (..., k) answers: 1 less the squared error over the squared distance from the mean of what is right."""
-    found, right = found.flatten(0, -2).double(), right.flatten(0, -2).double()
+    """R2 of answers (n, N, k): 1 less the squared error over the squared distance from the means of what is right, one
+    for each place.
+    """
+    found, right = found.double(), right.double()
     return 1 - ((found - right).square().sum() / (right - right.mean(0)).square().sum()).item()
 
 
