@@ -20,6 +20,17 @@ FEW = 200
 """Photographs that one of the probes is fitted on."""
 
 
+ROWS = {
+    "linear": percent("linear probe of the last block"),
+    "blocks": percent("linear probe"),
+    "attentive": percent("attentive probe"),
+    "few": percent(f"linear probe fitted on {FEW}"),
+    "neighbours": percent("nearest neighbours"),
+    "early token": percent("one early token"),
+    "late token": percent("one late token"),
+}
+
+
 @dataclass(frozen=True)
 class FashionSetting(Setting):
     """Args:
@@ -39,16 +50,11 @@ class FashionSetting(Setting):
     num_test: int = 10_000
     probe_steps: int = 500
 
-    rows: ClassVar[Mapping[str, Row]] = {
-        "linear": percent("linear probe of the last block"),
-        "blocks": percent("linear probe"),
-        "attentive": percent("attentive probe"),
-        "few": percent(f"linear probe fitted on {FEW}"),
-        "neighbours": percent("nearest neighbours"),
-        "early token": percent("one early token"),
-        "late token": percent("one late token"),
-    }
     source: ClassVar[Path] = FASHION_FOLDERS[0]
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        return ROWS
 
     @property
     def modality(self) -> Modality:

@@ -63,6 +63,24 @@ class Rooms(NamedTuple):
     test_answers: Answers
 
 
+ROWS = {
+    "last label": percent("class of a patch, last block"),
+    "label": percent("class of a patch"),
+    "early label": percent("class of an early patch"),
+    "late label": percent("class of a late patch"),
+    "last depth": Row("depth of a patch, last block"),
+    "depth": Row("depth of a patch"),
+    "early depth": Row("depth of an early patch"),
+    "late depth": Row("depth of a late patch"),
+    "last normal": Row("normal of a patch, last block"),
+    "normal": Row("normal of a patch"),
+    "early normal": Row("normal of an early patch"),
+    "late normal": Row("normal of a late patch"),
+    "last things": percent("things in the room, last block"),
+    "things": percent("things in the room"),
+}
+
+
 @dataclass(frozen=True)
 class RoomsSetting(Setting):
     """Args:
@@ -80,23 +98,12 @@ class RoomsSetting(Setting):
     num_probe: int = 4000
     num_test: int = 1000
 
-    rows: ClassVar[Mapping[str, Row]] = {
-        "last label": percent("class of a patch, last block"),
-        "label": percent("class of a patch"),
-        "early label": percent("class of an early patch"),
-        "late label": percent("class of a late patch"),
-        "last depth": Row("depth of a patch, last block"),
-        "depth": Row("depth of a patch"),
-        "early depth": Row("depth of an early patch"),
-        "late depth": Row("depth of a late patch"),
-        "last normal": Row("normal of a patch, last block"),
-        "normal": Row("normal of a patch"),
-        "early normal": Row("normal of an early patch"),
-        "late normal": Row("normal of a late patch"),
-        "last things": percent("things in the room, last block"),
-        "things": percent("things in the room"),
-    }
     source: ClassVar[Path] = Path("outputs/quickstart/rooms/train")
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        blocks = range(1, self.depth + 1)
+        return {**ROWS, **{f"block {n} label": percent(f"class of a patch, block {n} as it is") for n in blocks}}
 
     @property
     def modality(self) -> Modality:
@@ -119,11 +126,13 @@ class RoomsSetting(Setting):
         )
         last, blocks = (features(model, fitted, layers, causal) for layers in (None, self.probed))
         told = dense(last, fitted)
+        each = [features(model, fitted, [block], causal) for block in range(self.depth)]
         return {
             **{f"last {key}": told[key] for key in ("label", "depth", "normal")},
             **dense(blocks, fitted),
             "last things": things(last, fitted),
             "things": things(blocks, fitted),
+            **{f"block {n} label": dense(block, fitted)["label"] for n, block in enumerate(each, 1)},
         }
 
 

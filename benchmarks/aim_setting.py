@@ -67,10 +67,13 @@ class Setting(ABC):
     num_probe: int
     num_test: int
 
-    rows: ClassVar[Mapping[str, Row]]
-    """What the probes measure, in the order of the table."""
     source: ClassVar[Path]
     """Folder of the photographs, unless another is given."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> Mapping[str, Row]:
+        """What the probes measure, in the order of the table."""
 
     @property
     @abstractmethod

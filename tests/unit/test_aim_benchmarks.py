@@ -53,14 +53,14 @@ def test_curves_are_drawn_of_all_sizes_and_probes(script: Any) -> None:
 
 def alike(prefix: Any, values: Any) -> dict[str, dict[str, float]]:
     """Twin and seed -> every measure has the same value."""
-    keys = prefix.measured(prefix.FashionSetting.rows)
+    keys = prefix.measured(prefix.FashionSetting().rows)
     return {name: dict.fromkeys(keys, value) for name, value in values.items()}
 
 
 def test_means_spreads_and_differences_within_a_seed_are_told(script: Any) -> None:
     prefix = script("aim_prefix")
     found = alike(prefix, {"uniform 0": 0.80, "uniform 1": 0.70, "none 0": 0.78, "none 1": 0.66})
-    lines = prefix.table(prefix.FashionSetting.rows, found, range(2)).splitlines()
+    lines = prefix.table(prefix.FashionSetting().rows, found, range(2)).splitlines()
     assert lines[0] == "| measured | read | with prefixes | causally | difference |"
     assert lines[2:4] == [
         f"| linear probe of the last block, % | {read} | 75.0 ± 7.1 | 72.0 ± 8.5 | +3.0 ± 1.4 |"
@@ -70,7 +70,7 @@ def test_means_spreads_and_differences_within_a_seed_are_told(script: Any) -> No
 
 def test_a_row_that_not_all_seeds_have_says_so_and_one_that_none_has_is_left_out(script: Any) -> None:
     prefix = script("aim_prefix")
-    rows = prefix.FashionSetting.rows
+    rows = prefix.FashionSetting().rows
     found = alike(prefix, {f"{name} {seed}": 0.5 for name in ("uniform", "none") for seed in range(3)})
     del found["none 2"]["early token"]
     for measured in found.values():
@@ -84,7 +84,7 @@ def test_a_row_that_not_all_seeds_have_says_so_and_one_that_none_has_is_left_out
 def test_other_ways_of_training_are_compared_with_the_first_and_longer_training_with_the_second(script: Any) -> None:
     prefix = script("aim_prefix")
     found = alike(prefix, {"uniform 0": 3.0, "none 0": 2.0, "asked 0": 1.0, "twice 0": 6.0})
-    head, _, *lines = prefix.table(prefix.FashionSetting.rows, found, range(1)).splitlines()
+    head, _, *lines = prefix.table(prefix.FashionSetting().rows, found, range(1)).splitlines()
     assert head.endswith(
         "| with prefixes | causally | difference | causally, asked the same | difference "
         "| with prefixes, twice the steps | difference from causally |"
@@ -175,7 +175,7 @@ def test_a_run_on_rooms_tells_all_twins_and_goes_on_where_it_stopped(
     first = capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "aim_prefix.json").read_text())["models"]
     assert list(found) == ["uniform 0", "none 0", "asked 0", "twice 0"]
-    rows = prefix.RoomsSetting.rows
+    rows = prefix.RoomsSetting(depth=2).rows
     for told in found.values():
         assert set(told) == set(prefix.measured(rows))
         assert np.isfinite(list(told.values())).all()
