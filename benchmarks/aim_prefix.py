@@ -177,7 +177,8 @@ def table(rows: Mapping[str, Row], found: Mapping[str, Mapping[str, float]], see
         for name in others:
             ahead, of = COMPARED[name]
             cells += [_cell(values[name], digits), _cell(values[ahead] - values[of], digits, "+")]
-        title = title if len(complete) == len(seeds) else f"{title}, {len(complete)} seeds"
+        if len(complete) < len(seeds):
+            title += f", {len(complete)} seed{'s' * (len(complete) > 1)}"
         lines.append([title, READ[suffix[0]], *cells])
     return study.table(head, lines)
 
