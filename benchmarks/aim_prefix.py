@@ -2,16 +2,17 @@
 
     python benchmarks/aim_prefix.py outputs/aim_prefix --docs
     python benchmarks/aim_prefix.py outputs/aim_prefix_fine --setting fine --docs
+    python benchmarks/aim_prefix.py outputs/aim_prefix_repeated --setting repeated --seeds 5 --docs
     fourm prepare rooms outputs/quickstart/rooms/train
     python benchmarks/aim_prefix.py outputs/aim_prefix_rooms --setting rooms --docs
 
 For each seed trunks are trained from the same weights on the same photographs in the same order: with prefixes,
-causally, in the settings `fine` and `rooms` also causally but asked the same patches as with prefixes, and in `rooms`
-with prefixes for twice the steps, which asks as many patches as causal training does. Photographs are those of
-Fashion-MNIST, whose classes are probed, or rooms, of whose single patches the probes ask; the rooms to test on are
-rendered into OUT. What each trunk reaches is added to OUT/aim_prefix.json at once, and is not measured again, unless it
-lacks a row; its weights are kept beside it. KEY=VALUE changes the setting. `--docs` keeps the figures in
-benchmarks/results, and writes the means into docs/aim.md.
+causally, in the settings `fine` and `rooms` also causally but asked the same patches as with prefixes, and with
+prefixes for twice the steps, which asks as many patches as causal training does; in `repeated` from few photographs,
+each of them many times. Photographs are those of Fashion-MNIST, whose classes are probed, or rooms, of whose single
+patches the probes ask; the rooms to test on are rendered into OUT. What each trunk reaches is added to
+OUT/aim_prefix.json at once, and is not measured again, unless it lacks a row; its weights are kept beside it. KEY=VALUE
+changes the setting. `--docs` keeps the figures in benchmarks/results, and writes the means into docs/aim.md.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ STUDIES = {
     "coarse": Study(FashionSetting(), ("uniform", "none")),
     "fine": Study(
         FashionSetting(depth=8, patch_size=4, steps=1000, lr=2e-3, num_probe=10_000, probe_steps=2000),
-        ("uniform", "none", "asked"),
+        ("uniform", "none", "asked", "twice"),
     ),
+    "repeated": Study(FashionSetting(num_train=2000, num_probe=2000, probe_steps=2000), ("uniform", "none")),
     "rooms": Study(RoomsSetting(), ("uniform", "none", "asked", "twice")),
 }
 
