@@ -29,6 +29,10 @@ class Letters:
         self.words += [word for word in dict.fromkeys(found) if word not in self.words]
         return np.array([self.words.index(word) for word in found], np.int64)
 
+    def encode_parts(self, parts: Sequence[str]) -> list[np.ndarray]:
+        """(L,) ids of each part; no word of these tests reaches into another one."""
+        return [self.encode(part) for part in parts]
+
     def id_of(self, token: str) -> int:
         """The id of a special token."""
         if token not in SPECIAL:

@@ -88,7 +88,7 @@ def from_emu(
     """
     loaded = load_emu(source, version, num_tokens)
     chats = loaded.network.modalities[llama.TEXT].vocab_size > _WORDS[version]
-    chat = ChatConfig("", "[USER]: ", " [ASSISTANT]:", "</s>") if chats else None
+    chat = ChatConfig("", "[USER]: ", " [ASSISTANT]: ", "</s>") if chats else None
     paints = (local_folder(source) / _BESIDE_DECODER).is_dir()
     phrases = None if chats or version == "emu" else "emu2_gen" if paints else "emu2"
     form = DocumentForm("<s>", "[IMG]", "[/IMG]", chat=chat, phrases=phrases)

@@ -52,7 +52,7 @@ CHATS = {
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", "<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n",
     ),
-    "</s>": ChatConfig(_POLITE, "USER: ", " ASSISTANT:", "</s>"),
+    "</s>": ChatConfig(_POLITE, "USER: ", " ASSISTANT: ", "</s>"),
 }  # fmt: skip
 """Token of a vocabulary -> the turns of models that have it: of Llama 3, of Qwen, of Vicuna."""
 

@@ -19,14 +19,14 @@ class ChatConfig:
     Args:
         system: before everything.
         user: before what the user says.
-        assistant: before what the assistant answers. An answer is encoded by itself: a space at the end of this would
-            be a token of its own beside the one that vocabularies of Llama 2's kind begin every text with.
+        assistant: before what the assistant answers. Spaces at its end belong to the answer, for most vocabularies
+            have words that begin with one: prompts end before them.
         end: after every answer; asked as the answer is.
     """
 
     system: str = ""
     user: str = "[USER]: "
-    assistant: str = " [ASSISTANT]:"
+    assistant: str = " [ASSISTANT]: "
     end: str = ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import cast
 
 import numpy as np
@@ -149,29 +150,28 @@ class Packer:
         return text if self._literal is None else self._literal.sub(lambda match: match[0].swapcase(), text)
 
     def _tokens(self, parts: Sequence[Part]) -> list[Piece]:
-        """Texts that meet are encoded as one, unless only one of them is asked."""
+        """Texts that meet are encoded as one, whatever is asked of them; those that an image parts, each by itself."""
         found: list[Piece] = []
-        words, asked, before = "", False, None
-        for part in parts:
-            if isinstance(part, Image):
-                self._flush(found, words, asked)
-                words = ""
-                found.append(self._picture(part))
+        for are_images, stretch in groupby(parts, lambda part: isinstance(part, Image)):
+            if are_images:
+                found += [self._picture(cast(Image, part)) for part in stretch]
             else:
-                meets = isinstance(before, Text) and not (before.template or part.template)
-                if words and part.asked != asked:
-                    self._flush(found, words, asked)
-                    words = ""
-                words += (self.config.join if meets else "") + cast(str, part.text)
-                asked = part.asked
-            before = part
-        self._flush(found, words, asked)
+                found += self._words(cast(list[Text], list(stretch)))
         return found
 
-    def _flush(self, found: list[Piece], words: str, asked: bool) -> None:
-        ids = self.vocabulary.encode(words) if words else np.zeros(0, np.int64)
-        if len(ids):
-            found.append(Words(ids, asked))
+    def _words(self, texts: Sequence[Text]) -> list[Words]:
+        """Texts that meet; what joins two of them belongs to the second."""
+        said, asked, before = list[str](), list[bool](), None
+        for text in texts:
+            join = self.config.join if before and not (before.template or text.template) else ""
+            if asked and asked[-1] == text.asked:
+                said[-1] += join + cast(str, text.text)
+            else:
+                said.append(join + cast(str, text.text))
+                asked.append(text.asked)
+            before = text
+        encoded = zip(self.vocabulary.encode_parts(said), asked)
+        return [Words(ids, is_asked) for ids, is_asked in encoded if len(ids)]
 
     def _picture(self, image: Image) -> Picture:
         before, after = (

@@ -25,6 +25,9 @@ class Vocabulary(Protocol):
     def encode(self, text: str) -> Ids:
         """(L,) ids of a text; names of special tokens in it become these tokens."""
 
+    def encode_parts(self, parts: Sequence[str]) -> list[Ids]:
+        """The ids of a text that is given in parts: those of the whole, divided where the parts meet."""
+
     def id_of(self, token: str) -> int:
         """The id of a token by its name."""
 

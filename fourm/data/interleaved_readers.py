@@ -105,23 +105,29 @@ def with_images(turns: Sequence[tuple[str, str]], images: Sequence[str | int]) -
     return said
 
 
-def conversation(template: ChatConfig, turns: Sequence[tuple[str, Sequence[Part]]], answer: bool = False) -> list[Part]:
+def conversation(
+    template: ChatConfig, turns: Sequence[tuple[str, Sequence[Part]]], begun: str | None = None
+) -> list[Part]:
     """Turns as one document.
 
     Args:
         template: what stands between them.
         turns: who speaks, and what is said.
-        answer: begin another answer, as a model is to go on.
+        begun: what another answer begins with, which a model is to go on with; it may be empty. None: there is none.
     """
     found: list[Part] = [Text(template.system, asked=False, template=True)] if template.system else []
-    for role, said in turns:
+    goes_on = [] if begun is None else [("assistant", [Text(begun)] if begun else [])]
+    for role, said in (*turns, *goes_on):
         answers = role in _ASSISTANTS
         if answers or role in _USERS:
-            found.append(Text(template.assistant if answers else template.user, asked=False, template=True))
+            before = template.assistant if answers else template.user
+            # Spaces are the beginning of a word that follows, and there is none.
+            before = before.rstrip(" ") if answers and not (said and isinstance(said[0], Text)) else before
+            found.append(Text(before, asked=False, template=True))
         found += said
         if answers and template.end:
             found.append(Text(template.end, template=True))
-    return [*found, Text(template.assistant, asked=False, template=True)] if answer else found
+    return found[:-1] if goes_on and template.end else found
 
 
 def frames(line: Any, config: InterleavedConfig) -> list[Part]:

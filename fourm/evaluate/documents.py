@@ -17,7 +17,7 @@ from torch import Tensor
 from fourm.data.configs import DatasetConfig
 from fourm.data.interleaved import InterleavedDocuments
 from fourm.data.interleaved_files import LineDocuments
-from fourm.data.interleaved_parts import Ids
+from fourm.data.interleaved_parts import Ids, Text, Vocabulary, parts_from_json
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.configs import DocumentsEvaluation
 from fourm.evaluate.outcome import Cell, Outcome, PictureTable
@@ -63,7 +63,7 @@ def evaluate_documents(config: DocumentsEvaluation, bundle: Bundle) -> Outcome:
     """
     dataset = build_documents(config, bundle)
     facts = read_facts(config.data, len(dataset))
-    wrong = _wrong_names(bundle, facts)
+    wrong = wrong_names(bundle.text, facts, config.packing.join)
     answered = list(answer(bundle.model, dataset, config, wrong=wrong))
     blind = list(answer(bundle.model, dataset, config, blind=True)) if config.blind else None
     metrics: dict[str, dict[str, float]] = {}
@@ -162,11 +162,25 @@ def _prefers(logits: Tensor, right: Sequence[int], wrong: Sequence[int]) -> bool
     return place is not None and bool(logits[place, right[place]] > logits[place, wrong[place]])
 
 
-def _wrong_names(bundle: Bundle, facts: Sequence[dict[str, Any]]) -> list[Ids] | None:
-    """Of documents that all bind two names: ids of the one that is not asked."""
-    if any(len(line.get("names", ())) != 2 or line.get("answer") not in line["names"] for line in facts):
-        return None
-    return [bundle.text.encode(next(name for name in line["names"] if name != line["answer"])) for line in facts]
+def wrong_names(vocabulary: Vocabulary, facts: Sequence[dict[str, Any]], join: str = " ") -> list[Ids] | None:
+    """Of documents that all bind two names: ids of the one that is not asked, in the place of the other.
+
+    Args:
+        vocabulary: the text tokenizer.
+        facts: of each line `parts`, `names` and `answer`; other documents have none of the latter.
+        join: what stands between texts that meet.
+    """
+    known = [len(line.get("names", ())) == 2 and line.get("answer") in line["names"] for line in facts]
+    return [_instead(vocabulary, line, join) for line in facts] if all(known) else None
+
+
+def _instead(vocabulary: Vocabulary, line: dict[str, Any], join: str) -> Ids:
+    """Ids of the wrong name of a document, which may depend on the text that it stands behind."""
+    parts, wrong = parts_from_json(line), next(name for name in line["names"] if name != line["answer"])
+    place = max((n for n, part in enumerate(parts) if isinstance(part, Text) and part.asked), default=0)
+    before = parts[place - 1] if place else None
+    said = [before.text, join + wrong] if isinstance(before, Text) and isinstance(before.text, str) else [wrong]
+    return vocabulary.encode_parts(said)[-1]
 
 
 def read_facts(path: Path, count: int) -> list[dict[str, Any]]:

@@ -119,7 +119,8 @@ class Interleaved:
         """What a model reads.
 
         Args:
-            text: words, with `<image>` where an image stands; images without a place stand before all.
+            text: words, with `<image>` where an image stands; images without a place stand before all. Spaces beside
+                images and at the ends are left out, as documents have none there.
             images: (C, H, W) as the model reads them, or (slots, content.dim) vectors.
             draw: an image is to follow.
 
@@ -138,7 +139,7 @@ class Interleaved:
                 ids += [] if self.row.begin is None else [self.row.begin]
                 found += [self._words(ids), Segment(self._image_modality().name, _array(images[number - 1]))]
                 ids = [] if self.row.end is None else [self.row.end]
-            ids += self.tokenizer.encode(part).tolist() if part else []
+            ids += self.tokenizer.encode(part.strip(" ")).tolist() if part.strip(" ") else []
         if draw and self.row.begin is not None:
             ids.append(self.row.begin)
         return [segment for segment in (*found, self._words(ids)) if len(segment.value)]

@@ -40,7 +40,7 @@ class Phrases:
     subject: str = "{text}"
     place: str = IMAGE
     user: str = "[USER]: "
-    assistant: str = " [ASSISTANT]:"
+    assistant: str = " [ASSISTANT]: "
 
 
 _EMU2 = Phrases(
@@ -64,7 +64,7 @@ PHRASES: dict[str, Phrases] = {
         example=f"{IMAGE} Based on the image, {{text}} Short answer: {{answer}}",
         draw="An image of {text}.",
         user="USER: ",
-        assistant=" ASSISTANT:",
+        assistant=" ASSISTANT: ",
     ),
 }
 """Those of the papers: VILA (Lin et al. 2023), Emu2 (Sun et al. 2024, sec. 3), VL-GPT (Zhu et al. 2023, sec. 4)."""

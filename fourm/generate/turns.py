@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from fourm.data.document_form import DocumentForm
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.data.interleaved_packing import Packer, Piece, Words
-from fourm.data.interleaved_parts import Text
 from fourm.data.interleaved_readers import conversation, with_images
 from fourm.errors import ConfigError, DataError
 from fourm.generate.interleaved import Row
@@ -64,11 +63,10 @@ class Turns:
         *before, (last, begun) = zip(users, (answer for _, answer in turns))
         said = [*(t for user, answer in before for t in (("user", user), ("assistant", answer))), ("user", last)]
         try:
-            parts = conversation(self.chat, with_images(said, range(len(images))), answer=True)
+            parts = conversation(self.chat, with_images(said, range(len(images))), begun)
         except ValueError as error:
             raise DataError(f"the conversation has {error}") from None
-        # What an answer begins with is encoded apart, as all of it is in training.
-        pieces = self.packer.pack([*parts, *([Text(begun)] if begun else [])], generator("prompt"), _ENDLESS)
+        pieces = self.packer.pack(parts, generator("prompt"), _ENDLESS)
         return list(self._segments(pieces or [], images))
 
     def _segments(self, pieces: Iterable[Piece], images: Sequence[NDArray[Any]]) -> Iterable[Segment]:

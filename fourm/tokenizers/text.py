@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,8 @@ class TextTokenizer:
 
         Words that have been met before are looked up, where no rule of the tokenizer reaches beyond a space.
         """
-        if self._spaced is None or not (text.isascii() and text.isprintable()):
+        if not self._by_words(text):
             return np.asarray(self._backend_ids(text), np.int64)
-        lower = text.lower()
-        for name in self._spaced:
-            if name in lower:
-                return np.asarray(self._backend_ids(text), np.int64)
         ids: list[int] = []
         for word in text.split(" "):
             pieces = self._pieces.get(word)
@@ -99,6 +96,35 @@ class TextTokenizer:
                 pieces = self._pieces[word] = tuple(self._backend_ids(word))
             ids += pieces
         return np.array(ids, np.int64)
+
+    def encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Ids of a text that is given in parts, divided among them.
+
+        They are those of the whole text, since a word may not be written alone as it is behind another one: each token
+        belongs to the part that it ends in, and spaces at the end of a part to what follows.
+
+        Args:
+            parts: of the text, one after another.
+
+        Returns:
+            for each part (L,), whose lengths add up to that of the text's ids.
+        """
+        text = "".join(parts)
+        apart = self._by_words(text) and all(_meet_at_a_space(*both) for both in pairwise(parts))
+        if len(parts) < 2 or apart:
+            return [self.encode(part) for part in parts]
+        found = self._backend.encode(text, add_special_tokens=False)
+        starts = [len(text[:place].rstrip(" ")) for place in accumulate(map(len, parts[:-1]))]
+        last = np.array([max(start, end - 1) for start, end in found.offsets], np.int64)
+        counts = np.searchsorted(np.maximum.accumulate(last), starts)
+        return np.split(np.array(found.ids, np.int64), counts)
+
+    def _by_words(self, text: str) -> bool:
+        """Whether what stands between its spaces can be encoded by itself."""
+        if self._spaced is None or not (text.isascii() and text.isprintable()):
+            return False
+        lower = text.lower()
+        return not any(name in lower for name in self._spaced)
 
     def _backend_ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
@@ -257,6 +283,10 @@ def train_wordpiece(
     if out is not None:
         tokenizer.save(out)
     return tokenizer
+
+
+def _meet_at_a_space(before: str, after: str) -> bool:
+    return before.endswith(" ") or after.startswith(" ")
 
 
 def _special_tokens(num_sentinels: int, num_coordinates: int) -> list[str]:

@@ -205,7 +205,7 @@ def test_vicunas_template() -> None:
     chat = ChatConfig(system="be kind ", user="USER: ", assistant=" ASSISTANT: ", end="</s>")
     said = [("user", [Text("hi", asked=False)]), ("assistant", [Text("a bed")])]
     assert Written()(conversation(chat, said)) == "be kind USER: hi ASSISTANT: *a *bed *</s>"
-    assert Written()(conversation(chat, said[:1], answer=True)) == "be kind USER: hi ASSISTANT:"
+    assert Written()(conversation(chat, said[:1], begun="")) == "be kind USER: hi ASSISTANT:"
 
 
 def test_what_a_user_says_cannot_take_the_other_part() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from fourm import recipes
 from fourm.data.configs import DataConfig
 from fourm.data.interleaved_configs import InterleavedConfig
-from fourm.data.interleaved_packing import Packer, Words
-from fourm.data.interleaved_readers import read_line
+from fourm.data.interleaved_packing import Packer, Piece, Words
+from fourm.data.interleaved_parts import Text
+from fourm.data.interleaved_readers import conversation, read_line
 from fourm.paths import recipe_folder
 from tests.interleaved import Written
+from tests.language_vocabularies import KINDS, vocabulary
 
 FILES = sorted((recipe_folder() / "documents").glob("*.yaml"))
 MMC4 = {
@@ -76,39 +78,42 @@ def test_vila_asks_answers_in_vicunas_template() -> None:
     assert found.endswith("USER: {a.jpg} \\n what? ASSISTANT: *a *bed *</s>")
 
 
-class Characters:
-    """A vocabulary of Llama 2's kind, of characters: a text, and what follows a special token, begins with a mark."""
-
-    hash = "characters"
-
-    def __init__(self) -> None:
-        letters = dict.fromkeys([chr(n) for n in range(127)] + ["▁"])
-        self.backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
-        self.backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        names = ("<s>", "</s>", "[IMG]", "[/IMG]", "[USER]", "[ASSISTANT]")
-        self.backend.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
-
-    def encode(self, text: str) -> np.ndarray:
-        return np.array(self.backend.encode(text, add_special_tokens=False).ids, np.int64)
-
-    def id_of(self, token: str) -> int:
-        return int(self.backend.token_to_id(token))
-
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["vila_3", "emu_instruct", "emu2_chat", "vl_gpt_instruct"])
-def test_conversations_have_the_ids_of_their_text_as_a_whole(name: str) -> None:
-    """The published code encodes all of a conversation at once; an answer that is encoded apart must not differ."""
+def test_conversations_have_the_ids_of_their_text_as_a_whole(name: str, kind: str) -> None:
+    """The published code encodes all of a conversation at once; an answer must not differ, nor a prompt up to it."""
     packing = next(p for p in packings(name).values() if p.reader == "chat")
-    said = [("human", "what?"), ("gpt", "a bed"), ("human", "where?"), ("gpt", "left")]
+    said = [("human", "what?"), ("gpt", "a bed"), ("human", "where?"), ("gpt", "3 left")]
+    words, chat = vocabulary(kind), packing.chat
+    packer = Packer(packing, words, 2)
     line = json.dumps({"conversations": [{"from": role, "value": text} for role, text in said]})
-    vocabulary, chat = Characters(), packing.chat
-    pieces = Packer(packing, vocabulary, 2).pack(read_line(line.encode(), packing), np.random.default_rng(0), 1000)
-
-    found = np.concatenate([piece.ids for piece in pieces or [] if isinstance(piece, Words)])
+    pieces = packer.pack(read_line(line.encode(), packing), np.random.default_rng(0), 1000) or []
 
     user, assistant = chat.user.strip(), chat.assistant.strip()
-    turns = "".join(f"{user} {a} {assistant} {b}{chat.end}" for a, b in (("what?", "a bed"), ("where?", "left")))
-    assert found.tolist() == [vocabulary.id_of("<s>"), *vocabulary.encode(chat.system + turns)]
+    first = f"{chat.system}{user} what? {assistant} a bed{chat.end}{user} where? {assistant}"
+    start = words.id_of("<s>")
+    assert ids(pieces) == [start, *words.encode(f"{first} 3 left{chat.end}")]
+    answer = ids(pieces)[1 + len(words.encode(first)) :]
+    assert ids(pieces, asked=True)[-len(answer) :] == answer
+
+    shown = [(role, [Text(text, asked=False)]) for role, text in said[:3]]
+    prompt = packer.pack(conversation(chat, shown, begun=""), np.random.default_rng(0), 1000) or []
+    assert ids(prompt) == [start, *words.encode(first)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_have_the_ids_of_their_text_as_a_whole(kind: str) -> None:
+    words = vocabulary(kind)
+    parts = [Text("question: which?", asked=False), Text("answer:", asked=False), Text("red"), Text("or", asked=False)]
+    pieces = Packer(InterleavedConfig(), words, 2).pack(parts, np.random.default_rng(0), 1000) or []
+    assert ids(pieces) == words.encode("question: which? answer: red or").tolist()
+    before, after = (len(words.encode(text)) for text in ("question: which? answer:", "question: which? answer: red"))
+    assert ids(pieces, asked=True) == ids(pieces)[before:after]
+
+
+def ids(pieces: Sequence[Piece], asked: bool = False) -> list[int]:
+    """Those of all words; or of those that are asked."""
+    return [int(i) for piece in pieces if isinstance(piece, Words) and piece.asked >= asked for i in piece.ids]
 
 
 def test_emu_does_not_ask_for_the_tokens_around_images() -> None:

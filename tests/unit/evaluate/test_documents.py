@@ -14,7 +14,7 @@ from PIL import Image
 from fourm.data.interleaved_configs import InterleavedConfig
 from fourm.errors import ConfigError, DataError
 from fourm.evaluate.configs import DocumentsEvaluation, load
-from fourm.evaluate.documents import best_guess, build_documents, by_kind, evaluate_documents, read_facts
+from fourm.evaluate.documents import best_guess, build_documents, by_kind, evaluate_documents, read_facts, wrong_names
 from fourm.generate.rows import RowSampling, continue_rows
 from fourm.layouts import Continuous, Discrete, Sequence, Slots
 from fourm.modality import Modality, ModalitySet
@@ -27,6 +27,7 @@ from fourm.objectives.configs import AutoregressiveConfig
 from fourm.recipe.bundle import Bundle
 from fourm.rng import generator
 from fourm.tokenizers.text import TextTokenizer, train_wordpiece
+from tests import language_vocabularies
 
 COLOURS = ("red", "blue", "green")
 
@@ -152,6 +153,14 @@ def test_of_two_names_the_likelier_one_is_chosen(bundle: Bundle, tmp_path: Path)
     once = evaluate_documents(config(path), bundle).metrics["all"]["choice_accuracy"]
     path.write_text("".join(json.dumps(line) + "\n" for line in [lines[1], lines[1]]))
     assert {once, evaluate_documents(config(path), bundle).metrics["all"]["choice_accuracy"]} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("kind", language_vocabularies.KINDS)
+def test_the_other_name_is_written_as_in_its_place(kind: str) -> None:
+    words = language_vocabularies.vocabulary(kind)
+    line = {"parts": [{"text": "this is a", "asked": False}, "bed"], "names": ["bed", "rug"], "answer": "bed"}
+    (wrong,) = wrong_names(words, [line]) or [np.zeros(0)]
+    assert [*words.encode("this is a"), *wrong] == words.encode("this is a rug").tolist()
 
 
 def test_a_document_that_asks_nothing_is_not_right(bundle: Bundle, questions: Path) -> None:

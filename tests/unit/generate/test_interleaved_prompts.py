@@ -21,6 +21,7 @@ from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import PHRASES
 from fourm.tokens import Segment
+from tests import language_vocabularies
 from tests.rows import SIZE, bundle, folder, image, tokenizer, written
 
 __all__ = ["bundle", "folder", "tokenizer"]
@@ -81,6 +82,18 @@ def test_prompts_may_begin_with_a_token_and_images_without_any(bundle: Any):
 )
 def test_every_task_is_a_prompt(talk: Interleaved, ask: Any, expected: str):
     assert written(talk, ask(talk)) == expected
+
+
+@pytest.mark.parametrize("kind", language_vocabularies.KINDS)
+def test_examples_have_no_spaces_beside_images(bundle: Any, kind: str):
+    """As documents, whose texts between images are encoded each by itself."""
+    talk = Interleaved(bundle)
+    talk.tokenizer = language_vocabularies.vocabulary(kind)
+    found = talk.question("which?", [image(1)], [(image(0), "what?", "a bed")])
+    texts = [segment.value.tolist() for segment in found if segment.modality == talk.row.text]
+    ends = [[], [talk.row.end, *talk.tokenizer.encode("what? a bed")], [talk.row.end, *talk.tokenizer.encode("which?")]]
+    begins = [[talk.row.begin], [talk.row.begin], []]
+    assert texts == [[*text, *begin] for text, begin in zip(ends, begins)]
 
 
 def test_conversations_go_on_after_the_last_turn(bundle: Any):
