@@ -59,6 +59,12 @@ from fourm.cli import options as shared
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
 @shared.form("[text and images] ")
 @click.option(
+    "--system",
+    default=None,
+    metavar="TEXT",
+    help="[text and images] Words before a conversation; empty for none. [default: those of the model]",
+)
+@click.option(
     "--bare-images/--image-tokens",
     default=None,
     help="Whether images stand without [IMG] and [/IMG] around them. [default: as the model was trained]",

@@ -57,6 +57,14 @@ _MARKS = {"emu": "cformer.causal_tokens", "emu2": "project_up.weight"}
 _LOOKS = {"emu": "cformer.", "emu2": "project_up."}
 _WORDS = {"emu": 32_004, "emu2": 32_272}
 """Tokens of the models that have seen no conversations; those that have, know [USER] and [ASSISTANT] too."""
+_SYSTEM: Mapping[Version, str] = {
+    "emu": (
+        "You will be presented with an image: [IMG]ImageContent[/IMG]. You will be able to see the image after I "
+        "provide it to you. Please answer my questions based on the given image. "
+    ),
+    "emu2": "You are a helpful assistant, dedicated to delivering comprehensive and meticulous responses. ",
+}
+"""What conversations begin with, of the several that each has: that about an image, and that of long answers."""
 _T5 = {
     "layer.0.SelfAttention.o": "attn.proj",
     "layer.0.layer_norm": "norm1",
@@ -88,7 +96,7 @@ def from_emu(
     """
     loaded = load_emu(source, version, num_tokens)
     chats = loaded.network.modalities[llama.TEXT].vocab_size > _WORDS[version]
-    chat = ChatConfig("", "[USER]: ", " [ASSISTANT]: ", "</s>") if chats else None
+    chat = ChatConfig(_SYSTEM[version], "[USER]: ", " [ASSISTANT]: ", "</s>") if chats else None
     paints = (local_folder(source) / _BESIDE_DECODER).is_dir()
     phrases = None if chats or version == "emu" else "emu2_gen" if paints else "emu2"
     form = DocumentForm("<s>", "[IMG]", "[/IMG]", chat=chat, phrases=phrases)

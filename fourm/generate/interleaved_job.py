@@ -42,6 +42,7 @@ class Asked:
         phrases: name of the phrases that questions are put in; None: those of the model.
         start: token before the prompt; empty: none; None: that of the model.
         bare_images: images stand without `[IMG]` and `[/IMG]` around them, as in VILA; None: as the model has it.
+        system: words before a conversation; empty: none; None: those of the model.
         guided: see `Interleaved.draw`.
         turns: what was asked and answered before the question, in a conversation.
     """
@@ -57,6 +58,7 @@ class Asked:
     retrieve: int | None = None
     phrases: str | None = None
     start: str | None = None
+    system: str | None = None
     guided: bool = False
     bare_images: bool | None = None
     turns: tuple[tuple[str, str], ...] = ()
@@ -117,7 +119,7 @@ def prompt(
         ConfigError: if the model cannot answer so, or images have no folder.
         DataError: if a file cannot be read.
     """
-    model = Interleaved(bundle, **form_options(asked.start, asked.phrases, asked.bare_images))
+    model = Interleaved(bundle, **form_options(asked.start, asked.phrases, asked.bare_images, asked.system))
     seeds = torch.arange(seed, seed + num_samples)
     if not asked.paints:
         return model.answer([_document(model, asked)] * num_samples, seeds, writing)
@@ -152,7 +154,10 @@ def _document(model: Interleaved, asked: Asked) -> list[Segment]:
 
 
 def form_options(
-    start: str | None = None, phrases: str | Mapping[str, Any] | None = None, bare_images: bool | None = None
+    start: str | None = None,
+    phrases: str | Mapping[str, Any] | None = None,
+    bare_images: bool | None = None,
+    system: str | None = None,
 ) -> dict[str, Any]:
     """Options of `Interleaved` for prompts in another form than that of the model's documents; see `Asked`."""
     options: dict[str, Any] = {}
@@ -160,6 +165,8 @@ def form_options(
         options["start"] = start or None
     if phrases is not None:
         options["phrases"] = phrases_of(phrases)
+    if system is not None:
+        options["system"] = system
     if bare_images is not None:
         options |= {"begin": None, "end": None} if bare_images else {"begin": "[IMG]", "end": "[/IMG]"}
     return options

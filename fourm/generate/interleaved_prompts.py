@@ -41,6 +41,7 @@ class Interleaved:
         start: token before every prompt; None: none.
         stop: tokens that end an answer, beside the one that ends every text.
         phrases: how questions are put.
+        system: words before every conversation; empty: none.
 
     Attributes:
         converses: the model has learned from conversations.
@@ -58,6 +59,7 @@ class Interleaved:
         start: str | None = _OWN,
         stop: Sequence[str] = (),
         phrases: Phrases | None = None,
+        system: str | None = _OWN,
     ) -> None:
         modalities = bundle.model.modalities.values()
         texts = [m for m in modalities if m.is_discrete and not m.is_grid and m.is_input and m.is_output]
@@ -85,6 +87,7 @@ class Interleaved:
         ends = [i for i in (self.tokenizer.eos_id, ended) if i is not None]
         self.stop = (*ends, *map(self.tokenizer.id_of, stop))
         chat = form.chat or ChatConfig(user=self.phrases.user, assistant=self.phrases.assistant, end=" ")
+        chat = chat if system is _OWN else replace(chat, system=f"{system.strip()} " if system else "")
         form = replace(form, start=start, image_begin=around[0], image_end=around[1], chat=chat)
         self.turns = Turns(self.row, self.tokenizer, form)
 

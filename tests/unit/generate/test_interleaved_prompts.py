@@ -96,6 +96,13 @@ def test_examples_have_no_spaces_beside_images(bundle: Any, kind: str):
     assert texts == [[*text, *begin] for text, begin in zip(ends, begins)]
 
 
+def test_conversations_begin_with_other_words_or_none(bundle: Any):
+    own = told(bundle, chat=ChatConfig(system="a red "))
+    talks = [own, *(Interleaved(own.bundle, system=words) for words in ("how many", ""))]
+    begun, other, without = (written(talk, talk.chat([("how", "")])) for talk in talks)
+    assert [begun, other] == [f"{words} {without}" for words in ("a red", "how many")]
+
+
 def test_conversations_go_on_after_the_last_turn(bundle: Any):
     talk = Interleaved(bundle, phrases=PHRASES["vl_gpt"])
     found = talk.chat([("<image> a", "red"), ("how many ?", "")], [image(0)])
