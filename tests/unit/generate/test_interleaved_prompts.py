@@ -212,6 +212,20 @@ def test_images_are_drawn_painted_and_rebuilt(talk: Interleaved):
     torch.testing.assert_close(talk.paint(vectors, seeds), expected)
 
 
+def test_guidance_moves_away_from_what_follows_the_empty_prompt(bundle: Any):
+    """Emu's unconditional vectors: those generated behind the start and the begin of an image, and no word."""
+    talk = Interleaved(bundle, start="[SOS]")
+    seeds, prompts = torch.tensor([3, 4]), [talk.drawing("a red chair"), talk.drawing("a blue sofa")]
+    nothing = [Segment("text", np.array([talk.tokenizer.id_of("[SOS]"), talk.tokenizer.id_of("[IMG]")]))]
+    empty, red = talk.vectors([nothing], seeds[:1]), talk.vectors([talk.drawing("red")], seeds[:1])
+    decoder = talk.bundle.tokenizers["image"]
+
+    drawn = talk.draw(prompts, seeds, guided=True)
+
+    torch.testing.assert_close(drawn, decoder.decode(talk.vectors(prompts, seeds), seeds=seeds, null=empty))
+    assert not torch.allclose(drawn, decoder.decode(talk.vectors(prompts, seeds), seeds=seeds, null=red))
+
+
 def test_answers_are_text_and_stop_at_its_end(talk: Interleaved):
     prompts = [talk.caption(image(0)), talk.question("how many ?", [image(1)])]
     found = talk.answer(prompts, torch.arange(2), RowWriting(max_tokens=6))

@@ -150,6 +150,20 @@ def test_the_last_vector_asks_for_the_embedding_of_the_end_if_the_config_says_so
     assert not len(only_read.target_rows["image"])
 
 
+def test_the_embedding_of_the_end_has_no_gradient_as_a_target() -> None:
+    """Nothing that is asked stands behind it, so that as an input it has none either; the begin is read and has one."""
+    own = model()
+    task = objective(own, regress_end=True, modality_weights={"text": 0.0})
+    row = [words(OPEN), Segment("image", picture()), words(CLOSE, 1, asked=False)]
+    batch = batch_of(task, [row])
+    task.loss(own, batch).scalar(task.counts(batch)).backward()
+    gradient = own.input_embedder.table.weight.grad
+    assert gradient is not None
+    assert batch.decoder.slots_asked["image"].tolist()[-1] == -1
+    assert gradient[OPEN].abs().sum() > 0
+    assert gradient[CLOSE].abs().sum() == 0
+
+
 def test_vectors_are_regressed_in_their_own_space_and_read_through_the_projection() -> None:
     own = model(dim=8)
     task = objective(own)
