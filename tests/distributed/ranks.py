@@ -1,9 +1,10 @@
-"""Ranks of the toy job as processes that start in a moment: a server that has torch loaded forks them."""
+"""Ranks of a job as processes that start in a moment: a server that has torch loaded forks them."""
 
 from __future__ import annotations
 
 import ctypes
 import faulthandler
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,20 +14,30 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+TOY = "tests.unit.train.toy_job"
+COMMAND = "tests.end_to_end.command_job"
 _CONTEXT = multiprocessing.get_context("forkserver")
 # diffusers too, which some of the jobs import when they make their model.
-_CONTEXT.set_forkserver_preload(["tests.unit.train.toy_job", "diffusers.models.unets.unet_2d_condition"])
+_CONTEXT.set_forkserver_preload([TOY, COMMAND, "diffusers.models.unets.unet_2d_condition"])
 
 
-def start_ranks(output: Path, num_ranks: int = 2, **options: Any) -> list[BaseProcess]:
-    """Start the ranks; what they write on the error stream goes to `rank-N.err` in the output folder."""
+def start_ranks(output: Path, num_ranks: int = 2, job: str = TOY, **options: Any) -> list[BaseProcess]:
+    """Start the ranks; what they write on the error stream goes to `rank-N.err` in the output folder.
+
+    Args:
+        output: folder of the run.
+        num_ranks: processes.
+        job: module whose function `run` takes the options.
+        options: of the job.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     output.mkdir(parents=True, exist_ok=True)
     given = {"output": str(output), **options}
     ranks = [
-        _CONTEXT.Process(target=_run, args=(rank, num_ranks, port, given), daemon=False) for rank in range(num_ranks)
+        _CONTEXT.Process(target=_run, args=(rank, num_ranks, port, job, given), daemon=False)
+        for rank in range(num_ranks)
     ]
     for rank in ranks:
         rank.start()
@@ -64,10 +75,8 @@ def messages(output: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(output.glob("rank-*.err")))
 
 
-def _run(rank: int, num_ranks: int, port: int, options: dict[str, Any]) -> None:
+def _run(rank: int, num_ranks: int, port: int, job: str, options: dict[str, Any]) -> None:
     import logging
-
-    from tests.unit.train import toy_job
 
     os.setsid()  # a signal to its group reaches its loader processes, and no others
     multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a program of its own
@@ -81,4 +90,4 @@ def _run(rank: int, num_ranks: int, port: int, options: dict[str, Any]) -> None:
         os.environ |= {name: str(value) for name, value in facts.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     logging.basicConfig(level=logging.INFO)
-    toy_job.run(options)
+    importlib.import_module(job).run(options)
