@@ -143,6 +143,7 @@ def image_modality(size: int, num_tokens: int, dim: int, normalization: Any, *, 
 
 
 def _model(config: Mapping[str, Any], parts: Mapping[str, Published]) -> Multimodal:
+    _check_one_scale(config)
     language, seen = parts["llm"].config, parts["vision_tower"].config
     seen = seen.get("vision_config") or seen
     tower = tower_config(
@@ -158,6 +159,16 @@ def _model(config: Mapping[str, Any], parts: Mapping[str, Published]) -> Multimo
     normalization = "clip" if seen["model_type"] == "clip_vision_model" else "half"
     image = image_modality(size, num_tokens, own.dim, normalization, predicted=False)
     return Multimodal(ModalitySet([llama.text_modality(language, len(embedded)), image]), own)
+
+
+def _check_one_scale(config: Mapping[str, Any]) -> None:
+    """Beside such a tower, vectors are longer than its config says, and of more pixels."""
+    asked = next((key for key in ("s2", "dynamic_s2") if config.get(key)), None)
+    if asked is not None:
+        raise CheckpointError(
+            f"{asked} is true in {CONFIG_FILE}: the tower reads an image at several scales (S2), which cannot be "
+            "converted. Take a model that reads one, such as VILA1.5-3b"
+        )
 
 
 def _pooler(config: Mapping[str, Any], side: int, num_tokens: int) -> tuple[Any, int]:

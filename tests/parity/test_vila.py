@@ -220,6 +220,7 @@ def change(path: Path, **values: Any) -> None:
         (lambda f: change(f / "mm_projector/config.json", mm_projector_type="cabs"), ["cabs", "mlp_downsample"]),
         (lambda f: change(f / "vision_tower/config.json", model_type="vit_mae"), ["vit_mae", "siglip_vision_model"]),
         (lambda f: change(f / "vision_tower/config.json", layer_norm_eps=1e-3), ["layer_norm_eps 0.001", "1e-05"]),
+        (lambda f: change(f / "config.json", s2=True), ["s2 is true in config.json", "several scales"]),
         (lambda f: (f / "mm_projector").rename(f / "projector"), ["no folder mm_projector", "llm, vision_tower"]),
     ],
 )  # fmt: skip
