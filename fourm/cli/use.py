@@ -176,6 +176,13 @@ def generate(
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
 @click.option("--examples", type=click.Path(path_type=Path), default=None, help="Folder with one folder per example.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Under which browsers may ask for the page, as that of a server in front of it. May be repeated.  "
+    "[default: localhost, --host, this machine's name]",
+)
 @click.option("--max-queue", type=click.IntRange(1), default=20, show_default=True, help="Requests that may wait.")
 @click.option("--max-upload-mb", type=click.IntRange(1), default=20, show_default=True, help="Size of a file.")
 @click.option(

@@ -17,6 +17,7 @@ from fourm.report.legend import class_names, legend
 from fourm.serve.drawing import drawing_file, painting_files, pencils
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
+from fourm.serve.look import as_sent
 
 _CANVAS = 512
 _MOST_LAYERS = 2
@@ -57,7 +58,7 @@ def make_entries(fields: Sequence[Field], limits: Limits) -> list[Entry]:
                     label=field.name, show_label=False, lines=2, max_length=limits.text,
                     placeholder=field.hint or "a text; [S_1] stands for what is missing",
                 )  # fmt: skip
-                entries.append(Entry(field, "", box))
+                entries.append(Entry(field, "", as_sent(box)))
                 if field.is_partial:
                     more = gr.Checkbox(False, label="There may be more than this")
                     parts.append(Entry(field, "_known", more))

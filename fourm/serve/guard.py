@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import socket
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 _log = logging.getLogger(__name__)
@@ -38,16 +40,28 @@ _CLOSED = (
 )
 
 
+def own_names(host: str, more: Collection[str] = ()) -> frozenset[str]:
+    """Names under which browsers may ask for the page.
+
+    Args:
+        host: where it listens.
+        more: names that a user allows, as that of a server in front of it.
+    """
+    return frozenset(name.strip().rstrip(".").lower() for name in ("localhost", host, socket.gethostname(), *more))
+
+
 class Guard:
     """An ASGI application around another.
 
     Args:
         app: the page.
         max_bytes: longest body of a request.
+        names: hosts that may be asked for, beside addresses. Else a page from elsewhere, whose name its owner lets
+            point here, could ask in the name of whoever looks at it (DNS rebinding).
     """
 
-    def __init__(self, app: App, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: App, max_bytes: int, names: Collection[str]) -> None:
+        self.app, self.max_bytes, self.names = app, max_bytes, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -77,11 +91,14 @@ class Guard:
                 await _answer(with_headers, 400, "the request cannot be read")
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        host = _host(headers.get(b"host", b"").decode("latin-1"))
+        if b"host" in headers and not _is_address(host) and host not in self.names:
+            return 421, f"this is no page of {host[:100]!r}; allow the name with fourm serve --allow-host"
         if any(door in scope["path"] for door in _CLOSED):
             return 404, "not found"
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return None
-        headers = {name.lower(): value for name, value in scope["headers"]}
         length = headers.get(b"content-length", b"")
         # Else the server would read on and on. A body in pieces ends where it likes, whatever length stands beside it.
         if b"transfer-encoding" in headers or not length.isdigit():
@@ -89,6 +106,23 @@ class Guard:
         if int(length) > self.max_bytes:
             return 413, f"the request is too large; expected at most {self.max_bytes / 2**20:.0f} MB"
         return None
+
+
+def _host(header: str) -> str:
+    """The name or address of a `Host` header, without its port."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].rstrip(".")
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is no name, which whoever owns it could let point anywhere."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _answer(send: Send, status: int, detail: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,13 +14,18 @@ from gradio_client.utils import is_http_url_like
 from fourm.errors import FourmError
 from fourm.serve.one_by_one import Busy
 
+_log = logging.getLogger(__name__)
+
 STYLE = """
 .fourm-status { min-height: 2.6em; }
 .fourm-status .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); margin-top: 6px; }
 .fourm-status .bar i { display: block; height: 100%; border-radius: 3px; background: var(--color-accent);
   transition: width .4s; }
-/* What went wrong is told in a message, and stopping is no mistake. */
+/* What went wrong is told in the line itself, and stopping is no mistake. */
 .fourm-status .wrap:has(.error) { display: none; }
+.fourm-status .wrong { padding: 8px 12px; border-left: 4px solid var(--error-border-color, #c43a48);
+  border-radius: var(--radius-sm); background: var(--error-background-fill, #fdecee); color: var(--error-text-color);
+  overflow-wrap: anywhere; }
 .fourm-hint { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 #sheet img { padding-top: 32px; }
 .fourm-answers img { image-rendering: pixelated; }
@@ -52,6 +58,40 @@ def status(text: str, share: float | None = None) -> str:
     return f'<div role="status">{html.escape(text)}</div>{bar}'
 
 
+def wrong(error: FourmError) -> str:
+    """The line of status that says what is wrong."""
+    return f'<div role="status" class="wrong">{html.escape(str(error), quote=False)}</div>'
+
+
+def refused(error: FourmError) -> gr.Error:
+    """What is wrong, for programs: plain text, which the page itself has shown as HTML before."""
+    return gr.Error(str(error), duration=None, visible=False, print_exception=False)
+
+
+def as_sent(component: Any) -> Any:
+    """The same component, that hands on what a client sent: our own checks say what is wrong with it."""
+    component.preprocess = lambda payload: payload
+    return component
+
+
+def answer_for(page: gr.Blocks) -> None:
+    """Answer values of other forms than the components have, which gradio only logs, with a message."""
+    read = page.preprocess_data
+
+    async def preprocess_data(*values: Any, **options: Any) -> Any:
+        try:
+            return await read(*values, **options)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:  # whatever values of unknown origin lead to
+            _log.info("values of a request cannot be read", exc_info=_log.isEnabledFor(logging.DEBUG))
+            message = f"a value of the request has another form than expected ({type(error).__name__}); see view_api()"
+            raise gr.Error(message, duration=None, print_exception=False) from error
+
+    page.preprocess_data = preprocess_data  # type: ignore[method-assign]
+
+
 def fetch_nothing(page: gr.Blocks) -> None:
     """Refuse web addresses where files belong: gradio would download them, however large, before our own checks."""
     for block in page.blocks.values():
@@ -80,9 +120,3 @@ def named(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., A
 
     generate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return generate
-
-
-def told(error: FourmError) -> gr.Error:
-    """What is wrong, as a message on the page."""
-    # The message is shown as HTML, and may hold words of the one who asked.
-    return gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False)

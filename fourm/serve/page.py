@@ -15,7 +15,7 @@ from fourm.serve.entries import Entry, make_entries, read_entries
 from fourm.serve.examples import Example
 from fourm.serve.fields import Field
 from fourm.serve.limits import Limits
-from fourm.serve.look import busy, fetch_nothing, named, status, told
+from fourm.serve.look import answer_for, as_sent, busy, fetch_nothing, named, refused, status, wrong
 from fourm.serve.request import Request, check_request
 from fourm.serve.worker import Answer, Busy, Finished, Stopped, Worker
 
@@ -78,7 +78,7 @@ def build_page(
                 )
                 files = gr.File(label="Files", file_count="multiple", interactive=False, height=220, elem_id="files")
         inputs = [entry.component for entry in entries]
-        settings = [chosen, guidance, samples, seed, ensemble]
+        settings = [as_sent(component) for component in (chosen, guidance, samples, seed, ensemble)]
         outputs = [line, gallery, texts, sheet, files]
 
         def request(*values: Any) -> Request:
@@ -103,6 +103,7 @@ def build_page(
         if choice is not None:
             _fill_from(choice, examples or {}, entries)
     fetch_nothing(page)
+    answer_for(page)
     return page
 
 
@@ -138,7 +139,8 @@ def _run(worker: Worker, request: Callable[..., Request], values: Sequence[Any])
     except Stopped:
         return
     except FourmError as error:
-        raise told(error) from None
+        yield wrong(error), same, same, same, same
+        raise refused(error) from None
 
 
 def _fill_from(choice: Any, examples: Mapping[str, Example], entries: Sequence[Entry]) -> None:

@@ -101,7 +101,7 @@ def check_request(
         whole("the number of samples", num_samples, 1, limits.samples),
         check_seed(seed),
         _known(known or {}, entries, by_name, limits),
-        _yes_or_no("ensemble", ensemble),
+        yes_or_no("ensemble", ensemble),
     )
 
 
@@ -208,7 +208,12 @@ def _known(
     return parts
 
 
-def _yes_or_no(what: str, value: Any) -> bool:
+def yes_or_no(what: str, value: Any) -> bool:
+    """True or False; None is False.
+
+    Raises:
+        ConfigError: if it is none of these.
+    """
     if value is not None and not isinstance(value, bool):
         raise ConfigError(f"{what} is {value!r:.40}; expected yes or no")
     return bool(value)

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def serve(
     port: int = 7860,
     limits: Limits | None = None,
     examples: Path | None = None,
+    allow_host: Sequence[str] = (),
     device: str = "auto",
     bf16: bool = False,
     decoder_steps: int | None = None,
@@ -47,6 +48,7 @@ def serve(
         host, port: where to listen.
         limits: the most that one request may hold.
         examples: folder of examples; see `fourm.serve.examples`.
+        allow_host: names under which browsers may ask for the page; see `fourm.serve.guard`.
         device: auto, cuda, mps or cpu.
         bf16: compute in bfloat16, the tokenizers' decoders too.
         decoder_steps, decoder_scheduler: how tokenizers decode by diffusion; None: as each was saved.
@@ -58,8 +60,9 @@ def serve(
     targets = dict.fromkeys(modality.name for modality in bundle.model.modalities.outputs)
     get_ready(bundle, targets, device, bf16=bf16, decoder_steps=decoder_steps, decoder_scheduler=decoder_scheduler)
     with running(
-        bundle, title=title, host=host, port=port, limits=limits or Limits(), examples=examples, bf16=bf16
-    ) as url:
+        bundle, title=title, host=host, port=port, limits=limits or Limits(), examples=examples,
+        allow_host=allow_host, bf16=bf16,
+    ) as url:  # fmt: skip
         print(f"{title}: {url}  (Ctrl-C stops it)", flush=True)  # noqa: T201
         _wait()
 
@@ -73,6 +76,7 @@ def running(
     port: int = 7860,
     limits: Limits | None = None,
     examples: Path | None = None,
+    allow_host: Sequence[str] = (),
     bf16: bool = False,
 ) -> Iterator[str]:
     """The page while the block lasts; gives its address. Its files vanish with it. See `serve`."""
@@ -83,7 +87,7 @@ def running(
             from starlette.middleware import Middleware
         except ImportError as error:
             raise MissingExtraError("gradio", "serve", "the web page") from error
-        from fourm.serve.guard import Guard
+        from fourm.serve.guard import Guard, own_names
         from fourm.serve.look import STYLE
 
         limits = limits or Limits()
@@ -93,7 +97,9 @@ def running(
         options: dict[str, Any] = {
             "theme": gradio.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
             "css": STYLE,
-            "middleware": [Middleware(Guard, max_bytes=limits.upload_bytes + _SPARE)],
+            "middleware": [
+                Middleware(Guard, max_bytes=limits.upload_bytes + _SPARE, names=own_names(host, allow_host))
+            ],
         }
         try:
             _launch(page, host, port, limits, options)

@@ -19,7 +19,7 @@ from fourm.generate.interleaved_prompts import Interleaved
 from fourm.report.pictures import draw
 from fourm.serve.limits import Limits
 from fourm.serve.one_by_one import Busy, Finished, Line, OneByOne
-from fourm.serve.request import check_seed, check_text, whole
+from fourm.serve.request import check_seed, check_text, whole, yes_or_no
 from fourm.serve.subjects import Subjects, check_file, check_subjects, images_of
 from fourm.serve.worker import enlarged, pack
 from fourm.tokenizers.units import to_natural
@@ -130,7 +130,7 @@ def check_talk(
     return TalkRequest(
         kind, words, shown, before,
         whole("the number of samples", num_samples, 1, limits.samples), check_seed(seed),
-        RowWriting(heat, max_tokens=tokens), guided is True, parts,
+        RowWriting(heat, max_tokens=tokens), yes_or_no("guided", guided), parts,
     )  # fmt: skip
 
 

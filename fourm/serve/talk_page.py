@@ -17,7 +17,7 @@ from fourm.errors import FourmError
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.serve.entries import image_upload
 from fourm.serve.limits import Limits
-from fourm.serve.look import busy, fetch_nothing, named, status, told
+from fourm.serve.look import answer_for, as_sent, busy, fetch_nothing, named, refused, status, wrong
 from fourm.serve.one_by_one import Busy, Finished, Stopped
 from fourm.serve.talk import PAINTED, Talk, Talker, TalkRequest, Turn, check_talk, picture
 
@@ -50,12 +50,12 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=360):
                 images = _images(visible=model.image is not None)
-                text = gr.Textbox(
+                text = as_sent(gr.Textbox(
                     label="Text", lines=3, max_lines=12, max_length=limits.text, elem_id="text",
                     placeholder="a question, or a text; with an image and no words, what it shows is told",
-                )  # fmt: skip
+                ))  # fmt: skip
                 kinds = [(label, kind) for kind, label in _KINDS.items() if kind not in PAINTED or model.paints]
-                kind = gr.Radio(kinds, value="ask", label="What to do", elem_id="kind", info=_hint(model))
+                kind = as_sent(gr.Radio(kinds, value="ask", label="What to do", elem_id="kind", info=_hint(model)))
                 settings = _settings(limits, guided=model.paints)
                 with gr.Row():
                     start = gr.Button("Send", variant="primary", elem_id="generate", min_width=100)
@@ -89,6 +89,7 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
             api_name="new", show_progress="hidden",
         )  # fmt: skip
     fetch_nothing(page)
+    answer_for(page)
     return page
 
 
@@ -136,7 +137,7 @@ def _settings(limits: Limits, *, guided: bool) -> list[Any]:
     away = gr.Checkbox(
         False, label="Away from the empty prompt", info="Guidance of painted images, as Emu.", visible=guided
     )
-    return [samples, seed, heat, tokens, away]
+    return [as_sent(component) for component in (samples, seed, heat, tokens, away)]
 
 
 def _subjects(limits: Limits, *, visible: bool) -> list[Any]:
@@ -159,7 +160,7 @@ def _subjects(limits: Limits, *, visible: bool) -> list[Any]:
                     )
                 with gr.Column(scale=2, min_width=140):
                     image = image_upload("Looks", height=170, elem_id=f"looks-{number}")
-            found += [words, image, place]
+            found += [as_sent(words), image, as_sent(place)]
     return found
 
 
@@ -185,7 +186,8 @@ def _run(worker: Talker, limits: Limits, values: Sequence[Any]) -> Iterator[tupl
     except Stopped:
         return
     except FourmError as error:
-        raise told(error) from None
+        yield wrong(error), same, same, same, same
+        raise refused(error) from None
 
 
 def _answered(request: TalkRequest, news: Finished) -> Talk:

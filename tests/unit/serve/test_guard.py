@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fourm.serve.guard import Guard
+from fourm.serve.guard import Guard, own_names
 
 
 async def page(scope: Any, receive: Any, send: Any) -> None:
@@ -24,7 +24,7 @@ def ask(path: str, method: str = "GET", app: Any = page, **headers: str) -> tupl
 
     names = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": names}
-    asyncio.run(Guard(app, max_bytes=1000)(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(Guard(app, max_bytes=1000, names=own_names("page.lan", ["Front.example"]))(scope, None, send))  # type: ignore[arg-type]
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
@@ -65,3 +65,25 @@ def test_what_the_page_cannot_read_is_the_fault_of_who_sent_it() -> None:
         raise KeyError("fn_index")
 
     assert ask("/gradio_api/queue/join", "POST", fail, content_length="2")[::2] == (400, b"the request cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        ("localhost:7860", True),
+        ("127.0.0.1:7860", True),
+        ("[::1]:7860", True),
+        ("192.168.1.7", True),
+        ("page.lan:7860", True),
+        ("FRONT.example.", True),
+        ("evil.example:7860", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_name_that_somebody_else_lets_point_here_is_refused(host: str, passes: bool, method: str) -> None:
+    status, _, body = ask("/gradio_api/upload", method, host=host, content_length="2")
+    assert status == (200 if passes else 421)
+    assert passes or b"--allow-host" in body

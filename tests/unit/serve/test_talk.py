@@ -266,3 +266,29 @@ def test_the_page_keeps_a_conversation_and_fetches_nothing(conversing: Talker, m
     assert kept[-1].answers == tuple(answers)
     with pytest.raises(gradio.Error, match="nothing is asked"):
         list(_run(conversing, Limits(), [None, "", "ask", 1, 0, 0, 4, False, kept]))
+
+
+def test_wrong_values_are_answered_with_plain_text_and_shown_as_text(conversing: Talker) -> None:
+    import asyncio
+
+    from fourm.serve.talk_page import _run, build_talk_page
+
+    page = build_talk_page(conversing, Limits(), title="toy")
+    event = next(function for function in page.fns.values() if function.api_name == "ask")
+    sent: list[Any] = [[], 3, "sing", 9, -1, "hot", 2.5, "x", *[None] * 12, ()]
+    read = asyncio.run(page.preprocess_data(event, sent, None))
+    assert read[1:8] == sent[1:8]  # our own checks answer
+    with pytest.raises(gradio.Error, match=r"another form than expected \(ValidationError\)") as caught:
+        asyncio.run(page.preprocess_data(event, ["photo.png", *sent[1:]], None))
+    assert not caught.value.print_exception
+
+    answers = _run(conversing, Limits(), [None, "<image> a", "ask", 1, 0, 0, 4, False, ()])
+    shown = [next(answers)[0], next(answers)[0]]
+    while "Waiting" in shown[-1] or "Step" in shown[-1]:
+        shown.append(next(answers)[0])
+    with pytest.raises(gradio.Error) as caught:
+        next(answers)
+    assert "1 places &lt;image&gt;" in shown[-1]
+    assert "1 places <image>" in caught.value.message
+    assert not caught.value.print_exception
+    assert not caught.value.visible
