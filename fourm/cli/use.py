@@ -175,7 +175,13 @@ def generate(
     "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 lets other machines use the page."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
-@click.option("--examples", type=click.Path(path_type=Path), default=None, help="Folder with one folder per example.")
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder with one folder per example. [text and images] To show before questions: a file of lines, or a folder "
+    "of images, as for fourm prompt.",
+)
 @click.option(
     "--allow-host",
     multiple=True,

@@ -39,6 +39,7 @@ STYLE = """
 .fourm-talk .model { align-self: flex-start; background: var(--background-fill-secondary); }
 .fourm-talk img { display: inline-block; max-height: 160px; margin: 2px 6px 2px 0; border-radius: 6px;
   image-rendering: pixelated; vertical-align: top; }
+.fourm-talk .read { color: var(--body-text-color-subdued); font-size: var(--text-xs); }
 .fourm-talk .nothing { align-self: center; color: var(--body-text-color-subdued); }
 """
 

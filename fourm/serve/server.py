@@ -47,7 +47,8 @@ def serve(
         title: heading of the page.
         host, port: where to listen.
         limits: the most that one request may hold.
-        examples: folder of examples; see `fourm.serve.examples`.
+        examples: folder of examples, see `fourm.serve.examples`; of models of text and images what may be shown before
+            questions, see `fourm.generate.shots`.
         allow_host: names under which browsers may ask for the page; see `fourm.serve.guard`.
         device: auto, cuda, mps or cpu.
         bf16: compute in bfloat16, the tokenizers' decoders too.
@@ -124,9 +125,7 @@ def _page(bundle: Bundle, folder: Path, limits: Limits, *, title: str, examples:
         from fourm.serve.talk import Talker
         from fourm.serve.talk_page import build_talk_page
 
-        if examples is not None:
-            raise ConfigError("--examples fills the page of models with many modalities; this one talks: leave it out")
-        return build_talk_page(Talker(bundle, results, bf16=bf16), limits, title=title)
+        return build_talk_page(Talker(bundle, results, bf16=bf16, examples=examples), limits, title=title)
     from fourm.serve.examples import load_examples
     from fourm.serve.page import build_page
     from fourm.serve.worker import Worker

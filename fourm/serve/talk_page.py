@@ -15,11 +15,12 @@ from PIL import Image
 
 from fourm.errors import FourmError
 from fourm.generate.interleaved_prompts import Interleaved
+from fourm.serve.conversation import Talk
 from fourm.serve.entries import image_upload
 from fourm.serve.limits import Limits
 from fourm.serve.look import answer_for, as_sent, busy, fetch_nothing, named, refused, status, wrong
 from fourm.serve.one_by_one import Busy, Finished, Stopped
-from fourm.serve.talk import PAINTED, Talk, Talker, TalkRequest, Turn, check_talk, picture
+from fourm.serve.talk import MOST_BEAMS, MOST_SHOWN, PAINTED, Talker, answered, check_talk, picture
 
 _AN_HOUR = 3600
 _SUBJECTS = (
@@ -29,10 +30,14 @@ _SUBJECTS = (
 _NUM_SUBJECTS = 4
 _NAMES = [
     *("images", "text", "kind", "samples", "seed", "temperature", "max_tokens", "guided"),
+    *("beams", "examples", "reads"),
     *(f"subject_{number}{part}" for number in range(1, _NUM_SUBJECTS + 1) for part in ("", "_image", "_place")),
     "conversation",
 ]
 _KINDS = {"ask": "Ask", "continue": "Go on with a text", "paint": "Paint", "rebuild": "Paint anew"}
+
+_READS = {"auto": "What suits", "all": "All of it", "last": "Its last image", "nothing": "Nothing"}
+_READ = {"all": "with all that was said", "last": "with the last image", "nothing": "read by itself"}
 
 
 def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
@@ -56,7 +61,8 @@ def build_talk_page(worker: Talker, limits: Limits, *, title: str) -> gr.Blocks:
                 ))  # fmt: skip
                 kinds = [(label, kind) for kind, label in _KINDS.items() if kind not in PAINTED or model.paints]
                 kind = as_sent(gr.Radio(kinds, value="ask", label="What to do", elem_id="kind", info=_hint(model)))
-                settings = _settings(limits, guided=model.paints)
+                reads = _reads(model)
+                settings = [*_settings(limits, guided=model.paints, has_examples=bool(worker.shots)), reads]
                 with gr.Row():
                     start = gr.Button("Send", variant="primary", elem_id="generate", min_width=100)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
@@ -101,9 +107,28 @@ def _greeting(model: Interleaved) -> str:
 
 
 def _hint(model: Interleaved) -> str:
-    kept = "Questions go on with the conversation" if model.converses else "Every question stands for itself"
-    anew = " Paint anew takes one image, and paints it from what the model sees in it." if model.paints else ""
-    return f"{kept}. <image> in a text stands where an image belongs; without, images come first.{anew}"
+    anew = "Paint anew takes one image, and paints it from what the model sees in it. " if model.paints else ""
+    return f"{anew}<image> in a text stands where an image belongs; without, images come first."
+
+
+def _reads(model: Interleaved) -> Any:
+    """What is read of the conversation."""
+    if model.converses:
+        suits = (
+            "What suits: all, with a question and with whatever else this model has learned to do in conversations; "
+            "else nothing."
+        )
+    else:
+        suits = (
+            "This model has learned from no conversations. What suits: the last image, with a question that has none; "
+            "else nothing."
+        )
+    change = " To change what was painted, choose to paint, and its last image." if model.paints else ""
+    can = [key for key in _READS if (key != "all" or model.converses) and (key != "last" or model.image is not None)]
+    choices = [(_READS[key], key) for key in can]
+    return as_sent(
+        gr.Radio(choices, value="auto", label="Reads of the conversation", elem_id="reads", info=suits + change)
+    )
 
 
 def _images(*, visible: bool) -> Any:
@@ -123,8 +148,8 @@ def _uploaded(item: Any) -> bytes | None:
     return None if path is None else Path(path).read_bytes()
 
 
-def _settings(limits: Limits, *, guided: bool) -> list[Any]:
-    """Samples, seed, temperature, length of answers, and guidance."""
+def _settings(limits: Limits, *, guided: bool, has_examples: bool) -> list[Any]:
+    """Samples, seed, temperature, length of answers, guidance, beams, and examples."""
     with gr.Row():
         samples = gr.Number(1, precision=0, minimum=1, maximum=limits.samples, label=f"Samples (1 to {limits.samples})")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
@@ -137,7 +162,16 @@ def _settings(limits: Limits, *, guided: bool) -> list[Any]:
     away = gr.Checkbox(
         False, label="Away from the empty prompt", info="Guidance of painted images, as Emu.", visible=guided
     )
-    return [as_sent(component) for component in (samples, seed, heat, tokens, away)]
+    with gr.Row():
+        beams = gr.Number(
+            1, precision=0, minimum=1, maximum=MOST_BEAMS, label=f"Beams (1 to {MOST_BEAMS})",
+            info="of the search for likely words",
+        )  # fmt: skip
+        shots = gr.Number(
+            0, precision=0, minimum=0, maximum=MOST_SHOWN, label=f"Examples (0 to {MOST_SHOWN})",
+            info="shown before a question: those most like its first image", visible=has_examples, elem_id="examples",
+        )  # fmt: skip
+    return [as_sent(component) for component in (samples, seed, heat, tokens, away, beams, shots)]
 
 
 def _subjects(limits: Limits, *, visible: bool) -> list[Any]:
@@ -167,20 +201,19 @@ def _subjects(limits: Limits, *, visible: bool) -> list[Any]:
 def _run(worker: Talker, limits: Limits, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """What the page shows while a request is worked on: status, conversation, answers, files, and what is kept."""
     model, began, same = worker.model, time.monotonic(), gr.skip()
-    images, text, kind, samples, seed, heat, tokens, guided, *parts, talk = values
+    images, text, kind, samples, seed, heat, tokens, guided, beams, shots, reads, *parts, talk = values
     try:
         wanted = check_talk(
             model, limits, kind=kind, text=text, images=images, before=talk or (), num_samples=samples, seed=seed,
-            temperature=heat, max_tokens=tokens, guided=guided,
-            subjects=[tuple(parts[n : n + 3]) for n in range(0, len(parts), 3)],
+            temperature=heat, max_tokens=tokens, guided=guided, num_beams=beams, num_examples=shots, reads=reads,
+            subjects=[tuple(parts[n : n + 3]) for n in range(0, len(parts), 3)], has_examples=bool(worker.shots),
         )  # fmt: skip
-        asked = Turn(wanted.kind, wanted.text, wanted.shown)
-        yield status("Waiting ..."), _as_html(model, (*wanted.before, asked)), same, None, same
+        yield status("Waiting ..."), _as_html(model, (*wanted.before, wanted.turn)), same, None, same
         for news in worker.follow(wanted):
             if isinstance(news, Busy):
                 yield busy(news, time.monotonic() - began), same, same, same, same
             elif isinstance(news, Finished):
-                kept = _answered(wanted, news)
+                kept = answered(model, wanted, news)
                 done = status(f"Done in {time.monotonic() - began:.1f} s.", 1.0)
                 yield done, _as_html(model, kept), list(news.texts), [str(path) for path in news.files] or None, kept
     except Stopped:
@@ -190,22 +223,19 @@ def _run(worker: Talker, limits: Limits, values: Sequence[Any]) -> Iterator[tupl
         raise refused(error) from None
 
 
-def _answered(request: TalkRequest, news: Finished) -> Talk:
-    painted = tuple(path.read_bytes() for paths in news.pictures.values() for path in paths)
-    turn = Turn(request.kind, request.text, request.shown, tuple(news.texts), painted)
-    return (*request.before, turn)
-
-
 def _as_html(model: Interleaved, talk: Talk) -> str:
     """The conversation, the newest at the bottom. Nothing that somebody wrote is more than text in it."""
     if not talk:
         return '<div class="fourm-talk"><div class="turns"><div class="nothing">Nothing said yet.</div></div></div>'
     lines = []
-    for turn in talk:
-        images = "".join(_img(_png(picture(model, image)), "image") for image in turn.images)
+    for number, turn in enumerate(talk):
+        images = "".join(_img(_png(picture(model, image)), "image") for image in turn.shown)
         label = "" if turn.kind == "ask" else f"<b>{_KINDS[turn.kind]}{':' * bool(turn.text)}</b> "
         shown = f"<div>{images}</div>" if images else ""
-        lines.append(f'<div class="user">{shown}{label}{html.escape(turn.text)}</div>')
+        notes = [f"with {turn.num_examples} examples"] if turn.num_examples else []
+        notes += [_READ[turn.reads]] if number else []
+        read = f'<div class="read">{", ".join(notes)}</div>' if notes else ""
+        lines.append(f'<div class="user">{shown}{label}{html.escape(turn.text)}{read}</div>')
         # The likeliest words are the same for every seed.
         several = dict.fromkeys(turn.answers)
         lines += [f'<div class="model">{html.escape(answer) or "&hellip;"}</div>' for answer in several]

@@ -15,14 +15,17 @@ from PIL import Image
 
 from fourm.data.document_form import DocumentForm
 from fourm.data.interleaved_configs import ChatConfig
-from fourm.errors import ConfigError, DataError
+from fourm.errors import ConfigError, DataError, FourmError
 from fourm.generate.interleaved import RowWriting, writes_rows
 from fourm.generate.interleaved_job import Asked, prompt
+from fourm.generate.interleaved_prompts import Interleaved
+from fourm.generate.phrases import phrases_of
 from fourm.generate.subjects import Subject
+from fourm.serve.conversation import Turn
 from fourm.serve.limits import Limits
 from fourm.serve.one_by_one import Busy, Finished
-from fourm.serve.talk import Talker, Turn, check_talk, document
-from tests.rows import SIZE, bundle, image, tokenizer
+from fourm.serve.talk import Talker, answered, check_talk, document
+from tests.rows import SIZE, bundle, image, tokenizer, written
 from tests.unit.serve.conftest import encoded
 
 __all__ = ["bundle", "tokenizer"]
@@ -49,7 +52,8 @@ def file(seed: int = 0) -> bytes:
 
 
 def check(talker: Talker, **options: Any) -> Any:
-    return check_talk(talker.model, LIMITS, **{"kind": "ask", "text": "", "images": [], "max_tokens": 4, **options})
+    limits = options.pop("limits", LIMITS)
+    return check_talk(talker.model, limits, **{"kind": "ask", "text": "", "images": [], "max_tokens": 4, **options})
 
 
 def last(talker: Talker, request: Any) -> Finished:
@@ -103,7 +107,7 @@ def test_subjects_are_those_of_the_command(talker: Talker, tmp_path: Path) -> No
     options = {"num_samples": 1, "seed": 3, "max_tokens": 4, "subjects": subjects}
     request = check_talk(talker.model, roomy, kind="paint", text=" a red chair and a sofa ", images=[], **options)
 
-    assert [image is None for _, *images in request.subjects for image in images] == [False, False, False, True]
+    assert [image is None for _, *images in request.turn.subjects for image in images] == [False, False, False, True]
     for news in talker.follow(request):
         if isinstance(news, Finished):
             assert news.files[1].read_bytes() == Path(expected).read_bytes()
@@ -126,23 +130,107 @@ def words(talker: Talker, request: Any) -> list[str]:
     ]
 
 
+def read(talker: Talker, request: Any) -> str:
+    return written(talker.model, document(talker.model, request))
+
+
+BEFORE = (
+    Turn("ask", "how many ?", (image(0),), ("two", "a")),
+    Turn("paint", "a blue sofa", painted=(b"",), seen=image(1)),
+    Turn("continue", "red is", answers=("blue <image>",)),
+    Turn("ask", "", (image(2),), ("a sofa",)),
+    Turn("rebuild", "", (image(3),), painted=(b"",), seen=image(4)),
+)
+SAID = (
+    "[SOS] a [IMG] <0> [/IMG] how many ? is two a a blue sofa is [IMG] <1> [/IMG] a red is is blue a [IMG] <2> [/IMG] "
+    "is a sofa a [IMG] <3> [/IMG] is [IMG] <4> [/IMG]"
+)
+ROOMY = {"limits": replace(LIMITS, images=9, text=600)}
+
+
 def test_a_model_of_conversations_reads_all_that_was_said(conversing: Talker) -> None:
-    before = (
-        Turn("ask", "how many ?", (image(0),), ("two",)),
-        Turn("paint", "a blue sofa", painted=(b"",)),  # no part of what is read
-    )
-    request = check(conversing, text="a chair", images=[file()], before=before)
-    expected = ["[SOS] a [IMG]", "[/IMG] how many ? is two a [IMG]", "[/IMG] a chair is"]
-    assert words(conversing, request) == expected
-    assert words(conversing, check(conversing, text="red", kind="continue", before=before)) == ["[SOS] red"]
-    assert words(conversing, check(conversing, images=[file()])) == ["[SOS] [IMG]", "[/IMG]"]
-    placed = check(conversing, text="is <image> red ?", images=[file()])
-    assert words(conversing, placed) == ["[SOS] a is [IMG]", "[/IMG] red ? is"]
+    asked = check(conversing, text="is it red ?", before=BEFORE, **ROOMY)
+    assert read(conversing, asked) == f"{SAID} a is it red ? is"
+    asked = check(conversing, text="is <image> red ?", images=[file()], before=BEFORE, **ROOMY)
+    assert read(conversing, asked) == f"{SAID} a is [IMG] <?> [/IMG] red ? is"
+    drawn = check(conversing, kind="paint", text="a chair", before=BEFORE, reads="all", **ROOMY)
+    assert read(conversing, drawn) == f"{SAID} a a chair is [IMG]"
+    assert read(conversing, check(conversing, text="red", kind="continue", before=BEFORE, **ROOMY)) == "[SOS] red"
+    assert read(conversing, check(conversing, images=[file()])) == "[SOS] [IMG] <?> [/IMG]"
 
 
-def test_for_other_models_every_question_stands_for_itself(talker: Talker) -> None:
-    before = (Turn("ask", "how many ?", (image(0),), ("two",)),)
-    assert words(talker, check(talker, text="a chair", before=before)) == ["a chair"]
+def test_what_phrases_put_as_a_turn_is_read_again_as_it_was_asked(conversing: Talker) -> None:
+    phrases = {"caption": "a <image>how many ? is ", "draw": "a chair {text} is red ", "edit": "a <image> {text} is"}
+    model = Interleaved(conversing.bundle, phrases=phrases_of(phrases))
+    before = (Turn("ask", "", (image(0),), ("two",)), Turn("paint", "blue", painted=(b"",), seen=image(1)))
+
+    def said(**options: Any) -> tuple[str, str]:
+        request = check_talk(model, ROOMY["limits"], **{"text": "", "images": [], "max_tokens": 4, **options})
+        return request.turn.reads, written(model, document(model, request))
+
+    first = "[SOS] a [IMG] <0> [/IMG] how many ? is two a chair blue is red [IMG] <1> [/IMG]"
+    assert said(kind="ask", images=[file()]) == ("nothing", "[SOS] a [IMG] <?> [/IMG] how many ? is")
+    assert said(kind="ask", images=[file()], before=before) == ("all", f"{first} a [IMG] <?> [/IMG] how many ? is")
+    assert said(kind="paint", text="sofa", before=before) == ("all", f"{first} a chair sofa is red [IMG]")
+    edited = said(kind="paint", text="sofa", before=before, reads="last")
+    assert edited == ("last", "[SOS] a [IMG] <1> [/IMG] sofa is [IMG]")
+
+
+def test_other_models_read_the_last_image_with_a_question_that_has_none(talker: Talker) -> None:
+    options = {"before": BEFORE, **ROOMY}
+    assert read(talker, check(talker, text="a chair", **options)) == "[IMG] <4> [/IMG] a chair"
+    assert read(talker, check(talker, text="a chair", reads="nothing", **options)) == "a chair"
+    assert read(talker, check(talker, text="a chair", images=[file()], **options)) == "[IMG] <?> [/IMG] a chair"
+    assert read(talker, check(talker, text="a chair", kind="paint", **options)) == "a chair [IMG]"
+    changed = check(talker, text="red", kind="paint", reads="last", **options)
+    assert read(talker, changed) == "[IMG] <4> [/IMG] red [IMG]"
+    assert read(talker, check(talker, text="a chair", before=(Turn("ask", "a", (), ("b",)),))) == "a chair"
+
+
+def test_what_is_painted_is_seen_later_as_the_model_sees_its_file(talker: Talker) -> None:
+    request = check(talker, kind="paint", text="a red chair", num_samples=2)
+    for news in talker.follow(request):
+        if isinstance(news, Finished):
+            (turn,) = answered(talker.model, request, news)
+            expected = talker.model.read(next(path for path in news.files if path.name == "painted_0.png"))
+    assert turn.seen is not None
+    assert torch.equal(turn.seen, expected)
+    assert len(turn.painted) == 2
+    anew = check(talker, kind="rebuild", reads="last", before=(turn,))
+    assert torch.equal(anew.turn.shown[0], expected)
+    assert last(talker, anew).pictures["painted"]
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    place = tmp_path / "shots"
+    place.mkdir()
+    for number in range(4):
+        (place / f"{number}.png").write_bytes(file(number))
+        (place / f"{number}.txt").write_text(["red", "blue", "two", "chair"][number])
+    return place
+
+
+def test_examples_are_those_of_the_command(bundle: Any, shots: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    talker = Talker(bundle, tmp_path / "results", examples=shots)
+    (tmp_path / "photo.png").write_bytes(file(7))
+    asked = Asked(question="how many ?", images=(tmp_path / "photo.png",), many_examples=shots, retrieve=2)
+    writing = RowWriting(max_tokens=6, num_beams=2)
+    expected = prompt(bundle, asked, None, num_samples=1, seed=0, writing=writing)
+
+    options = {"num_examples": 2, "has_examples": True, "num_beams": 2, "max_tokens": 6}
+    request = check(talker, text="how many ?", images=[file(7)], **options)
+
+    chosen = talker.examples(request.turn)
+    assert len(chosen) == 2
+    shown = document(talker.model, request, chosen)
+    assert [segment.modality for segment in shown].count("image") == 3
+    assert last(talker, request).texts == expected
+    for path in shots.glob("*.png"):
+        path.unlink()
+    with pytest.raises(FourmError, match="^the examples of this server cannot be shown; its log says more$"):
+        last(talker, request)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +272,15 @@ def test_for_other_models_every_question_stands_for_itself(talker: Talker) -> No
         ),
         ({"text": "a", "num_samples": 4}, ConfigError, "number of samples is 4"),
         ({"text": "a", "seed": -1}, ConfigError, "the seed is -1"),
+        ({"text": "a", "num_beams": 9}, ConfigError, "number of beams is 9; expected .* from 1 to 8"),
+        ({"text": "a", "num_beams": 2, "temperature": 1}, ConfigError, "set the temperature to 0, or the beams to 1"),
+        ({"text": "a", "num_examples": 1}, ConfigError, "no examples to show: begin with fourm serve MODEL --examples"),
+        ({"text": "a", "num_examples": 17}, ConfigError, "number of examples is 17; expected .* from 0 to 16"),
+        ({"text": "a", "num_examples": 1, "has_examples": True}, ConfigError, "likeness to the first image: give one"),
+        ({**PAINT, "num_examples": 1, "has_examples": True}, ConfigError, "shown before a question: ask one"),
+        ({"text": "a", "reads": "some"}, ConfigError, "what is read is 'some'; expected auto, all, last, nothing"),
+        ({"text": "a", "reads": "all"}, ConfigError, "this model has learned from no conversations"),
+        ({"text": "a", "reads": "last"}, ConfigError, "there is no image in this conversation yet"),
         ({"text": "a", "temperature": float("nan")}, ConfigError, "the temperature is nan"),
         (
             {"text": "a", "max_tokens": 10},
@@ -250,14 +347,28 @@ def test_the_page_keeps_a_conversation_and_fetches_nothing(conversing: Talker, m
     page = build_talk_page(conversing, Limits(), title="toy")
     event = next(function for function in page.fns.values() if function.api_name == "ask")
     address = {"path": "http://localhost:1/photo.png", "meta": {"_type": "gradio.FileData"}}
-    values: list[Any] = [[{"image": address, "caption": None}], "a", "ask", 1, 0, 0, 4, False, *[None] * 12, ()]
+    values: list[Any] = [
+        [{"image": address, "caption": None}],
+        "a",
+        "ask",
+        1,
+        0,
+        0,
+        4,
+        False,
+        1,
+        0,
+        "auto",
+        *[None] * 12,
+        (),
+    ]
     with pytest.raises(gradio.Error, match="this page fetches nothing from other hosts"):
         asyncio.run(page.preprocess_data(event, values, None))
 
     kept: Any = ()
     for text in ("how many ?", "a chair"):
         *_, (status, shown, answers, files, kept) = _run(
-            conversing, Limits(), [[file()], text, "ask", 1, 0, 0, 4, False, kept]
+            conversing, Limits(), [[file()], text, "ask", 1, 0, 0, 4, False, 1, 0, "auto", kept]
         )
         assert "Done in" in status
         assert files is None
@@ -265,7 +376,7 @@ def test_the_page_keeps_a_conversation_and_fetches_nothing(conversing: Talker, m
     assert [turn.text for turn in kept] == ["how many ?", "a chair"]
     assert kept[-1].answers == tuple(answers)
     with pytest.raises(gradio.Error, match="nothing is asked"):
-        list(_run(conversing, Limits(), [None, "", "ask", 1, 0, 0, 4, False, kept]))
+        list(_run(conversing, Limits(), [None, "", "ask", 1, 0, 0, 4, False, 1, 0, "auto", kept]))
 
 
 def test_wrong_values_are_answered_with_plain_text_and_shown_as_text(conversing: Talker) -> None:
@@ -275,14 +386,14 @@ def test_wrong_values_are_answered_with_plain_text_and_shown_as_text(conversing:
 
     page = build_talk_page(conversing, Limits(), title="toy")
     event = next(function for function in page.fns.values() if function.api_name == "ask")
-    sent: list[Any] = [[], 3, "sing", 9, -1, "hot", 2.5, "x", *[None] * 12, ()]
+    sent: list[Any] = [[], 3, "sing", 9, -1, "hot", 2.5, "x", 9, 17, "some", *[None] * 12, ()]
     read = asyncio.run(page.preprocess_data(event, sent, None))
-    assert read[1:8] == sent[1:8]  # our own checks answer
+    assert read[1:11] == sent[1:11]  # our own checks answer
     with pytest.raises(gradio.Error, match=r"another form than expected \(ValidationError\)") as caught:
         asyncio.run(page.preprocess_data(event, ["photo.png", *sent[1:]], None))
     assert not caught.value.print_exception
 
-    answers = _run(conversing, Limits(), [None, "<image> a", "ask", 1, 0, 0, 4, False, ()])
+    answers = _run(conversing, Limits(), [None, "<image> a", "ask", 1, 0, 0, 4, False, 1, 0, "auto", ()])
     shown = [next(answers)[0], next(answers)[0]]
     while "Waiting" in shown[-1] or "Step" in shown[-1]:
         shown.append(next(answers)[0])
