@@ -43,7 +43,7 @@ def talker(bundle: Any, tmp_path: Path) -> Talker:
 def conversing(bundle: Any, tmp_path: Path) -> Talker:
     """The same model, that has learned from conversations."""
     (tmp_path / "results").mkdir()
-    form = DocumentForm("[SOS]", "[IMG]", "[/IMG]", chat=ChatConfig(user="a ", assistant=" is "))
+    form = DocumentForm("[SOS]", "[IMG]", "[/IMG]", chat=ChatConfig(user="a ", assistant=" is ", end=" "))
     return Talker(SimpleNamespace(**{**vars(bundle), "documents": form}), tmp_path / "results")
 
 
