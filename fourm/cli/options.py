@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from fourm.generate.subjects import Subject
@@ -60,6 +61,59 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return added
 
 
+def sampling(kind: str = "", default: str = "0") -> Callable[[Command], Command]:
+    """How words, or images of a row, are chosen.
+
+    Args:
+        kind: see `form`.
+        default: temperature, in words.
+    """
+    return together(
+        click.option(
+            "--temperature", type=click.FloatRange(0), default=None,
+            help=f"{kind}0 takes the likeliest. [default: {default}]",
+        ),
+        click.option(
+            "--top-k", type=click.IntRange(1), default=None, help=f"{kind}Draw among so many of the likeliest."
+        ),
+        click.option(
+            "--top-p", type=click.FloatRange(0, 1, min_open=True), default=None,
+            help=f"{kind}Draw among the likeliest that make up this share.",
+        ),
+    )  # fmt: skip
+
+
+ASKED = (
+    *("subjects", "autoencode", "guided", "examples", "many_examples", "retrieve", "turns", "max_images"),
+    *("phrases", "start", "system", "bare_images"),
+)
+"""Options of models of text and images that say what is asked, and in which form."""
+WORDS = ("temperature", "top_k", "top_p", "beams", "max_tokens")
+"""Options that say how words are chosen."""
+
+
+def refuse(kind: str, why: str) -> None:
+    """See that no option is given whose help says that it is for models of this kind.
+
+    Args:
+        kind: what stands in brackets before the help.
+        why: said of options that are given all the same.
+
+    Raises:
+        UsageError: naming them.
+    """
+    context = click.get_current_context()
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and (option.help or "").startswith(f"[{kind}]")
+        and context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"for models of {kind} alone: {', '.join(given)}. {why}")
+
+
 decoding = together(
     bf16,
     click.option(
@@ -100,3 +154,49 @@ painting = together(
     painter,
 )  # fmt: skip
 """What is painted by models of text and images, and how."""
+
+
+asking = together(
+    click.option(
+        "--example", "examples", multiple=True, type=(PATH, str, str), metavar="IMAGE QUESTION ANSWER",
+        help="[text and images] Shown before the question. May be repeated.",
+    ),
+    click.option(
+        "--examples", "many_examples", type=PATH, default=None, metavar="PLACE",
+        help="[text and images] Many examples: a folder of images, each with its answer in a .txt, or a file of lines "
+        'such as {"image": "b.png", "question": "What is it?", "answer": "a chair"}.',
+    ),
+    click.option(
+        "--retrieve", type=click.IntRange(1), default=None, metavar="NUMBER",
+        help="[text and images] Show so many of the examples, those most like the first image. "
+        "[default: all; 4 of --examples]",
+    ),
+    click.option(
+        "--turn", "turns", multiple=True, type=(str, str), metavar="QUESTION ANSWER",
+        help="[text and images] Said before the question, in a conversation. May be repeated.",
+    ),
+    click.option(
+        "--max-images", type=click.IntRange(0), default=0, metavar="NUMBER",
+        help="[text and images] Most images that the model may write into its answer, where it chooses to.",
+    ),
+    click.option(
+        "--beams", type=click.IntRange(1), default=None,
+        help="[text and images] Of the search for a likely text. [default: 1]",
+    ),
+    click.option(
+        "--max-tokens", type=click.IntRange(1), default=None, help="[text and images] Of an answer. [default: 64]"
+    ),
+    form("[text and images] "),
+    click.option(
+        "--system",
+        default=None,
+        metavar="TEXT",
+        help="[text and images] Words before a conversation; empty for none. [default: those of the model]",
+    ),
+    click.option(
+        "--bare-images/--image-tokens", default=None,
+        help="[text and images] Whether images stand without [IMG] and [/IMG] around them. "
+        "[default: as the model was trained]",
+    ),
+)  # fmt: skip
+"""What models of text and images are shown and asked, and how."""

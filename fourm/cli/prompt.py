@@ -23,52 +23,7 @@ from fourm.cli import options as shared
     help="[text and images] Paint this; with --image a changed one, with several what they have in common.",
 )
 @shared.painting
-@click.option(
-    "--example",
-    "examples",
-    multiple=True,
-    type=(shared.PATH, str, str),
-    metavar="IMAGE QUESTION ANSWER",
-    help="[text and images] Shown before the question. May be repeated.",
-)
-@click.option(
-    "--examples",
-    "many_examples",
-    type=shared.PATH,
-    default=None,
-    metavar="PLACE",
-    help="[text and images] Many examples: a folder of images, each with its answer in a .txt, or a file of lines such "
-    'as {"image": "b.png", "question": "What is it?", "answer": "a chair"}.',
-)
-@click.option(
-    "--retrieve",
-    type=click.IntRange(1),
-    default=None,
-    metavar="NUMBER",
-    help="Show so many of the examples, those most like the first --image. [default: all; 4 of --examples]",
-)
-@click.option(
-    "--turn",
-    "turns",
-    multiple=True,
-    type=(str, str),
-    metavar="QUESTION ANSWER",
-    help="[text and images] Said before the question, in a conversation. May be repeated.",
-)
-@click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Of the search for a likely text.")
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Of an answer.")
-@shared.form("[text and images] ")
-@click.option(
-    "--system",
-    default=None,
-    metavar="TEXT",
-    help="[text and images] Words before a conversation; empty for none. [default: those of the model]",
-)
-@click.option(
-    "--bare-images/--image-tokens",
-    default=None,
-    help="Whether images stand without [IMG] and [/IMG] around them. [default: as the model was trained]",
-)
+@shared.asking
 @click.option(
     "--pair",
     "pairs",
@@ -81,11 +36,7 @@ from fourm.cli import options as shared
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="[images] Images to generate.")
 @shared.num_samples
 @shared.seed
-@click.option(
-    "--temperature", type=click.FloatRange(0), default=None, help="0 takes the likeliest. [default: text 0, images 1]"
-)
-@click.option("--top-k", type=click.IntRange(1), default=None)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=None)
+@shared.sampling(default="text 0, images 1")
 @click.option(
     "--window",
     type=click.IntRange(1),
@@ -119,6 +70,7 @@ def prompt(
       fourm prompt vila --image a.png --question "What is it?" --example b.png "What is it?" "a chair"
       fourm prompt vila --image a.png --question "What is it?" --examples FOLDER --retrieve 4
       fourm prompt vila --image a.png --turn "What is it?" "a chair" --question "Of which colour?"
+      fourm prompt vl_gpt --text "a red chair" --max-images 1 --out answers
       fourm prompt emu --draw "a red chair" --out answers
       fourm prompt emu --image a.png --draw "make the chair blue" --out answers
       fourm prompt emu --draw "a room with a red chair" --subject "a red chair=a.png@0.1,0.2,0.5,0.9" --out answers
@@ -150,25 +102,21 @@ def prompt(
 
 
 def _mixed(bundle: Any, options: dict[str, Any]) -> list[str]:
-    from fourm.generate.interleaved import RowWriting
-    from fourm.generate.interleaved_job import Asked
+    from fourm.generate.interleaved_job import Asked, writing_of
     from fourm.generate.interleaved_job import prompt as run
 
+    shared.refuse("images", "This model answers with text, or paints with --draw: leave them out.")
     asked = Asked(**{field.name: options[field.name] for field in fields(Asked)})
-    writing = RowWriting(
-        temperature=options["temperature"] or 0.0,
-        top_k=options["top_k"],
-        top_p=options["top_p"],
-        num_beams=options["beams"],
-        max_tokens=options["max_tokens"],
-    )
-    return run(bundle, asked, options["out"], num_samples=options["num_samples"], seed=options["seed"], writing=writing)
+    num_samples = options["num_samples"]
+    writing = writing_of(asked, num_samples=num_samples, **{key: options[key] for key in shared.WORDS})
+    return run(bundle, asked, options["out"], num_samples=num_samples, seed=options["seed"], writing=writing)
 
 
 def _sentence(bundle: Any, options: dict[str, Any]) -> list[Path]:
     from fourm.generate.rows import RowSampling
     from fourm.generate.visual import prompt as run
 
+    shared.refuse("text and images", "This model goes on with rows of images: leave them out.")
     if options["out"] is None:
         raise click.UsageError("this model answers with images: give the folder for them with --out")
     heat = 1.0 if options["temperature"] is None else options["temperature"]

@@ -114,6 +114,8 @@ def embed(model: str, root: Path, **options: Any) -> None:
 )
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Answers computed together.")
 @shared.painting
+@shared.asking
+@shared.sampling("[text and images] ")
 @shared.decoding
 def generate(
     model: str,
@@ -131,12 +133,14 @@ def generate(
     Under torchrun, srun or a SLURM array every process does its share. Prompts that cannot be followed are named in
     OUT/rejected.jsonl.
 
-    A model of text and images answers one row: --given image=a.png --given text="What is it?" --to text, or --to image.
+    A model of text and images answers one row: --given image=a.png --given text="What is it?" --to text, or --to image;
+    with --to text,image it chooses where images stand.
     """
-    painted = {name: options.pop(name) for name in ("subjects", "autoencode", "guided")}
+    asking = {name: options.pop(name) for name in shared.ASKED}
+    words = {name: options.pop(name) for name in shared.WORDS}
     if not targets and options["plan"] is None:
         raise click.UsageError("name what to generate: --to depth,caption, or a --plan")
-    if not given and prompts is None and painted["autoencode"] is None:
+    if not given and prompts is None and asking["autoencode"] is None:
         raise click.UsageError("say what the model sees: --given rgb=photo.jpg, or --prompts captions.txt")
     from fourm.generate.bundle import with_painter
     from fourm.generate.interleaved import writes_rows
@@ -151,11 +155,11 @@ def generate(
     if writes_rows(opened.model):
         from fourm.generate.interleaved_given import run as answer
 
-        for path in answer(opened, prompts=prompts, model=places, **{**options, **painted, "batch_size": 0}):
+        options["batch_size"] = 0
+        for path in answer(opened, prompts=prompts, model=places, asking=asking, words=words, **options):
             click.echo(path)
         return
-    if any(painted.values()):
-        raise click.UsageError("--subject, --autoencode and --guided are for models of text and images: leave them out")
+    shared.refuse("text and images", "This model is of another kind; the steps of a --plan say how it draws.")
     bundle = with_others(opened, options["plan"], places, text_tokenizer)
     if prompts is None:
         from fourm.generate.job import run

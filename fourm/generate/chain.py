@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fourm.errors import ConfigError
 from fourm.generate import outputs
 from fourm.generate.branches import Facts
 from fourm.generate.bundle import Bundle, home
@@ -22,11 +23,26 @@ from fourm.rng import torch_seed
 from fourm.tokens import SpecialIds
 
 Answers = dict[str, Any]
+_SEEDS = 1 << 63
 
 
 def sample_seeds(seed: int, count: int) -> Tensor:
     """(count,) seeds; the first ones are the same for any count."""
     return torch.tensor([torch_seed(seed, "sample", number) for number in range(count)], dtype=torch.int64)
+
+
+def following_seeds(seed: int, count: int) -> Tensor:
+    """(count,) the seed and those that follow it.
+
+    Raises:
+        ConfigError: if they do not fit into 64 bits.
+    """
+    if not -_SEEDS <= seed <= _SEEDS - count:
+        raise ConfigError(
+            f"the seed is {seed}; expected a whole number from {-_SEEDS} to {_SEEDS - count}, so that those of "
+            f"{count} samples fit into 64 bits"
+        )
+    return torch.arange(seed, seed + count)
 
 
 def generate(

@@ -108,7 +108,7 @@ def write_rows(
         DataError: if a prompt is empty or does not fit the model.
         CheckpointError: if what the model says is no number.
     """
-    _check(model, row, writing)
+    _check(model, row, prompts, writing)
     columns = Columns(model, row.text, row.image, prompts)
     cache = KVCache(model.config.decoder_depth) if writing.cache else None
     if writing.num_beams > 1:
@@ -130,6 +130,17 @@ def write_rows(
         step += 1
     check_finite(finite, row.text)
     return [state.segments(row) for state in states]
+
+
+def opens_image(prompt: Document, row: Row) -> bool:
+    """Whether a prompt ends with the token that begins an image, which is then generated."""
+    last = prompt[-1] if prompt else None
+    return last is not None and last.modality == row.text and len(last.value) > 0 and last.value[-1] == row.begin
+
+
+def writes_images(model: Multimodal, row: Row) -> bool:
+    """Whether a model has a head for vectors of images."""
+    return row.image is not None and row.image in model.vector_heads
 
 
 @dataclass
@@ -157,11 +168,8 @@ class _State:
     @classmethod
     def after(cls, prompt: Document, model: Multimodal, row: Row, writing: RowWriting) -> _State:
         slots = 0 if row.image is None else model.modalities[row.image].num_tokens
-        last = prompt[-1] if prompt else None
-        is_text = last is not None and last.modality == row.text and len(last.value) > 0
-        opened = is_text and row.begin is not None and last is not None and last.value[-1] == row.begin
         state = cls(slots)
-        if opened or (writing.begin_image and row.begin is None):
+        if opens_image(prompt, row) or (writing.begin_image and row.begin is None):
             state.open()
         elif writing.begin_image:
             state.forced = row.begin
@@ -245,7 +253,7 @@ def _vectors(model: Multimodal, row: Row, hidden: Tensor, columns: Columns, stat
     return found
 
 
-def _check(model: Multimodal, row: Row, writing: RowWriting) -> None:
+def _check(model: Multimodal, row: Row, prompts: Sequence[Document], writing: RowWriting) -> None:
     """See that a model can generate so.
 
     Raises:
@@ -256,8 +264,14 @@ def _check(model: Multimodal, row: Row, writing: RowWriting) -> None:
             "rows of text and images are continued by a decoder alone that knows distances and not places: expected "
             "model.encoder_depth 0, position_tables false and rope_theta"
         )
-    if (writing.max_images or writing.begin_image) and (row.image is None or row.image not in model.vector_heads):
+    opened = any(opens_image(prompt, row) for prompt in prompts)
+    if (writing.max_images or writing.begin_image or opened) and not writes_images(model, row):
+        ends = "a prompt ends with the token that begins an image, but " if opened else ""
         raise ConfigError(
-            "this model has no head for vectors of images: ask it for text alone, or train one with model.vector_head "
-            "and an image modality of direction both"
+            f"{ends}this model has no head for vectors of images: ask it for text alone, or train one with "
+            "model.vector_head and an image modality of direction both"
+        )
+    if opened and writing.num_beams > 1:
+        raise ConfigError(
+            "a prompt ends with the token that begins an image, but num_beams searches for text alone: set it to 1"
         )

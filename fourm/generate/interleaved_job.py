@@ -1,4 +1,4 @@
-"""`fourm prompt` of models that read and write text and images: files in, text and files out."""
+"""Questions to models that read and write text and images: files in, text and files out."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fourm.errors import ConfigError
 from fourm.generate import files
 from fourm.generate.bundle import Bundle
+from fourm.generate.chain import following_seeds
 from fourm.generate.interleaved import RowWriting
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import phrases_of
+from fourm.generate.results import check_folder, make_folder
 from fourm.generate.shots import Example, nearest, one_of_each, open_shots
 from fourm.generate.subjects import Subject
 from fourm.tokens import Segment
 
 _RETRIEVED = 4
+_MAX_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Asked:
         system: words before a conversation; empty: none; None: those of the model.
         guided: see `Interleaved.draw`.
         turns: what was asked and answered before the question, in a conversation.
+        max_images: most images that the model may write into its answer, where it chooses to.
     """
 
     text: str | None = None
@@ -62,6 +65,7 @@ class Asked:
     guided: bool = False
     bare_images: bool | None = None
     turns: tuple[tuple[str, str], ...] = ()
+    max_images: int = 0
 
     def __post_init__(self) -> None:
         given = [name for name in ("text", "question", "draw", "autoencode") if getattr(self, name) is not None]
@@ -74,6 +78,22 @@ class Asked:
             )
         if self.autoencode is not None and self.images:
             raise ConfigError("--autoencode paints one image anew: leave --image out, or ask for another with --draw")
+        if self.question is not None and not self.question.strip():
+            raise ConfigError("the question is empty: write one, or leave it out to have the images described")
+        if self.guided and not (self.paints or self.max_images):
+            raise ConfigError(
+                "--guided is of images that are painted: leave it out, or ask for some with --draw, --autoencode or "
+                "--max-images"
+            )
+        if self.max_images and self.paints:
+            raise ConfigError(
+                "--max-images is of answers in words, with images where the model chooses them: leave it out, or ask "
+                "with --question or --text"
+            )
+        if self.retrieve is not None and not (self.examples or self.many_examples):
+            raise ConfigError("--retrieve chooses of examples, but there are none: give --examples or --example")
+        if self.retrieve is not None and not self.images:
+            raise ConfigError("--retrieve chooses examples by their likeness to the first --image: give one")
         if (self.examples or self.many_examples) and self.question is None:
             raise ConfigError("--example and --examples are shown before a question: give --question")
         if self.many_examples and not self.images:
@@ -91,7 +111,63 @@ class Asked:
         return self.draw is not None or self.autoencode is not None
 
 
-def prompt(
+def writing_of(
+    asked: Asked,
+    *,
+    num_samples: int = 1,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    beams: int | None = None,
+    max_tokens: int | None = None,
+) -> RowWriting:
+    """How words are chosen, as the command line says it; None: not given.
+
+    Args:
+        asked: what for.
+        num_samples: answers.
+        temperature: 0 takes the likeliest, which is also the default.
+        top_k, top_p: see `RowWriting`.
+        beams: `num_beams`.
+        max_tokens: see `RowWriting`; default 64.
+
+    Raises:
+        ConfigError: if an option would change nothing, or all samples would be the same.
+    """
+    options = {"temperature": temperature, "top-k": top_k, "top-p": top_p, "beams": beams, "max-tokens": max_tokens}
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if asked.paints and given:
+        raise ConfigError(
+            f"an image alone is asked for, but {', '.join(given)} say how words are chosen: leave them out"
+        )
+    if not temperature and (top_k is not None or top_p is not None):
+        raise ConfigError(
+            "--top-k and --top-p limit what words are drawn from, but the likeliest are taken: give --temperature 1 too"
+        )
+    if not (temperature or asked.paints or asked.max_images) and num_samples > 1:
+        raise ConfigError(
+            f"{num_samples} samples are asked for, but the likeliest words are the same for every seed: give "
+            "--temperature 1 to draw them, or leave --num-samples out"
+        )
+    return RowWriting(
+        temperature or 0.0, top_k, top_p, beams or 1, max_tokens=_MAX_TOKENS if max_tokens is None else max_tokens,
+        max_images=asked.max_images,
+    )  # fmt: skip
+
+
+def prompt(bundle: Bundle, asked: Asked, out: Path | None, **options: Any) -> list[str]:
+    """Answer as `answers` does.
+
+    Returns:
+        the texts and the names of the files written, one after the other.
+
+    Raises:
+        ConfigError, DataError: as of `answers`.
+    """
+    return [str(part) for parts in answers(bundle, asked, out, **options) for part in parts]
+
+
+def answers(
     bundle: Bundle,
     asked: Asked,
     out: Path | None,
@@ -100,8 +176,8 @@ def prompt(
     seed: int,
     writing: RowWriting,
     stems: Sequence[str] = (),
-) -> list[str]:
-    """Answer with text, or paint.
+) -> list[list[str | Path]]:
+    """Answer with text, or paint, or both in the order in which the model writes them.
 
     Args:
         bundle: model and tokenizers.
@@ -110,30 +186,51 @@ def prompt(
         num_samples: answers, each with its own seed.
         seed: of the first.
         writing: how text is generated.
-        stems: names of the files without extension; empty: the seeds.
+        stems: names of the files without extension; empty: the seeds. Images that the model chose to write have their
+            number behind it.
 
     Returns:
-        the texts, or the files written.
+        of each sample its texts and the files written.
 
     Raises:
         ConfigError: if the model cannot answer so, or images have no folder.
         DataError: if a file cannot be read.
     """
     model = Interleaved(bundle, **form_options(asked.start, asked.phrases, asked.bare_images, asked.system))
-    seeds = torch.arange(seed, seed + num_samples)
-    if not asked.paints:
-        return model.answer([_document(model, asked)] * num_samples, seeds, writing)
+    seeds = following_seeds(seed, num_samples)
+    if not (asked.paints or asked.max_images):
+        return [[text] for text in model.answer([_document(model, asked)] * num_samples, seeds, writing)]
     if out is None:
         raise ConfigError("images are asked for: give the folder for them with --out")
-    if asked.autoencode is not None:
-        values = model.rebuild([model.read(asked.autoencode)] * num_samples, seeds, guided=asked.guided)
-    else:
-        values = model.draw([_document(model, asked)] * num_samples, seeds, guided=asked.guided)
+    check_folder(out)
+    made = _parts(model, asked, seeds, writing)
     raw: Any = bundle.tokenizers[model.row.image or ""].modality
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     stems = stems or [str(seed + number) for number in range(num_samples)]
-    written = [files.write(raw, value, out, stem) for value, stem in zip(values, stems, strict=True)]
-    return [str(path) for paths in written for path in paths]
+    return [_written(raw, answer, out, stem, asked.paints) for answer, stem in zip(made, stems, strict=True)]
+
+
+def _parts(model: Interleaved, asked: Asked, seeds: Tensor, writing: RowWriting) -> list[list[str | Tensor]]:
+    """Texts and images (C, H, W) in natural units of each sample."""
+    if asked.autoencode is not None:
+        images = [model.read(asked.autoencode)] * len(seeds)
+        return [[value] for value in model.rebuild(images, seeds, guided=asked.guided)]
+    prompts = [_document(model, asked)] * len(seeds)
+    if asked.paints:
+        return [[value] for value in model.draw(prompts, seeds, guided=asked.guided)]
+    return model.write(prompts, seeds, writing, guided=asked.guided)
+
+
+def _written(raw: Any, answer: Sequence[str | Tensor], out: Path, stem: str, is_alone: bool) -> list[str | Path]:
+    """An answer with its images as files; one that is alone has no number."""
+    parts, count = list[str | Path](), 0
+    for part in answer:
+        if isinstance(part, str):
+            parts.append(part)
+        else:
+            parts += files.write(raw, part, out, stem if is_alone else f"{stem}_{count}")
+            count += 1
+    return parts
 
 
 def _document(model: Interleaved, asked: Asked) -> list[Segment]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from fourm.data.interleaved_configs import ChatConfig
 from fourm.errors import ConfigError, DataError
 from fourm.generate.bundle import Bundle, device_of, text_tokenizer
 from fourm.generate.inputs import network_input
-from fourm.generate.interleaved import Row, RowWriting, write_rows
+from fourm.generate.interleaved import Row, RowWriting, opens_image, write_rows, writes_images
 from fourm.generate.painter import painter
 from fourm.generate.phrases import IMAGE, Phrases, asks_in_turns, phrases_of
 from fourm.generate.reading import read_image
 from fourm.generate.subjects import check_box, with_places
 from fourm.generate.turns import Turns, known_id
+from fourm.rng import torch_seed
 from fourm.tokens import Document, Segment
 
+_LOG = logging.getLogger(__name__)
 _UNTOLD = DocumentForm(image_begin="[IMG]", image_end="[/IMG]")
 """Of models that say nothing of it."""
 _OWN: Any = object()
@@ -94,8 +97,7 @@ class Interleaved:
     @property
     def paints(self) -> bool:
         """Whether it can be asked for images."""
-        name = self.row.image or ""
-        return name in self.model.vector_heads and name in self.bundle.tokenizers
+        return writes_images(self.model, self.row) and (self.row.image or "") in self.bundle.tokenizers
 
     def read(self, path: Path) -> Tensor:
         """(C, H, W) of an image file, as the model reads it.
@@ -148,13 +150,65 @@ class Interleaved:
         return [segment for segment in (*found, self._words(ids)) if len(segment.value)]
 
     def answer(self, prompts: Sequence[Document], seeds: Tensor, writing: RowWriting = RowWriting()) -> list[str]:  # noqa: B008
-        """Text for each prompt."""
+        """Text for each prompt.
+
+        Raises:
+            ConfigError: if a prompt ends where an image begins.
+        """
+        if any(opens_image(prompt, self.row) for prompt in prompts):
+            raise ConfigError(
+                f"the prompt ends with {self.tokenizer.token(self.row.begin)}, where an image begins, but text alone "
+                f"is asked for: leave it out, or, if the model paints, ask for images too with --max-images 1"
+            )
+        if writing.max_images or writing.begin_image:
+            raise ConfigError("text alone is asked for, but images are allowed: leave max_images out, or use `write`")
+        self._tell_length(prompts)
         writing = replace(writing, stop=(*self.stop, *writing.stop))
         rows = write_rows(self.model, self.row, prompts, seeds, writing)
         return [" ".join(self._text(row)).strip() for row in rows]
 
+    def write(
+        self, prompts: Sequence[Document], seeds: Tensor, writing: RowWriting, *, guided: bool = False
+    ) -> list[list[str | Tensor]]:
+        """Text and images (C, H, W) in natural units of each prompt, in the order in which the model writes them.
+
+        Args:
+            prompts: of which some may end where an image begins.
+            seeds: (B,).
+            writing: how, with at most `max_images` images where the model chooses them.
+            guided: see `draw`.
+
+        Raises:
+            ConfigError: as of `draw`, or if nothing stands before images in the rows of this model.
+        """
+        self._check_paints()
+        if self.row.begin is None:
+            raise ConfigError(
+                "the model is to choose where images begin, but nothing stands before images in its rows: ask for "
+                "text alone, or for an image with --draw"
+            )
+        self._check_guided(guided)
+        self._tell_length(prompts)
+        writing = replace(writing, stop=(*self.stop, *writing.stop))
+        rows = write_rows(self.model, self.row, prompts, seeds, writing)
+        found = [
+            (torch.from_numpy(s.value), n) for n, row in enumerate(rows) for s in row if s.modality != self.row.text
+        ]
+        owners = [n for _, n in found]
+        # The first image of a sample has the sample's seed, as one that is asked for by `draw`.
+        own = [_image_seed(int(seeds[n]), owners[:place].count(n)) for place, n in enumerate(owners)]
+        empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
+        painted = iter(self.paint(torch.stack([v for v, _ in found]), torch.tensor(own), null=empty) if found else ())
+        return [[part for part in self._parts(row, painted) if isinstance(part, Tensor) or part] for row in rows]
+
+    def _parts(self, row: Sequence[Segment], painted: Iterator[Tensor]) -> Iterable[str | Tensor]:
+        for segment in row:
+            is_text = segment.modality == self.row.text
+            yield self.tokenizer.decode(segment.value).strip() if is_text else next(painted)
+
     def vectors(self, prompts: Sequence[Document], seeds: Tensor) -> Tensor:
         """(B, slots, content.dim) of the image that follows each prompt."""
+        self._tell_length(prompts)
         writing = RowWriting(max_tokens=0, begin_image=self.row.begin is None)
         rows = write_rows(self.model, self.row, prompts, seeds, writing)
         return torch.stack([torch.from_numpy(row[0].value) for row in rows])
@@ -169,8 +223,10 @@ class Interleaved:
                 knows as no condition (Emu2).
 
         Raises:
-            ConfigError: if the decoder paints without guidance.
+            ConfigError: if the model has no head for vectors, or nothing that paints them, or the decoder paints
+                without guidance.
         """
+        self._check_paints()
         self._check_guided(guided)
         empty = self.vectors([self.prompt("", draw=True)], seeds[:1]) if guided else None
         return self.paint(self.vectors(prompts, seeds), seeds, null=empty)
@@ -185,11 +241,33 @@ class Interleaved:
                 decoder itself knows as no condition.
 
         Raises:
-            ConfigError: as of `draw`.
+            ConfigError: if nothing paints vectors, or it paints without guidance.
         """
         self._check_guided(guided)
         nothing = self.encode([torch.zeros_like(images[0])]) if guided else None
         return self.paint(self.encode(images), seeds, null=nothing)
+
+    def _tell_length(self, prompts: Sequence[Document]) -> None:
+        """Warn of rows that are longer than those of training: rotary positions take them, but nothing was learned."""
+        slots = 0 if self.image is None else self.image.num_tokens
+        longest = max(sum(len(s.value) if s.modality == self.row.text else slots for s in row) for row in prompts)
+        most = self.model.modalities[self.row.text].num_tokens
+        if longest > most:
+            _LOG.warning(
+                "the prompt has %d tokens, those of images included, but this model has learned from rows of at most "
+                "%d: do not rely on what it answers, or ask with fewer words, images or examples",
+                *(longest, most),
+            )
+
+    def _check_paints(self) -> None:
+        if self.image is None:
+            raise ConfigError("an image is asked for, but this model reads and writes text alone: ask it for text")
+        if not writes_images(self.model, self.row):
+            raise ConfigError(
+                f"an image is asked for, but this model only reads images: it has no head for the vectors of "
+                f"'{self.image.name}'. Ask it about images, or ask a model trained with model.vector_head and an image "
+                "modality of direction both"
+            )
 
     def _check_guided(self, guided: bool) -> None:
         decoder = painter(self.bundle, self._image_modality())
@@ -251,8 +329,11 @@ class Interleaved:
         return self.prompt(self._about(self.phrases.edit, text, 1).format(text=text), [image], draw=True)
 
     def blending(self, images: Sequence[Tensor], text: str = "") -> list[Segment]:
-        """Asks for an image of what several have in common, and perhaps a text."""
-        return self.prompt(IMAGE * len(images) + text, images, draw=True)
+        """Asks for an image of what several have in common, and perhaps a text.
+
+        Images stand where `<image>` does in the text, and those without a place before it.
+        """
+        return self.prompt(text, images, draw=True)
 
     def composing(self, subjects: Sequence[tuple[str, Tensor | None, Tensor | None]], text: str) -> list[Segment]:
         """Asks for an image of given subjects in given places (Emu2, sec. 2.3.3).
@@ -312,6 +393,10 @@ class Interleaved:
 
     def _text(self, row: Sequence[Segment]) -> Iterable[str]:
         return (self.tokenizer.decode(segment.value) for segment in row if segment.modality == self.row.text)
+
+
+def _image_seed(seed: int, number: int) -> int:
+    return torch_seed(seed, "image", number) if number else seed
 
 
 def _array(image: Tensor | np.ndarray) -> np.ndarray:

@@ -127,19 +127,28 @@ def one_of_each(shots: Iterable[Shot], question: str) -> list[Shot]:
 def nearest(model: Interleaved, query: Tensor, images: Iterable[Tensor], count: int) -> list[int]:
     """Which examples are most like an image, the most similar one last (RICES, Yang et al. 2022).
 
+    An example of the very image that is asked about would give its answer away, and is left out.
+
     Args:
         model: likeness is the cosine of the means of its vectors of images.
         query: (C, H, W).
         images: (C, H, W) each; so many as are encoded together are held at a time.
         count: most examples.
+
+    Raises:
+        DataError: if no other image is left.
     """
-    means = [_mean(model, [query])]
-    waiting = iter(images)
+    means, others = [_mean(model, [query])], list[int]()
+    waiting = enumerate(images)
     while some := list(islice(waiting, _ENCODED_TOGETHER)):
-        means.append(_mean(model, some))
+        kept = {number: image for number, image in some if not torch.equal(image, query)}
+        others += kept
+        means += [_mean(model, list(kept.values()))] if kept else []
+    if not others:
+        raise DataError("all examples show the very image that is asked about: give examples of other images")
     found = torch.cat(means)
     best = (found[1:] @ found[0]).argsort(descending=True, stable=True)[:count]
-    return list(reversed(best.tolist()))
+    return [others[n] for n in reversed(best.tolist())]
 
 
 def _mean(model: Interleaved, images: Sequence[Tensor]) -> Tensor:

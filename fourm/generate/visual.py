@@ -12,8 +12,10 @@ from torch import Tensor
 from fourm.errors import ConfigError, DataError
 from fourm.generate import files
 from fourm.generate.bundle import Bundle, device_of
+from fourm.generate.chain import following_seeds
 from fourm.generate.inputs import network_input
 from fourm.generate.reading import read_image
+from fourm.generate.results import check_folder, make_folder
 from fourm.generate.rows import RowSampling, continue_rows, row_modality
 
 WINDOW = 15
@@ -194,18 +196,19 @@ def prompt(
         ConfigError: if the model reads no rows of images.
         DataError: if there is no image, or one cannot be read.
     """
+    check_folder(out)
     asked = VisualPrompt(bundle, modality=modality, begin=begin)
     paths = [path for pair in pairs for path in pair] + list(frames)
     if not paths:
         raise DataError("a prompt needs at least one image: give --pair X Y and --image X, or --image X several times")
     images = torch.stack([asked.read(path)[0] for path in paths])
-    seeds = torch.arange(seed, seed + num_samples, device=images.device)
+    seeds = following_seeds(seed, num_samples).to(images.device)
     shown = images.expand(num_samples, -1, -1)
     if window is None and pairs:  # of which none may leave the window: the others would no longer be pairs
         window = len(paths) + count - 1
     made = asked.continue_images(shown, count, seeds, sampling, window=window)
     written: list[Path] = []
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for sample in range(num_samples):
         values = asked.decode(made[sample], seeds[sample].expand(count))
         for number, value in enumerate(values):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from fourm.data.interleaved_configs import ChatConfig, InterleavedConfig
 from fourm.data.interleaved_packing import Packer, Words
 from fourm.data.interleaved_readers import read_line
 from fourm.errors import ConfigError, DataError
-from fourm.generate.interleaved import RowWriting
+from fourm.generate.interleaved import RowWriting, write_rows
 from fourm.generate.interleaved_prompts import Interleaved
 from fourm.generate.phrases import PHRASES
 from fourm.tokens import Segment
@@ -66,6 +67,14 @@ def test_prompts_may_begin_with_a_token_and_images_without_any(bundle: Any):
         (lambda t: t.drawing("a red chair"), "a red chair [IMG]"),
         (lambda t: t.editing(image(0), "red"), "[IMG] <0> [/IMG] red [IMG]"),
         (lambda t: t.blending([image(0), image(1)]), "[IMG] <0> [/IMG] [IMG] <1> [/IMG] [IMG]"),
+        (
+            lambda t: t.blending([image(0), image(1)], "<image> and <image>"),
+            "[IMG] <0> [/IMG] and [IMG] <1> [/IMG] [IMG]",
+        ),
+        (
+            lambda t: t.blending([image(0), image(1)], "red <image>"),
+            "[IMG] <0> [/IMG] red [IMG] <1> [/IMG] [IMG]",
+        ),
         (
             lambda t: t.composing([("a chair", image(1), image(2)), ("sofa", None, image(3))], "a chair and a sofa"),
             "a chair [IMG] <1> [/IMG] [IMG] <2> [/IMG] and a sofa [IMG] <3> [/IMG] [IMG]",
@@ -226,6 +235,68 @@ def test_guidance_moves_away_from_what_follows_the_empty_prompt(bundle: Any):
     assert not torch.allclose(drawn, decoder.decode(talk.vectors(prompts, seeds), seeds=seeds, null=red))
 
 
+def always(bundle: Any, token: str) -> Any:
+    """The same model, but one that would always choose a token."""
+    model, id = copy.deepcopy(bundle.model), bundle.text.id_of(token)
+    heads = model.heads
+
+    def logits(name: str, hidden: torch.Tensor) -> torch.Tensor:
+        found = type(heads).logits(heads, name, hidden)
+        found[..., id] = 1e3
+        return found
+
+    heads.logits = logits
+    return SimpleNamespace(**{**vars(bundle), "model": model})
+
+
+def test_the_model_chooses_where_images_stand_among_its_words(bundle: Any):
+    talk, seeds = Interleaved(always(bundle, "[IMG]")), torch.tensor([3, 4])
+    prompts = [talk.prompt("a red chair"), talk.prompt("a blue sofa")]
+    found = talk.write(prompts, seeds, RowWriting(max_tokens=2, max_images=2))
+    assert [[type(part) for part in row] for row in found] == [[torch.Tensor, torch.Tensor, str]] * 2
+    # The first is what is painted where one is asked for, and the second has a seed of its own.
+    drawn = talk.draw([talk.prompt("a red chair", draw=True), talk.prompt("a blue sofa", draw=True)], seeds)
+    torch.testing.assert_close(torch.stack([row[0] for row in found]), drawn, rtol=1e-3, atol=1e-3)  # type: ignore[misc]
+    assert not torch.allclose(found[0][0], found[0][1], atol=1e-2)  # type: ignore[arg-type]
+
+
+def test_a_prompt_may_open_the_first_of_the_images_and_none_may_come(bundle: Any):
+    talk = Interleaved(always(bundle, "red"))
+    opened, plain = talk.prompt("a [IMG]"), talk.prompt("a")
+    writing = RowWriting(max_tokens=2, max_images=1)
+    found = talk.write([opened, plain], torch.arange(2), writing)
+    assert [[type(part) for part in row] for row in found] == [[torch.Tensor, str], [str]]
+    assert found[1] == talk.answer([plain], torch.arange(1), RowWriting(max_tokens=2))
+    with pytest.raises(ConfigError, match=r"text alone is asked for, but images are allowed.*use `write`"):
+        talk.answer([plain], torch.arange(1), writing)
+
+
+def test_a_model_that_paints_nothing_says_so_before_its_painter_is_missed(bundle: Any):
+    blind = copy.deepcopy(bundle.model)
+    blind.vector_heads = torch.nn.ModuleDict()
+    talk, seeds = Interleaved(SimpleNamespace(**{**vars(bundle), "model": blind, "tokenizers": {}})), torch.arange(1)
+    with pytest.raises(ConfigError, match=r"it has no head for the vectors of 'image'. Ask it about images"):
+        talk.draw([talk.drawing("red")], seeds)
+    with pytest.raises(ConfigError, match=r"it has no head for the vectors of 'image'. Ask it about images"):
+        talk.write([talk.prompt("red")], seeds, RowWriting(max_images=1))
+    opened = talk.prompt("a boot [IMG]")
+    with pytest.raises(ConfigError, match="a prompt ends with the token that begins an image, but this model has no"):
+        write_rows(blind, talk.row, [opened], seeds)
+    bare = Interleaved(bundle, begin=None, end=None)
+    with pytest.raises(ConfigError, match="nothing stands before images in its rows"):
+        bare.write([bare.prompt("red")], seeds, RowWriting(max_images=1))
+
+
+def test_rows_longer_than_those_of_training_are_told(talk: Interleaved, caplog: pytest.LogCaptureFixture):
+    talk.answer([talk.prompt("red " * 61, [image(0)])], torch.arange(1), RowWriting(max_tokens=1))
+    assert "the prompt has 66 tokens, those of images included, but this model has learned from rows of at most 64" in (
+        caplog.text
+    )
+    caplog.clear()
+    talk.answer([talk.prompt("red " * 59, [image(0)])], torch.arange(1), RowWriting(max_tokens=1))
+    assert not caplog.text
+
+
 def test_answers_are_text_and_stop_at_its_end(talk: Interleaved):
     prompts = [talk.caption(image(0)), talk.question("how many ?", [image(1)])]
     found = talk.answer(prompts, torch.arange(2), RowWriting(max_tokens=6))
@@ -264,17 +335,70 @@ def test_the_command_answers_and_paints(folder: Path, tmp_path: Path):
     assert Image.open(tmp_path / "0.png").size == (SIZE, SIZE)
 
 
+DRAWN = ["--temperature", "1", "--max-tokens", "8"]
+
+
 def generate(folder: Path, *arguments: Any) -> Any:
     return CliRunner().invoke(cli, ["generate", str(folder / "model"), "--device", "cpu", *map(str, arguments)])
 
 
+def test_both_commands_write_text_and_images_in_order(folder: Path, tmp_path: Path):
+    order = ["--max-tokens", 4, "--temperature", 1, "--max-images", 2]
+    asked = run(folder, "--text", "a red [IMG]", *order, "--num-samples", 2, "--out", tmp_path / "prompt")
+    assert asked.exit_code == 0, asked.output
+    lines = asked.output.splitlines()
+    assert lines[0] == str(tmp_path / "prompt/0_0.png")  # the prompt has opened it
+    assert str(tmp_path / "prompt/1_0.png") in lines
+    question = ["--given", f"image={folder / '0.png'}", "--given", "text=how many [IMG]"]
+    phrases = ["--phrases", "plain"]
+    found = generate(folder, *question, *phrases, *order, "--to", "text,image", "--out", tmp_path / "generate")
+    same = run(folder, "--image", folder / "0.png", "--question", "how many [IMG]", *phrases, *order,
+               "--out", tmp_path / "same")  # fmt: skip
+    assert found.exit_code == same.exit_code == 0, found.output
+    text, *images = map(Path, found.output.splitlines())
+    told = same.output.splitlines()
+    assert text.read_text() == " ".join("<image>" if line.endswith(".png") else line for line in told) + "\n"
+    painted = [Path(line) for line in told if line.endswith(".png")]
+    assert painted
+    assert [path.read_bytes() for path in images] == [path.read_bytes() for path in painted]
+    assert images[0].name == "image_0.png"
+
+
+def test_fourm_generate_takes_files_of_text_examples_and_turns(folder: Path, tmp_path: Path):
+    shown, words = ["--given", f"image={folder / '0.png'}"], tmp_path / "question.txt"
+    words.write_text("how many ?\n")
+
+    def answers(name: str, given: list[Any], asked: list[Any], *options: Any) -> None:
+        options = (*DRAWN, *options)
+        found = generate(folder, *given, *options, "--to", "text", "--out", tmp_path / name)
+        expected = run(folder, *asked, *options)
+        assert found.exit_code == expected.exit_code == 0, found.output + expected.output
+        assert (tmp_path / name / "text.txt").read_text() == expected.output
+
+    asked = ["--image", folder / "0.png", "--question", "how many ?"]
+    answers("file", [*shown, "--given", f"text={words}"], asked)
+    examples = [a for n in (0, 1) for a in ("--example", folder / f"{n}.png", "how many ?", "two")]
+    answers("examples", [*shown, "--given", f"text={words}"], asked, *examples, "--retrieve", 1)
+    answers("turns", [*shown, "--given", f"text={words}"], asked, "--turn", "is it red ?", "it is")
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(folder: Path, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(Interleaved, "draw", None)
+    (tmp_path / "file").write_text("here")
+    found = run(folder, "--draw", "red", "--out", tmp_path / "file")
+    assert isinstance(found.exception, ConfigError)
+    assert "there is a file of the name" in str(found.exception)
+
+
 def test_fourm_generate_gives_the_answers_of_fourm_prompt(folder: Path, tmp_path: Path):
     shown, words = ["--given", f"image={folder / '0.png'}"], ["--given", "text=how many ?"]
-    found = generate(folder, *shown, *words, "--to", "text", "--num-samples", 2, "--out", tmp_path / "text")
-    asked = run(folder, "--image", folder / "0.png", "--question", "how many ?", "--num-samples", 2)
+    found = generate(folder, *shown, *words, "--to", "text", "--num-samples", 2, *DRAWN, "--out", tmp_path / "text")
+    asked = run(folder, "--image", folder / "0.png", "--question", "how many ?", "--num-samples", 2, *DRAWN)
     assert found.exit_code == 0, found.output
     assert [Path(path).name for path in found.output.splitlines()] == ["text_00.txt", "text_01.txt"]
-    assert "".join(Path(path).read_text() for path in found.output.splitlines()) == asked.output
+    first, second = (Path(path).read_text() for path in found.output.splitlines())
+    assert first + second == asked.output
+    assert first != second
 
     other = ["--given", f"image#b={folder / '1.png'}"]
     painted = generate(folder, *shown, *other, "--to", "image", "--seed", 3, "--out", tmp_path / "image")
@@ -287,7 +411,11 @@ def test_fourm_generate_gives_the_answers_of_fourm_prompt(folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--given", "text=a", "--to", "text,image"], "leave out all targets but one, or ask with fourm prompt"),
+        (["--given", "text=a", "--to", "text", "--max-images", "1"], "name them too, --to text,image"),
+        (["--given", "text=none.txt", "--to", "text"], "there is no file 'none.txt'"),
+        (["--given", "text= ", "--to", "text"], "the text is empty; leave text out"),
+        (["--given", "text=a", "--to", "text", "--num-samples", "3"], "the same for every seed: give --temperature 1"),
+        (["--given", "text=a", "--to", "image", "--beams", "2"], "--beams say how words are chosen: leave them out"),
         (["--given", "text=a", "--to", "text", "--ensemble"], "leave out --ensemble"),
         (["--prompts", "a.txt", "--to", "text"], "leave out --prompts"),
         (["--given", "text=a", "--given", "text#2=b", "--to", "text"], "the text is given twice"),
@@ -309,6 +437,17 @@ def test_what_fourm_generate_cannot_ask_of_rows_is_explained(
         (["--draw", "red"], "give the folder for them with --out"),
         (["--draw", "red", "--text", "blue"], "ask one thing at a time"),
         (["--turn", "how many ?", "two"], "--turn goes before a --question"),
+        (["--text", "red [IMG]"], "the prompt ends with [IMG], where an image begins, but text alone is asked for"),
+        (["--text", "red", "--max-images", 1], "give the folder for them with --out"),
+        (["--draw", "red", "--max-images", 1], "--max-images is of answers in words"),
+        (["--draw", "red", "--beams", 4, "--max-tokens", 3], "--beams, --max-tokens say how words are chosen"),
+        (["--text", "red", "--guided"], "--guided is of images that are painted"),
+        (["--text", "red", "--retrieve", 2], "--retrieve chooses of examples, but there are none"),
+        (["--text", "red", "--top-k", 2], "the likeliest are taken: give --temperature 1 too"),
+        (["--text", "red", "--num-samples", 2], "the same for every seed: give --temperature 1"),
+        (["--text", "red", "--pair", "a.png", "b.png", "--count", 2], "for models of images alone: --pair, --count"),
+        (["--text", "red", "--seed", 1 << 63], "the seed is 9223372036854775808; expected a whole number from -92"),
+        (["--question", " "], "the question is empty: write one, or leave it out"),
         ([], "there is nothing to ask"),
         (["--image", "missing.png", "--question", "what"], "cannot read the image missing.png"),
     ],

@@ -25,8 +25,16 @@ __all__ = ["bundle", "folder", "tokenizer"]
 
 def test_the_examples_most_alike_are_found_the_best_last(bundle: Any):
     talk, near = Interleaved(bundle), image(0) + 0.01
-    assert nearest(talk, image(0), [image(1), near, image(2), image(0)], 2) == [1, 3]
+    assert nearest(talk, image(0), [image(1), near, image(2)], 1) == [1]
+    assert nearest(talk, image(0), [image(1), near, image(2)], 2)[-1] == 1
     assert nearest(talk, image(0), [image(1)], 4) == [0]
+
+
+def test_the_image_that_is_asked_about_is_no_example(bundle: Any):
+    talk, near = Interleaved(bundle), image(0) + 0.01
+    assert nearest(talk, image(0), [image(0), image(1), image(0), near], 9) == [1, 3]
+    with pytest.raises(DataError, match="all examples show the very image that is asked about"):
+        nearest(talk, image(0), [image(0)], 1)
 
 
 def test_of_many_examples_some_are_held_at_a_time(bundle: Any):
@@ -39,7 +47,7 @@ def test_of_many_examples_some_are_held_at_a_time(bundle: Any):
 
     talk.encode = counted  # type: ignore[method-assign]
     images = (image(seed) for seed in range(70))
-    assert nearest(talk, image(40), images, 1) == [40]
+    assert nearest(talk, image(40) + 0.01, images, 1) == [40]
     assert held == [1, 32, 32, 6]
 
 
@@ -135,7 +143,9 @@ def test_the_command_shows_those_of_many_that_are_most_alike(folder: Path, bundl
 
 
 def test_examples_given_one_by_one_and_many_are_chosen_from_together(folder: Path, bundle: Any, many: Path):
-    one = ((folder / "0.png", "how many ?", "one"),)
+    pixels = np.asarray(Image.open(folder / "0.png")).astype(int)
+    Image.fromarray(np.minimum(pixels + 2, 255).astype(np.uint8)).save(folder / "nearly.png")
+    one = ((folder / "nearly.png", "how many ?", "one"),)
     asked = {"images": (folder / "0.png",), "question": "how many ?"}
     writing = RowWriting(1.0, max_tokens=8)
 
@@ -151,6 +161,8 @@ def test_examples_given_one_by_one_and_many_are_chosen_from_together(folder: Pat
     [
         ({"many_examples": Path("a"), "images": (Path("b"),)}, "shown before a question: give --question"),
         ({"many_examples": Path("a"), "question": "what?"}, "likeness to the first --image: give one"),
+        ({"examples": ((Path("a"), "b", "c"),), "retrieve": 1, "question": "what?"}, "likeness to the first --image"),
+        ({"images": (Path("a"),), "retrieve": 1}, "there are none: give --examples or --example"),
     ],
 )
 def test_examples_need_a_question_and_an_image(options: Any, message: str):
