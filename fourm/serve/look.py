@@ -21,9 +21,11 @@ STYLE = """
 .fourm-status .bar { height: 6px; border-radius: 3px; background: var(--border-color-primary); margin-top: 6px; }
 .fourm-status .bar i { display: block; height: 100%; border-radius: 3px; background: var(--color-accent);
   transition: width .4s; }
-/* What went wrong is told in the line itself, and stopping is no mistake. */
+/* What went wrong is told in the line itself, which may be out of sight where the button is. Stopping is no mistake. */
 .fourm-status .wrap:has(.error) { display: none; }
-.fourm-status .wrong { padding: 8px 12px; border-left: 4px solid var(--error-border-color, #c43a48);
+.fourm-status .wrong { position: fixed; top: 12px; left: 50%; transform: translateX(-50%); width: max-content;
+  max-width: min(640px, 92vw); z-index: 1000; box-shadow: 0 4px 16px rgb(0 0 0 / .25);
+  padding: 8px 12px; border-left: 4px solid var(--error-border-color, #c43a48);
   border-radius: var(--radius-sm); background: var(--error-background-fill, #fdecee); color: var(--error-text-color);
   overflow-wrap: anywhere; }
 .fourm-hint { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
