@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,30 @@ from fourm.data.interleaved_parts import Parts
 from fourm.errors import ConfigError
 
 SPECIAL = ("<s>", "</s>", "[IMG]", "[/IMG]", "[USER]", "[ASSISTANT]", "<image>")
+MMC4 = {
+    "text_list": ["one.", "two.", "three."],
+    "image_info": [
+        {"image_name": f"{n}.jpg", "matched_text_index": n, "matched_sim": sim} for n, sim in enumerate((0.4, 0.3, 0.2))
+    ],
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "pairs": {"image": "a.jpg", "caption": "a bed"},
+    "mmc4": MMC4,
+    "obelics": {"images": ["a.jpg", None, "b.jpg"], "texts": [None, "a bed", None]},
+    "frames": {"frames": ["a.jpg", "b.jpg"], "caption": "a bed"},
+    "chat": {
+        "image": "a.jpg",
+        "conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a bed"}],
+    },
+    "text": {"text": "a bed"},
+    "documents": {"parts": ["a bed", {"image": "a.jpg"}]},
+}
+"""Reader -> a document as a line of its published form holds it; its images are a.jpg, b.jpg and 0.jpg to 2.jpg."""
+STORYBOARD = {
+    "frames": [{"image": "a.jpg", "time": 0.0}, {"image": "b.jpg", "time": 2.0}],
+    "subtitles": [{"time": 1.0, "text": "a bed"}],
+}
+"""A video of the same reader `frames` that comes with what is said in it."""
 
 
 class Letters:

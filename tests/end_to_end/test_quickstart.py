@@ -163,6 +163,17 @@ def run_here(root: Path, pipeline: str, *overrides: str) -> None:
             assert all((loaded.output / name).exists() for name in stage.outputs), stage.name
 
 
+def test_all_stages_of_vila_on_its_rooms_and_its_encoder(quickstart: Path, tmp_path: Path) -> None:
+    brief = [f"variables.{stage}_steps=2" for stage in ("language", "projector", "documents", "chat")]
+    made = f"variables.quickstart={quickstart}/outputs/quickstart"
+    run_here(tmp_path, "vila", f"output={tmp_path}", made, *brief, "variables.num_questions=8")
+
+    for name in ("questions", "text_questions"):
+        kinds = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert kinds
+        assert all(0 <= found["accuracy"] <= 1 for found in kinds.values())
+
+
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of the small pipeline."""

@@ -18,28 +18,10 @@ from fourm.data.interleaved_packing import Packer, Piece, Words
 from fourm.data.interleaved_parts import Text
 from fourm.data.interleaved_readers import conversation, read_line
 from fourm.paths import recipe_folder
-from tests.interleaved import Written
+from tests.interleaved import PUBLISHED, Written
 from tests.language_vocabularies import KINDS, vocabulary
 
 FILES = sorted((recipe_folder() / "documents").glob("*.yaml"))
-MMC4 = {
-    "text_list": ["one.", "two.", "three."],
-    "image_info": [
-        {"image_name": f"{n}.jpg", "matched_text_index": n, "matched_sim": sim} for n, sim in enumerate((0.4, 0.3, 0.2))
-    ],
-}
-LINES: dict[str, dict[str, Any]] = {
-    "pairs": {"image": "a.jpg", "caption": "a bed"},
-    "mmc4": MMC4,
-    "obelics": {"images": ["a.jpg", None, "b.jpg"], "texts": [None, "a bed", None]},
-    "frames": {"frames": ["a.jpg", "b.jpg"], "caption": "a bed"},
-    "chat": {
-        "image": "a.jpg",
-        "conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a bed"}],
-    },
-    "text": {"text": "a bed"},
-    "documents": {"parts": ["a bed", {"image": "a.jpg"}]},
-}
 
 
 @dataclass
@@ -57,7 +39,7 @@ def packings(name: str) -> dict[str, InterleavedConfig]:
 def written(packing: InterleavedConfig, **changes: Any) -> str:
     write = Written()
     write.packer = Packer(replace(packing, **changes), write.vocabulary, 2)
-    return write(read_line(json.dumps(LINES[packing.reader]).encode(), packing))
+    return write(read_line(json.dumps(PUBLISHED[packing.reader]).encode(), packing))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
