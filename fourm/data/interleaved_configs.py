@@ -18,7 +18,7 @@ class ChatConfig:
 
     Args:
         system: before everything.
-        user: before what the user says.
+        user: before what the user says. Where `end` is empty, answers and this meet: begin it with a space or a token.
         assistant: before what the assistant answers. Spaces at its end belong to the answer, for most vocabularies
             have words that begin with one: prompts end before them.
         end: after every answer; asked as the answer is.
