@@ -176,7 +176,8 @@ def wrong_names(vocabulary: Vocabulary, facts: Sequence[dict[str, Any]], join: s
 
 def _instead(vocabulary: Vocabulary, line: dict[str, Any], join: str) -> Ids:
     """Ids of the wrong name of a document, which may depend on the text that it stands behind."""
-    parts, wrong = parts_from_json(line), next(name for name in line["names"] if name != line["answer"])
+    parts = parts_from_json(line) if "parts" in line else []  # of other forms nothing is known of what it stands behind
+    wrong = next(name for name in line["names"] if name != line["answer"])
     place = max((n for n, part in enumerate(parts) if isinstance(part, Text) and part.asked), default=0)
     before = parts[place - 1] if place else None
     said = [before.text, join + wrong] if isinstance(before, Text) and isinstance(before.text, str) else [wrong]

@@ -161,6 +161,8 @@ def test_the_other_name_is_written_as_in_its_place(kind: str) -> None:
     line = {"parts": [{"text": "this is a", "asked": False}, "bed"], "names": ["bed", "rug"], "answer": "bed"}
     (wrong,) = wrong_names(words, [line]) or [np.zeros(0)]
     assert [*words.encode("this is a"), *wrong] == words.encode("this is a rug").tolist()
+    (alone,) = wrong_names(words, [{"names": line["names"], "answer": "bed"}]) or [np.zeros(0)]
+    assert alone.tolist() == words.encode("rug").tolist()
 
 
 def test_a_document_that_asks_nothing_is_not_right(bundle: Bundle, questions: Path) -> None:
