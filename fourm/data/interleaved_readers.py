@@ -116,7 +116,8 @@ def conversation(
         begun: what another answer begins with, which a model is to go on with; it may be empty. None: there is none.
     """
     found: list[Part] = [Text(template.system, asked=False, template=True)] if template.system else []
-    goes_on = [] if begun is None else [("assistant", [Text(begun)] if begun else [])]
+    words = (begun or "").rstrip(" ")  # those at its end begin the words that are to come
+    goes_on = [] if begun is None else [("assistant", [Text(words)] if words else [])]
     for role, said in (*turns, *goes_on):
         answers = role in _ASSISTANTS
         if answers or role in _USERS:

@@ -206,6 +206,8 @@ def test_vicunas_template() -> None:
     said = [("user", [Text("hi", asked=False)]), ("assistant", [Text("a bed")])]
     assert Written()(conversation(chat, said)) == "be kind USER: hi ASSISTANT: *a *bed *</s>"
     assert Written()(conversation(chat, said[:1], begun="")) == "be kind USER: hi ASSISTANT:"
+    assert conversation(chat, said[:1], begun=" ") == conversation(chat, said[:1], begun="")
+    assert conversation(chat, said[:1], begun="a ") == conversation(chat, said[:1], begun="a")
 
 
 def test_what_a_user_says_cannot_take_the_other_part() -> None:
