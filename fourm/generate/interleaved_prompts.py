@@ -90,7 +90,9 @@ class Interleaved:
         ends = [i for i in (self.tokenizer.eos_id, ended) if i is not None]
         self.stop = (*ends, *map(self.tokenizer.id_of, stop))
         chat = form.chat or ChatConfig(user=self.phrases.user, assistant=self.phrases.assistant, end=" ")
-        chat = chat if system is _OWN else replace(chat, system=f"{system.strip()} " if system else "")
+        chat = (
+            chat if system is _OWN else replace(chat, system=f"{system.strip()} " if system and system.strip() else "")
+        )
         form = replace(form, start=start, image_begin=around[0], image_end=around[1], chat=chat)
         self.turns = Turns(self.row, self.tokenizer, form)
 
